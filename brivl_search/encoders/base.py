@@ -1,0 +1,38 @@
+"""The seam between the engine and any model: an `Encoder` turns images and texts into unit vectors of one space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from brivl_search.corpus.images import PixelSpec
+
+
+class Encoder(Protocol):
+    """Two towers and their preprocessing.
+
+    Attributes:
+        name: how the user calls it ("brivl-mini", a folder, ...); stored in indexes.
+        dim: length of a vector.
+        fingerprint: hash of weights and preprocessing; two encoders with one fingerprint give the same vectors.
+        pixels: how an image file becomes the pixels that `encode_images` takes.
+    """
+
+    name: str
+    dim: int
+    fingerprint: str
+    pixels: PixelSpec
+
+    def encode_images(self, pixels: np.ndarray) -> np.ndarray:
+        """uint8 RGB (n, S, S, 3) as `self.pixels` says → float32 (n, dim), unit length."""
+        ...
+
+    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """Texts → float32 (n, dim), unit length. Texts longer than the tower takes are cut; see `cut_tokens`."""
+        ...
+
+    def cut_tokens(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens of each text the tower does not see (0: it sees the whole text)."""
+        ...

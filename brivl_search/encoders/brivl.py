@@ -1,0 +1,122 @@
+"""The `Encoder` over a BriVL checkpoint folder: towers load separately, when first used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from brivl_search.encoders.checkpoint import fingerprint, load_tower, read_config
+from brivl_search.encoders.tokenizer import TextTokenizer
+
+if TYPE_CHECKING:
+    import torch
+
+    from brivl_search.encoders.image_tower import ImageTower
+    from brivl_search.encoders.text_tower import TextTower
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+class BriVLEncoder:
+    """Images and texts to unit vectors with a BriVL checkpoint (see `brivl_search.encoders.base.Encoder`)."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        name: str | None = None,
+        device: str = "auto",
+        precision: Precision = "auto",
+        batch_size: int = 64,
+    ) -> None:
+        """Reads the config and hashes the weights; loads neither tower nor torch.
+
+        Args:
+            folder: a checkpoint folder.
+            device: a torch device, or "auto": the GPU where there is one.
+            precision: "auto": bfloat16 where the processor multiplies it natively, else float32.
+            batch_size: images or texts per forward pass.
+
+        Raises:
+            EncoderError: not a checkpoint, or a damaged one.
+        """
+        self.folder = folder
+        self.config = read_config(folder)
+        self.name = name or str(folder)
+        self.dim = self.config.dim
+        self.pixels = self.config.image.pixels
+        self.fingerprint = fingerprint(folder, self.config)
+        self.batch_size = batch_size
+        self._device, self._precision = device, precision
+
+    @cached_property
+    def device(self) -> torch.device:
+        from brivl_search.encoders.device import pick_device
+
+        return pick_device(self._device)
+
+    @cached_property
+    def _autocast(self) -> bool:
+        from brivl_search.encoders.device import has_fast_bf16
+
+        return self._precision == "bf16" or (self._precision == "auto" and has_fast_bf16(self.device))
+
+    @cached_property
+    def image_tower(self) -> ImageTower:
+        import torch
+
+        from brivl_search.encoders.image_tower import ImageTower
+
+        tower = ImageTower(self.config.image, self.dim)
+        load_tower(self.folder, "image", tower)
+        return tower.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]
+
+    @cached_property
+    def text_tower(self) -> TextTower:
+        from brivl_search.encoders.text_tower import TextTower
+
+        tower = TextTower(self.config.text, self.dim)
+        load_tower(self.folder, "text", tower)
+        return tower.to(self.device).eval()
+
+    @cached_property
+    def tokenizer(self) -> TextTokenizer:
+        return TextTokenizer(self.folder, self.config.text.max_length)
+
+    def encode_images(self, pixels: np.ndarray) -> np.ndarray:
+        """uint8 RGB (n, S, S, 3) → float32 (n, dim), unit length."""
+        import torch
+
+        size = self.pixels.size
+        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (size, size, 3):
+            raise ValueError(f"pixels must be uint8 (n, {size}, {size}, 3), not {pixels.dtype} {pixels.shape}")
+        out = np.empty((len(pixels), self.dim), dtype=np.float32)
+        tower = self.image_tower
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
+            for start in range(0, len(pixels), self.batch_size):
+                batch = torch.from_numpy(np.ascontiguousarray(pixels[start : start + self.batch_size]))
+                out[start : start + self.batch_size] = tower(batch.to(self.device)).cpu().numpy()
+        return out
+
+    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """Texts → float32 (n, dim), unit length; batches are sorted by length, so little is spent on padding."""
+        import torch
+
+        ids = self.tokenizer.ids(texts)
+        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+        out = np.empty((len(ids), self.dim), dtype=np.float32)
+        tower = self.text_tower
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
+            for start in range(0, len(order), self.batch_size):
+                rows = order[start : start + self.batch_size]
+                padded, mask = self.tokenizer.batch([ids[i] for i in rows])
+                vectors = tower(torch.from_numpy(padded).to(self.device), torch.from_numpy(mask).to(self.device))
+                out[rows] = vectors.cpu().numpy()
+        return out
+
+    def cut_tokens(self, texts: Sequence[str]) -> list[int]:
+        return self.tokenizer.cut(texts)

@@ -1,0 +1,104 @@
+"""A checkpoint is a folder: config.json, model.safetensors ("image.*" and "text.*" tensors), tokenizer.json, README.md."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from brivl_search.encoders.config import ModelConfig
+from brivl_search.errors import EncoderError
+
+if TYPE_CHECKING:
+    import torch
+
+    from brivl_search.encoders.tokenizer import TextTokenizer
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """The architecture of the checkpoint in `folder`.
+
+    Raises:
+        EncoderError: no such checkpoint, or its config.json is damaged.
+    """
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise EncoderError(f"{folder} is not a checkpoint: it has no {name}")
+    try:
+        raw: Any = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise EncoderError(f"{folder / CONFIG} cannot be read: {error}") from None
+    if not isinstance(raw, dict):
+        raise EncoderError(f"{folder / CONFIG} does not describe a BriVL model: not a JSON object")
+    return ModelConfig.from_dict(raw)
+
+
+def fingerprint(folder: Path, config: ModelConfig) -> str:
+    """Hash of all that decides a vector: weights, tokenizer, sizes and preprocessing; not names or model card."""
+    digest = hashlib.sha256()
+    sizes = {key: config.to_dict()[key] for key in ("dim", "image", "text")}
+    digest.update(json.dumps(sizes, sort_keys=True).encode())
+    for name in (WEIGHTS, "tokenizer.json", "vocab.txt"):
+        if (folder / name).is_file():
+            with (folder / name).open("rb") as file:
+                digest.update(name.encode() + hashlib.file_digest(file, "sha256").digest())
+    return "brivl-" + digest.hexdigest()[:24]
+
+
+def load_tower(folder: Path, tower: str, module: torch.nn.Module) -> None:
+    """Fills `module` with the tensors called "<tower>.*"; the other tower's are not read.
+
+    Raises:
+        EncoderError: a tensor is missing, left over, or of another shape; the file is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    state: dict[str, torch.Tensor] = {}
+    try:
+        with safe_open(str(folder / WEIGHTS), framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 - not a dict
+                if name.startswith(tower + "."):
+                    tensor = file.get_tensor(name)
+                    state[name[len(tower) + 1 :]] = tensor.float() if tensor.is_floating_point() else tensor
+        module.load_state_dict(state, strict=True)
+    except (SafetensorError, OSError) as error:
+        raise EncoderError(f"{folder / WEIGHTS} cannot be read: {error}") from None
+    except RuntimeError as error:
+        first = str(error).split("\n")[1:2] or [str(error)]
+        raise EncoderError(f"{folder / WEIGHTS} does not fit {folder / CONFIG}: {first[0].strip()}") from None
+
+
+def save_checkpoint(
+    folder: Path,
+    config: ModelConfig,
+    image: torch.nn.Module,
+    text: torch.nn.Module,
+    tokenizer: TextTokenizer,
+    *,
+    half: bool = True,
+) -> None:
+    """Writes a checkpoint folder; float16 weights if `half` (BatchNorm statistics stay float32).
+
+    Every file is written beside its place and renamed, config.json last: a folder with a config is complete.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors: dict[str, torch.Tensor] = {}
+    for tower, module in (("image", image), ("text", text)):
+        for name, tensor in module.state_dict().items():
+            value = tensor.detach().cpu().contiguous()
+            if half and value.is_floating_point() and not name.endswith(("running_mean", "running_var")):
+                value = value.half()
+            tensors[f"{tower}.{name}"] = value
+    save_file(tensors, str(folder / (WEIGHTS + ".tmp")))
+    os.replace(folder / (WEIGHTS + ".tmp"), folder / WEIGHTS)
+    tokenizer.save(folder)
+    temporary = folder / (CONFIG + ".tmp")
+    temporary.write_text(json.dumps(config.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(temporary, folder / CONFIG)

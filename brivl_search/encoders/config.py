@@ -1,0 +1,101 @@
+"""Sizes of a BriVL model: everything that `config.json` of a checkpoint says about its architecture.
+
+The defaults of the fields are the paper-size choices where BriVL fixes them (4 self-attention layers of 4 heads with a
+2048-wide feed-forward, a 6 × 6 grid and the whole image); `brivl-mini` and the tests only use smaller numbers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from brivl_search.corpus.images import PixelSpec
+from brivl_search.errors import EncoderError
+
+CONFIG_VERSION = 1
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """Self-attention blocks, masked mean and two-layer ReLU MLP that both towers end with (BriVL 2.0 §1)."""
+
+    layers: int = 4
+    heads: int = 4
+    feedforward: int = 2048
+    dropout: float = 0.1
+    hidden: int | None = None  # width of the MLP's hidden layer; None: the embedding size
+    normalize_tokens: bool = True  # L2-normalise every token before the self-attention, as BriVL does
+
+
+@dataclass(frozen=True)
+class ImageTowerConfig:
+    """The image tower.
+
+    Attributes:
+        backbone: timm model name; the released BriVL uses "tf_efficientnet_b5.ns_jft_in1k".
+        backbone_args: further arguments of `timm.create_model`.
+        identity: modules of the backbone replaced by the identity (by path), for weights from other graphs.
+        freeze_bn: keep BatchNorm statistics as loaded, also in training.
+        grids: region grids; [6, 1] is BriVL 2.0's: 36 cells, then the whole image, 37 tokens.
+        width: token width; None: the backbone's channels, as in BriVL.
+        mean, std: of the pixels scaled to [0, 1], per channel.
+        pixels: how an image becomes pixels before that.
+    """
+
+    backbone: str = "tf_efficientnet_b5.ns_jft_in1k"
+    backbone_args: dict[str, Any] = field(default_factory=dict)
+    identity: list[str] = field(default_factory=list)
+    freeze_bn: bool = True
+    grids: list[int] = field(default_factory=lambda: [6, 1])
+    width: int | None = None
+    mean: list[float] = field(default_factory=lambda: [0.485, 0.456, 0.406])
+    std: list[float] = field(default_factory=lambda: [0.229, 0.224, 0.225])
+    pixels: PixelSpec = field(default_factory=PixelSpec)
+    head: HeadConfig = field(default_factory=HeadConfig)
+
+
+@dataclass(frozen=True)
+class TextTowerConfig:
+    """The text tower: `backbone` is a transformers config as a dict ("model_type": "bert", ...)."""
+
+    backbone: dict[str, Any] = field(default_factory=lambda: {"model_type": "bert", "vocab_size": 21128})
+    max_length: int = 80  # tokens, [CLS] and [SEP] included
+    head: HeadConfig = field(default_factory=HeadConfig)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A pair of towers that embed into one space of `dim` dimensions."""
+
+    name: str = "brivl"
+    dim: int = 2048
+    image: ImageTowerConfig = field(default_factory=ImageTowerConfig)
+    text: TextTowerConfig = field(default_factory=TextTowerConfig)
+    version: int = CONFIG_VERSION
+    calibration: dict[str, float] | None = None
+    training: dict[str, Any] = field(default_factory=dict)  # how it was trained: for people, not read by code
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> ModelConfig:
+        """Reads what `to_dict` wrote.
+
+        Raises:
+            EncoderError: an unknown field, a field of the wrong shape, or a newer config version.
+        """
+        if int(raw.get("version", CONFIG_VERSION)) > CONFIG_VERSION:
+            raise EncoderError(f"config.json is of version {raw['version']}, newer than this brivl-search: upgrade it")
+        image, text = dict(raw.get("image", {})), dict(raw.get("text", {}))
+        try:
+            if "pixels" in image:
+                image["pixels"] = PixelSpec.from_dict(image["pixels"])
+            for tower in (image, text):
+                if "head" in tower:
+                    tower["head"] = HeadConfig(**tower["head"])
+            rest = {k: v for k, v in raw.items() if k not in ("image", "text")}
+            return cls(image=ImageTowerConfig(**image), text=TextTowerConfig(**text), **rest)
+        except TypeError as error:
+            raise EncoderError(f"config.json does not describe a BriVL model: {error}") from None

@@ -1,0 +1,41 @@
+"""Which device and which precision a tower runs in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from brivl_search.errors import UsageError
+
+
+def pick_device(name: str) -> torch.device:
+    """A torch device by name; "auto": a CUDA GPU, else Apple's, else the CPU.
+
+    Raises:
+        UsageError: no such device here.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"device {name!r} cannot be used here ({reason}): try --device cpu or auto") from None
+    return device
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 natively (AVX512-BF16 or AMX; CUDA from Ampere on)."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        try:
+            flags = Path("/proc/cpuinfo").read_text()
+        except OSError:
+            return False
+        return "avx512_bf16" in flags or "amx_bf16" in flags
+    return False

@@ -1,0 +1,45 @@
+"""BriVL's text tower: BERT-style encoder → self-attention → masked mean → MLP → unit vector."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from brivl_search.encoders.config import TextTowerConfig
+from brivl_search.encoders.heads import TowerHead
+from brivl_search.errors import EncoderError
+
+
+class TextTower(nn.Module):
+    """Token ids to unit vectors. Unlike the published BriVL code, the encoder is given the attention mask, so a
+    vector does not depend on how far its batch was padded."""
+
+    def __init__(self, config: TextTowerConfig, dim: int) -> None:
+        """Builds the tower with random weights.
+
+        Raises:
+            EncoderError: transformers does not know the backbone's "model_type", or its settings do not fit.
+        """
+        super().__init__()
+        settings: dict[str, Any] = dict(config.backbone)
+        model_type = settings.pop("model_type", "bert")
+        try:
+            if model_type == "bert":  # the direct import is seconds faster than the Auto classes
+                from transformers.models.bert.configuration_bert import BertConfig
+                from transformers.models.bert.modeling_bert import BertModel
+
+                self.backbone = BertModel(BertConfig(**settings), add_pooling_layer=False)
+            else:
+                from transformers import AutoConfig, AutoModel
+
+                self.backbone = AutoModel.from_config(AutoConfig.for_model(model_type, **settings))
+        except (KeyError, ValueError, TypeError) as error:
+            raise EncoderError(f"transformers cannot build the text backbone {model_type!r}: {error}") from None
+        self.config = config
+        self.head = TowerHead(int(self.backbone.config.hidden_size), dim, config.head)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """ids (B, T) int64 and mask (B, T) bool → unit vectors (B, dim), float32."""
+        tokens = self.backbone(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+        return self.head(tokens, mask)  # type: ignore[no-any-return]

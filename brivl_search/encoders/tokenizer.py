@@ -1,0 +1,64 @@
+"""WordPiece tokens for the text tower, by the `tokenizers` library (the one behind transformers), without its import time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from brivl_search.errors import EncoderError
+
+
+class TextTokenizer:
+    """Reads a checkpoint's `tokenizer.json`, or a BERT `vocab.txt`, and pads batches."""
+
+    def __init__(self, folder: Path, max_length: int) -> None:
+        """Opens the tokenizer of a checkpoint folder.
+
+        Raises:
+            EncoderError: the folder holds neither file, or the file is damaged.
+        """
+        from tokenizers import Tokenizer
+        from tokenizers.implementations import BertWordPieceTokenizer
+
+        try:
+            if (folder / "tokenizer.json").is_file():
+                self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+            elif (folder / "vocab.txt").is_file():
+                self._tokenizer = BertWordPieceTokenizer(str(folder / "vocab.txt"), lowercase=True)._tokenizer
+            else:
+                raise EncoderError(f"{folder} has neither tokenizer.json nor vocab.txt")
+        except EncoderError:
+            raise
+        except Exception as error:  # the library raises bare Exceptions
+            raise EncoderError(f"the tokenizer in {folder} cannot be read: {error}") from None
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self.max_length = max_length
+        self.pad_id = self._tokenizer.token_to_id("[PAD]") or 0
+        self.mask_id = self._tokenizer.token_to_id("[MASK]")
+        self.start_id = self._tokenizer.token_to_id("[CLS]")
+        self.end_id = self._tokenizer.token_to_id("[SEP]")
+
+    def save(self, folder: Path) -> None:
+        self._tokenizer.save(str(folder / "tokenizer.json"))
+
+    def ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of every text, [CLS] and [SEP] included, at most `max_length` (a cut text keeps its [SEP])."""
+        whole = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
+        return [ids if len(ids) <= self.max_length else [*ids[: self.max_length - 1], ids[-1]] for ids in whole]
+
+    def cut(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens of each text do not fit."""
+        return [max(len(e.ids) - self.max_length, 0) for e in self._tokenizer.encode_batch(list(texts))]
+
+    def batch(self, ids: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+        """Pads to the longest: ids (B, T) int64 and mask (B, T) bool."""
+        longest = max((len(row) for row in ids), default=1)
+        out = np.full((len(ids), longest), self.pad_id, dtype=np.int64)
+        mask = np.zeros((len(ids), longest), dtype=bool)
+        for i, row in enumerate(ids):
+            out[i, : len(row)] = row
+            mask[i, : len(row)] = True
+        return out, mask

@@ -1,0 +1,67 @@
+"""Every error a user can meet, each with the exit code the CLI ends with.
+
+    BrivlSearchError            1   something failed
+    ├── UsageError              2   an argument is wrong (missing folder, empty query, k = 0, ...)
+    ├── CorpusError             1   the folder or its caption files cannot be used
+    │   └── ImageError          1   one image cannot be read; `reason` is a short, countable name
+    ├── EncoderError            1   a checkpoint is missing, damaged or of another kind
+    ├── DependencyError         1   an optional package is needed and not installed
+    ├── IndexMissingError       3   there is no index where one was asked for
+    ├── IndexIncompatibleError  3   the index is of another encoder, format version, or damaged
+    └── SkippedItemsError       4   items were skipped and --strict was given
+
+A message is one line: it names the thing and says how to mend it. 0 is success, 130 an interrupt (Ctrl-C).
+"""
+
+from __future__ import annotations
+
+
+class BrivlSearchError(Exception):
+    """Root of the tree; `exit_code` is what the command line ends with."""
+
+    exit_code = 1
+
+
+class UsageError(BrivlSearchError):
+    exit_code = 2
+
+
+class CorpusError(BrivlSearchError):
+    pass
+
+
+class ImageError(CorpusError):
+    """One image cannot be read.
+
+    Args:
+        reason: short and countable, e.g. "truncated", "not an image", "too large".
+        detail: what exactly was met, for the log.
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[type[ImageError], tuple[str, str]]:
+        return (type(self), (self.reason, self.detail))  # crosses process boundaries
+
+
+class EncoderError(BrivlSearchError):
+    pass
+
+
+class DependencyError(BrivlSearchError):
+    pass
+
+
+class IndexMissingError(BrivlSearchError):
+    exit_code = 3
+
+
+class IndexIncompatibleError(BrivlSearchError):
+    exit_code = 3
+
+
+class SkippedItemsError(BrivlSearchError):
+    exit_code = 4

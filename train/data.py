@@ -1,0 +1,186 @@
+"""What a training step sees: photos with captions from several folders, mixed by weights, drawn reproducibly.
+
+Everything random is a function of (seed, epoch) or (seed, step), so a resumed run sees what an unbroken one would have.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from brivl_search.corpus.images import PixelSpec, load_pixels
+from brivl_search.encoders.tokenizer import TextTokenizer
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One training photo: where it lies, its caption sources with their sampling weights, draws per epoch."""
+
+    path: str
+    captions: dict[str, list[str]]
+    weights: dict[str, float]
+    repeat: int = 1
+
+
+@dataclass
+class Photos:
+    """Training photos and the held-out validation photos of a recipe."""
+
+    train: list[Photo] = field(default_factory=list)
+    val: list[Photo] = field(default_factory=list)
+
+
+def read_folder(spec: dict[str, Any], base: Path) -> Photos:
+    """Reads one `[[data]]` table of a recipe.
+
+    Keys: `folder`; `file` (default "captions.jsonl"); `captions` = {field = weight}; `templates` = {field = [formats]}
+    turns a label field into sentences ("一张{}的照片"); `hold_out_last` = rows kept for validation; `repeat` = draws of
+    each photo per epoch; `missing_ok` skips the folder where it is absent.
+    """
+    folder = (base / spec["folder"]).resolve()
+    if spec.get("missing_ok") and not folder.is_dir():
+        return Photos()
+    weights: dict[str, float] = spec["captions"]
+    templates: dict[str, list[str]] = spec.get("templates", {})
+    photos: list[Photo] = []
+    with (folder / spec.get("file", "captions.jsonl")).open(encoding="utf-8") as lines:
+        for line in lines:
+            row = json.loads(line)
+            captions: dict[str, list[str]] = {}
+            for name in weights:
+                texts = [row[name]] if isinstance(row.get(name), str) else row.get(name) or []
+                texts = [form.format(t) for t in texts for form in templates.get(name, ["{}"])]
+                if texts:
+                    captions[name] = texts
+            if captions:
+                used = {name: weights[name] for name in captions}
+                photos.append(Photo(str(folder / row["image"]), captions, used, int(spec.get("repeat", 1))))
+    held = int(spec.get("hold_out_last", 0))
+    return Photos(photos[: len(photos) - held], photos[len(photos) - held :])
+
+
+def read_photos(specs: Sequence[dict[str, Any]], base: Path) -> Photos:
+    """All `[[data]]` tables of a recipe, in order."""
+    photos = Photos()
+    for spec in specs:
+        part = read_folder(spec, base)
+        photos.train += part.train
+        photos.val += part.val
+    if not photos.train:
+        raise SystemExit("the recipe's [[data]] folders hold no training photos: check `folder` and `captions`")
+    return photos
+
+
+class Augment:
+    """A training view: random resized crop and colour jitter; the flip is drawn per step (see `StepDataset`)."""
+
+    def __init__(self, spec: PixelSpec, scale: float, jitter: float) -> None:
+        self.spec, self.scale, self.jitter = spec, scale, jitter
+
+    def __repr__(self) -> str:
+        return f"Augment(size={self.spec.size}, scale={self.scale}, jitter={self.jitter})"
+
+    def __call__(self, path: str, seed: int) -> np.ndarray:
+        """uint8 (S, S, 3)."""
+        from PIL import Image, ImageEnhance
+
+        rng = np.random.default_rng(seed)
+        with Image.open(path) as image:
+            width, height = image.size
+            share, ratio = rng.uniform(self.scale, 1), np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
+            w = min(np.sqrt(width * height * share * ratio), width)
+            h = min(np.sqrt(width * height * share / ratio), height)
+            x, y = rng.uniform(0, width - w), rng.uniform(0, height - h)
+            size = (self.spec.size, self.spec.size)
+            view = image.convert("RGB").resize(size, Image.Resampling.BILINEAR, (x, y, x + w, y + h))
+        if self.jitter and rng.random() < 0.8:
+            for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
+                view = enhance(view).enhance(float(rng.uniform(1 - self.jitter, 1 + self.jitter)))
+        return np.asarray(view)
+
+
+class StepDataset(Dataset[dict[str, Tensor]]):
+    """Item s is the whole batch of step s: N images, C captions each."""
+
+    def __init__(
+        self,
+        photos: Sequence[Photo],
+        tokenizer: TextTokenizer,
+        *,
+        batch: int,
+        captions: int,
+        seed: int,
+        pixels: PixelSpec,
+        augment: Augment | None = None,
+        cached: np.ndarray | None = None,
+        plain_view: float = 0.2,
+        token_dropout: float = 0.0,
+    ) -> None:
+        self.photos, self.tokenizer = photos, tokenizer
+        self.batch, self.captions, self.seed = batch, captions, seed
+        self.pixels, self.augment, self.cached = pixels, augment, cached
+        self.plain_view, self.token_dropout = plain_view, token_dropout
+        self.draws = np.repeat(np.arange(len(photos)), [photo.repeat for photo in photos])
+        if len(self.draws) < batch:
+            raise SystemExit(f"a batch of {batch} needs as many photos; the recipe draws {len(self.draws)} per epoch")
+        self.per_epoch = len(self.draws) // batch
+
+    def rows(self, step: int) -> np.ndarray:
+        """Photo numbers of step `step`: a slice of the epoch's permutation."""
+        epoch, place = divmod(step, self.per_epoch)
+        order = np.random.default_rng((self.seed, 1, epoch)).permutation(self.draws)
+        return order[place * self.batch : (place + 1) * self.batch]
+
+    def __getitem__(self, step: int) -> dict[str, Tensor]:
+        rng = np.random.default_rng((self.seed, 2, step))
+        rows = self.rows(step)
+        texts = [text for row in rows for text in self._texts(self.photos[row], rng)]
+        ids = self.tokenizer.ids(texts)
+        if self.token_dropout:
+            ids = [[self._drop(token, rng) for token in row] for row in ids]
+        padded, mask = self.tokenizer.batch(ids)
+        flips = rng.random(len(rows)) < 0.5
+        views = np.where(rng.random(len(rows)) < self.plain_view, 0, 1)
+        if self.cached is not None:
+            choice = views * rng.integers(1, max(self.cached.shape[1], 2), len(rows)) % self.cached.shape[1]
+            images = torch.from_numpy(self.cached[rows, choice]).float()
+            images[torch.from_numpy(flips)] = images[torch.from_numpy(flips)].flip(3)
+            images = images.contiguous(memory_format=torch.channels_last)
+        else:
+            images = torch.from_numpy(np.stack([self._pixels(int(r), v, rng) for r, v in zip(rows, views, strict=True)]))
+            images[torch.from_numpy(flips)] = images[torch.from_numpy(flips)].flip(2)
+        return {
+            "images": images,
+            "token_ids": torch.from_numpy(padded),
+            "token_mask": torch.from_numpy(mask),
+            "ids": torch.from_numpy(rows.astype(np.int64)),
+        }
+
+    def _texts(self, photo: Photo, rng: np.random.Generator) -> Iterator[str]:
+        """C captions: sources without repetition by weight while there are enough, then again from all."""
+        names = list(photo.captions)
+        weights = np.array([photo.weights[name] for name in names])
+        chosen: list[str] = []
+        while len(chosen) < self.captions:
+            count = min(self.captions - len(chosen), len(names))
+            chosen += list(rng.choice(names, count, replace=False, p=weights / weights.sum()))
+        for name in chosen:
+            yield photo.captions[name][rng.integers(len(photo.captions[name]))]
+
+    def _drop(self, token: int, rng: np.random.Generator) -> int:
+        special = token in (self.tokenizer.pad_id, self.tokenizer.end_id, self.tokenizer.start_id)
+        return self.tokenizer.mask_id if not special and rng.random() < self.token_dropout else token
+
+    def _pixels(self, row: int, view: int, rng: np.random.Generator) -> np.ndarray:
+        path = self.photos[row].path
+        if view and self.augment is not None:
+            return self.augment(path, int(rng.integers(2**31)))
+        return load_pixels(path, self.pixels)

@@ -1,0 +1,63 @@
+"""Contrastive losses: BriVL's cross-modal InfoNCE against queues, and CLIP's in-batch loss beside it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def info_nce(
+    queries: Tensor,
+    keys: Tensor,
+    ids: Tensor,
+    queue: Tensor,
+    queue_ids: Tensor,
+    temperature: float,
+    *,
+    in_batch_keys: Tensor | None = None,
+    in_batch_ids: Tensor | None = None,
+) -> Tensor:
+    """One direction of BriVL's loss:  mean_j −log e^{q_j·k_j/τ} / (e^{q_j·k_j/τ} + Σ_n e^{q_j·n/τ}).
+
+    The negatives n are the queue's entries and, if given, the batch's own momentum keys (`in_batch_negatives`).
+    An entry of the same image as the query is no negative: it is left out of the sum.
+
+    Args:
+        queries: (B, dim) of the online tower, with gradient.
+        keys: (B, dim), the momentum key of each query's own partner.
+        ids: (B,) image id of each pair.
+        queue: (K, dim); queue_ids: (K,) image ids, -1 in slots that were never filled.
+        temperature: τ.
+        in_batch_keys, in_batch_ids: (M, dim) and (M,), the momentum keys of this batch.
+
+    Returns:
+        Scalar.
+    """
+    positive = (queries * keys).sum(1, keepdim=True)
+    negatives, negative_ids = [queue], [queue_ids]
+    if in_batch_keys is not None and in_batch_ids is not None:
+        negatives.append(in_batch_keys)
+        negative_ids.append(in_batch_ids)
+    every_id = torch.cat(negative_ids)
+    scores = queries @ torch.cat(negatives).T
+    scores = scores.masked_fill((every_id[None, :] == ids[:, None]) | (every_id[None, :] < 0), float("-inf"))
+    logits = torch.cat([positive, scores], 1) / temperature
+    return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device))
+
+
+def clip_loss(images: Tensor, texts: Tensor, ids: Tensor, temperature: Tensor | float) -> Tensor:
+    """CLIP's loss: cross-entropy over the B × B matrix of the batch, images→texts plus texts→images.
+
+    Summed like BriVL's, not halved, so that learning rates compare. Other pairs of the same image are left out.
+
+    Args:
+        images, texts: (B, dim), both with gradient.
+        ids: (B,) image ids.
+        temperature: τ, a number or a learned scalar.
+    """
+    logits = images @ texts.T / temperature
+    same = (ids[:, None] == ids[None, :]) & ~torch.eye(len(ids), dtype=torch.bool, device=ids.device)
+    logits = logits.masked_fill(same, float("-inf"))
+    target = torch.arange(len(ids), device=logits.device)
+    return F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)
