@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+if TYPE_CHECKING:
+    from tests.e2e.stub import StubEncoder
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: more threads only wait for each other
 for name in ("BRIVL_SEARCH_INDEX", "BRIVL_SEARCH_ENCODER"):
     os.environ.pop(name, None)  # a developer's own settings must not leak into tests
 
@@ -17,3 +22,11 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.tiny import make_checkpoint
 
     return make_checkpoint(tmp_path_factory.mktemp("tiny") / "tiny-brivl")
+
+
+@pytest.fixture
+def encoder() -> StubEncoder:
+    """Deterministic vectors without a model; counts what it embeds."""
+    from tests.e2e.stub import StubEncoder
+
+    return StubEncoder()

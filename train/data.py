@@ -155,7 +155,9 @@ class StepDataset(Dataset[dict[str, Tensor]]):
             images[torch.from_numpy(flips)] = images[torch.from_numpy(flips)].flip(3)
             images = images.contiguous(memory_format=torch.channels_last)
         else:
-            images = torch.from_numpy(np.stack([self._pixels(int(r), v, rng) for r, v in zip(rows, views, strict=True)]))
+            images = torch.from_numpy(
+                np.stack([self._pixels(int(r), v, rng) for r, v in zip(rows, views, strict=True)])
+            )
             images[torch.from_numpy(flips)] = images[torch.from_numpy(flips)].flip(2)
         return {
             "images": images,

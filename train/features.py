@@ -31,7 +31,7 @@ def cached_views(
     batch: int = 32,
     bf16: bool = True,
 ) -> np.ndarray:
-    """float16 memory map (photos, views, c, h, w) of `tower.early(…, blocks)`; computed once, continued after a kill."""
+    """float16 memory map (photos, views, c, h, w) of `tower.early(…, blocks)`; made once, continued after a kill."""
     key = hashlib.sha256(
         json.dumps([[p.path for p in photos], blocks, views, pixels.to_dict(), repr(augment)]).encode()
     ).hexdigest()[:12]

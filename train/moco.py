@@ -36,17 +36,40 @@ class KeyQueue(nn.Module):
 
 
 class TwoTowers(nn.Module):
-    """The pair that is trained. Images come as pixels, or as cached outputs of the first `cached_blocks` blocks."""
+    """The pair that is trained.
 
-    def __init__(self, image: nn.Module, text: nn.Module, cached_blocks: int = 0, text_chunks: int = 1) -> None:
+    Images come as pixels, or as cached outputs of the CNN's first `cached_blocks` blocks. Of the rest, the blocks up to
+    `frozen_blocks` are frozen too: the same in online and momentum towers, so `prepare` runs them once for both.
+    """
+
+    def __init__(
+        self,
+        image: nn.Module,
+        text: nn.Module,
+        *,
+        cached_blocks: int = 0,
+        frozen_blocks: int = 0,
+        text_chunks: int = 1,
+    ) -> None:
         super().__init__()
         self.image, self.text = image, text
         self.cached_blocks, self.text_chunks = cached_blocks, text_chunks
+        self.frozen_blocks = max(frozen_blocks, cached_blocks)
 
-    def embed_images(self, images: Tensor) -> Tensor:
-        if self.cached_blocks:
-            return self.image.embed(self.image.late(images, self.cached_blocks))
-        return self.image(images)
+    @torch.no_grad()
+    def prepare(self, images: Tensor) -> Tensor:
+        """What a step's images are before the first trained block."""
+        if not self.frozen_blocks:
+            return images
+        if not self.cached_blocks:
+            return self.image.early(self.image.normalize(images), self.frozen_blocks)
+        return self.image.between(images, self.cached_blocks, self.frozen_blocks)
+
+    def embed_images(self, prepared: Tensor) -> Tensor:
+        """Output of `prepare` → unit vectors (N, dim)."""
+        if self.frozen_blocks:
+            return self.image.embed(self.image.late(prepared, self.frozen_blocks))
+        return self.image(prepared)
 
     def embed_texts(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Sorted by length and in `text_chunks` parts, each cut to its longest text: little is spent on padding."""
@@ -96,12 +119,13 @@ class MoCo(nn.Module):
         """L = L_i2t + L_t2i over N images with C captions each; advances momentum towers and queues.
 
         Args:
-            images: (N, ...) as `TwoTowers.embed_images` takes them.
+            images: (N, ...) as `TwoTowers.prepare` takes them.
             token_ids, token_mask: (N·C, T), the C captions of image 0 first.
             ids: (N,) image ids.
         """
         captions = len(token_ids) // len(ids)
         pair_ids = ids.repeat_interleave(captions)
+        images = self.online.prepare(images)
         self.update_momentum()
         with torch.no_grad():
             image_keys = self.slow.embed_images(images)
@@ -139,7 +163,7 @@ class Clip(nn.Module):
     def forward(self, images: Tensor, token_ids: Tensor, token_mask: Tensor, ids: Tensor) -> Tensor:
         captions = len(token_ids) // len(ids)
         self.update_momentum()
-        image_vectors = self.online.embed_images(images).repeat_interleave(captions, 0)
+        image_vectors = self.online.embed_images(self.online.prepare(images)).repeat_interleave(captions, 0)
         text_vectors = self.online.embed_texts(token_ids, token_mask)
         with torch.autocast(image_vectors.device.type, enabled=False):
             temperature = self.log_temperature.exp().clamp(min=0.01)

@@ -1,7 +1,7 @@
 """Trains a BriVL model from a TOML recipe, on one machine.
 
     python -m train.pretrain train/recipes/brivl-mini.toml                 # train, or go on after a kill
-    python -m train.pretrain train/recipes/brivl-mini.toml --set train.steps=200 --set run=runs/try   # change a value
+    python -m train.pretrain train/recipes/brivl-mini.toml --set train.steps=200 --set run=runs/try
     python -m train.pretrain train/recipes/brivl-mini.toml --export brivl_search/models/brivl-mini    # write the checkpoint
 
 A run folder holds `last.pt` (towers, momentum towers, queues, optimiser, RNG, step), `log.jsonl`, `curves.png` and
@@ -63,7 +63,9 @@ def load_backbone(tower: ImageTower, path: Path) -> None:
     state = {k: v for k, v in load_file(str(path)).items() if not k.startswith("classifier.")}
     missing, unexpected = tower.backbone.load_state_dict(state, strict=False)
     if missing or unexpected:
-        raise SystemExit(f"{path} does not fit {tower.config.backbone}: missing {missing[:3]}, unknown {unexpected[:3]}")
+        raise SystemExit(
+            f"{path} does not fit {tower.config.backbone}: missing {missing[:3]}, unknown {unexpected[:3]}"
+        )
 
 
 def depthwise_in_float32(backbone: nn.Module) -> None:
@@ -154,9 +156,9 @@ def main(argv: list[str] | None = None) -> None:
             load_tower((base / init["checkpoint"]).resolve(), name, tower)
     image.to(device, memory_format=torch.channels_last)
     cached_blocks = int(cfg.get("cached_blocks", 0))
-    towers = TwoTowers(image, text, cached_blocks, text_chunks=4).to(device)
-    frozen = [image.backbone] if cfg.get("freeze_cnn") else image.early_modules(cached_blocks) if cached_blocks else []
-    for module in frozen:
+    frozen_blocks = max(int(cfg.get("frozen_blocks", 0)), cached_blocks)
+    towers = TwoTowers(image, text, cached_blocks=cached_blocks, frozen_blocks=frozen_blocks, text_chunks=4).to(device)
+    for module in image.early_modules(frozen_blocks) if frozen_blocks else []:
         module.requires_grad_(False)
 
     # Data: photos with captions; crops either made on the fly or, behind frozen stages, cached as feature maps.
@@ -215,10 +217,9 @@ def main(argv: list[str] | None = None) -> None:
     # The loop.
     steps, every = int(cfg["steps"]), int(cfg.get("eval_every", 200))
     last = min(steps, args.stop_after or steps)
-    loader = DataLoader(
-        dataset, batch_size=None, sampler=range(step, last), num_workers=int(cfg.get("workers", 2)), prefetch_factor=None
-        if not cfg.get("workers", 2) else 4, persistent_workers=False,
-    )  # fmt: skip
+    workers = int(cfg.get("workers", 2))
+    ahead = {"num_workers": workers, "prefetch_factor": 4} if workers else {}
+    loader = DataLoader(dataset, batch_size=None, sampler=range(step, last), **ahead)
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
     )  # fmt: skip
@@ -243,7 +244,12 @@ def main(argv: list[str] | None = None) -> None:
                 raise SystemExit(f"the loss is {window[-1]} at step {step}: lower train.lr, or set train.bf16=false")
             if step % 20 == 0 or step == last:
                 speed = len(window) * cfg["batch"] / (time.perf_counter() - since)
-                line: dict[str, Any] = {"step": step, "loss": sum(window) / len(window), "images_per_s": speed, "rate": rate}
+                line: dict[str, Any] = {
+                    "step": step,
+                    "loss": sum(window) / len(window),
+                    "images_per_s": speed,
+                    "rate": rate,
+                }
                 if step % every == 0 or step == last:
                     line["recall"] = validation.measure(model.slow, final=step == steps)
                     recall = line["recall"]
@@ -258,7 +264,9 @@ def main(argv: list[str] | None = None) -> None:
                 history.append(line)
                 if "recall" in line:
                     plot(history, run / "curves.png")
-                progress.update(task, description=f"loss {line['loss']:.3f} · {speed:.0f} img/s · {validation.short(recall)}")
+                progress.update(
+                    task, description=f"loss {line['loss']:.3f} · {speed:.0f} img/s · {validation.short(recall)}"
+                )
                 window, since = [], time.perf_counter()
             progress.update(task, completed=step)
     print(f"{run}: step {step} of {steps}, best validation {validation.name} {best:.1f}")

@@ -18,7 +18,7 @@ KS = (1, 5, 10)
 
 
 class Validation:
-    """Both directions of recall@1,5,10 over the validation photos and their captions of one field (or, at the end, all).
+    """Both directions of recall@1,5,10 over the validation photos and captions of one field (at the end, of all).
 
     The field is the first of zh_mt_google, zh, en that the photos have, else their first field.
     """
@@ -47,7 +47,10 @@ class Validation:
         towers.eval()
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             images = np.concatenate(
-                [self._images(towers, range(i, min(i + batch, len(self.photos)))) for i in range(0, len(self.photos), batch)]
+                [
+                    self._images(towers, range(i, min(i + batch, len(self.photos))))
+                    for i in range(0, len(self.photos), batch)
+                ]
             )
             return {name: self._field(towers, images, name) for name in (self.fields if final else [self.name])}
 
@@ -72,8 +75,10 @@ class Validation:
             pixels = torch.from_numpy(self.cached[rows.start : rows.stop, 0]).float()
             pixels = pixels.contiguous(memory_format=torch.channels_last)
         else:
-            pixels = torch.from_numpy(np.stack([load_pixels(self.photos[r].path, self.config.image.pixels) for r in rows]))
-        return towers.embed_images(pixels.to(self.device)).float().cpu().numpy()
+            pixels = torch.from_numpy(
+                np.stack([load_pixels(self.photos[r].path, self.config.image.pixels) for r in rows])
+            )
+        return towers.embed_images(towers.prepare(pixels.to(self.device))).float().cpu().numpy()
 
     def score(self, recall: dict[str, Any]) -> float:
         """What picks the best checkpoint: mean of both directions' R@10 of the field."""

@@ -1,4 +1,4 @@
-"""A checkpoint is a folder: config.json, model.safetensors ("image.*" and "text.*" tensors), tokenizer.json, README.md."""
+"""A checkpoint is a folder: config.json, model.safetensors ("image.*", "text.*" tensors), tokenizer.json, README.md."""
 
 from __future__ import annotations
 
@@ -85,7 +85,6 @@ def save_checkpoint(
 
     Every file is written beside its place and renamed, config.json last: a folder with a config is complete.
     """
-    import torch
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -31,7 +31,7 @@ def pick_device(name: str) -> torch.device:
 def has_fast_bf16(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 natively (AVX512-BF16 or AMX; CUDA from Ampere on)."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
         try:
             flags = Path("/proc/cpuinfo").read_text()

@@ -72,12 +72,17 @@ class ImageTower(nn.Module):
             x = module(x)
         return x
 
+    def between(self, cached: Tensor, first: int, last: int) -> Tensor:
+        """Blocks `first` to `last` (exclusive), on the output of `early(…, first)`."""
+        x = cached
+        for block in self._blocks()[first:last]:
+            x = block(x)
+        return x
+
     def late(self, cached: Tensor, blocks: int) -> Tensor:
         """The rest of the CNN after `early(…, blocks)` → feature map (B, C, H, W)."""
-        x = cached
-        for module in [*self._blocks()[blocks:], self.backbone.conv_head, self.backbone.bn2]:
-            x = module(x)
-        return x
+        x = self.between(cached, blocks, len(self._blocks()))
+        return self.backbone.bn2(self.backbone.conv_head(x))  # type: ignore[no-any-return]
 
     def embed(self, feature_map: Tensor) -> Tensor:
         """Feature map (B, C, H, W) → unit vectors (B, dim), float32."""

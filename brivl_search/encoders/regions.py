@@ -1,8 +1,8 @@
 """BriVL 2.0's region tokens: a fixed grid of boxes and the whole image, pooled from a feature map without a detector.
 
-BriVL samples 4 × 4 points of every box bilinearly, applies a 1 × 1 convolution and averages. Sampling, averaging and the
+BriVL samples 4 × 4 points of every box, applies a 1 × 1 convolution and averages. Sampling, averaging and the
 convolution are linear, so for boxes that never change the sampling and averaging are one matrix (regions × cells), made
-once per feature-map size, and the convolution is a linear layer after it: the same numbers, no loop over boxes.
+once per feature-map size, and the convolution is a linear layer after it.
 
 The published code builds its affine matrix with the align_corners=True formula and then samples with
 align_corners=False; that is kept, because released weights were trained with it.

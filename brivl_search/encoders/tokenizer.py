@@ -1,4 +1,4 @@
-"""WordPiece tokens for the text tower, by the `tokenizers` library (the one behind transformers), without its import time."""
+"""WordPiece tokens for the text tower, by the `tokenizers` library: transformers' own, without its import time."""
 
 from __future__ import annotations
 

@@ -1,0 +1,3 @@
+"""brivl-search: cross-modal retrieval after WenLan/BriVL."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,5 @@
+"""`python -m brivl_search`."""
+
+from brivl_search.cli import main
+
+main()

@@ -1,0 +1,299 @@
+"""`build-index`: folders → decoded pictures → vectors → a committed index, resumable at any instant.
+
+Files that the index already knows by size and time are not opened; content that it already holds is not embedded again,
+whatever the file is called now. What is embedded is staged durably every two seconds, so a killed build loses seconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from brivl_search.corpus.captions import BadLine, read_captions
+from brivl_search.corpus.decode_pool import Decoded, decode_all, default_workers
+from brivl_search.corpus.images import MAX_MEGAPIXELS
+from brivl_search.corpus.walk import ImageFile, Scan, Skipped, scan
+from brivl_search.encoders.base import Encoder
+from brivl_search.errors import CorpusError
+from brivl_search.index import CommitReport, IndexType, IndexWriter, Item, Modality
+from brivl_search.index.ivfpq import AUTO_THRESHOLD
+from brivl_search.tuning_queries import tuning_texts
+
+FLUSH_SECONDS = 2.0
+TEXT_BATCH = 256
+TUNING_QUERIES = 512
+# Reasons that may pass: what the index holds of such a file is kept. Any other reason is about the content itself.
+PASSING_REASONS = {"permission denied", "read error", "file vanished", "out of memory", "decoding timed out"}
+
+
+class Progress(Protocol):
+    """How a build tells what it does; the command line draws a bar from it."""
+
+    def phase(self, name: str, total: int | None) -> None:
+        """A new phase of `total` steps begins (None: it cannot be counted)."""
+        ...
+
+    def advance(self, steps: int) -> None: ...
+
+    def note(self, line: str) -> None:
+        """One line worth reading."""
+        ...
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """Choices of one build; the defaults are the command line's."""
+
+    index_type: IndexType | None = None
+    include_hidden: bool = False
+    workers: int | None = None
+    max_megapixels: float = MAX_MEGAPIXELS
+    decode_timeout_s: float = 60.0
+    caption_fields: tuple[str, ...] | None = None
+    batch_size: int = 64
+    shard_rows: int | None = None
+
+
+@dataclass
+class BuildReport:
+    """What one build did; counts are files for images and (image, field, text) triples for captions.
+
+    `embed_seconds` is the time from the first picture to the last vector, without start-up and sealing.
+    """
+
+    found: int = 0
+    unchanged: int = 0
+    embedded: int = 0
+    reused: int = 0
+    vanished: int = 0
+    captions: int = 0
+    captions_embedded: int = 0
+    captions_removed: int = 0
+    skipped: list[Skipped] = field(default_factory=list)
+    bad_captions: list[str] = field(default_factory=list)
+    cut_captions: int = 0
+    kept_unreadable: int = 0
+    embed_seconds: float = 0.0
+    commit: CommitReport | None = None
+
+    def skip_counts(self) -> list[tuple[str, int]]:
+        """(reason, files), most frequent first."""
+        return Counter(skip.reason for skip in self.skipped).most_common()
+
+
+def build_index(
+    folders: Sequence[Path | str], directory: Path, encoder: Encoder, options: BuildOptions, progress: Progress
+) -> BuildReport:
+    """Brings the index at `directory` in step with what lies under `folders`; other folders in it stay as they are.
+
+    Raises:
+        UsageError: a folder does not exist.
+        CorpusError: no images under the folders; nothing is changed.
+        IndexIncompatibleError: the index is of another encoder.
+        BrivlSearchError: another build is writing the index.
+    """
+    progress.phase("scanning", None)
+    found = scan(folders, include_hidden=options.include_hidden)
+    if not found.images:
+        raise CorpusError(f"no images: {found.describe_empty()}")
+    with IndexWriter(
+        directory,
+        encoder_name=encoder.name,
+        fingerprint=encoder.fingerprint,
+        dim=encoder.dim,
+        index_type=options.index_type,
+        shard_rows=options.shard_rows,
+    ) as writer:
+        build = _Build(writer, encoder, options, progress, found)
+        build.roots(folders)
+        build.images()
+        build.captions()
+        progress.phase("writing the index", None)
+        build.report.commit = writer.commit(tuning_queries=build.tuning_queries(), progress=progress.note)
+        return build.report
+
+
+class _Build:
+    def __init__(
+        self, writer: IndexWriter, encoder: Encoder, options: BuildOptions, progress: Progress, found: Scan
+    ) -> None:
+        self.writer, self.encoder, self.options, self.progress, self.scan = writer, encoder, options, progress, found
+        self.report = BuildReport(found=len(found.images), skipped=list(found.skipped))
+        self.flushed = time.monotonic()
+        self.indexed = {image.path for image in found.images}  # minus the skipped ones, as they are met
+        self.out_of_reach: set[str] = set()  # images in the index that this scan could not look at
+
+    def roots(self, folders: Iterable[Path | str]) -> None:
+        known = {absolute: given for given, absolute in self.writer.roots}
+        for folder in folders:
+            known[os.path.abspath(folder)] = os.fspath(folder)
+        self.writer.set_roots([(given, absolute) for absolute, given in known.items()])
+
+    # -- images --------------------------------------------------------------------------------------------------
+
+    def images(self) -> None:
+        """Stages every new or changed picture and forgets the vanished ones."""
+        todo: list[ImageFile] = []
+        for file in self.scan.images:
+            state = self.writer.known("image", file.path)
+            if state is not None and (state.size, state.mtime_ns) == (file.size, file.mtime_ns):
+                self.report.unchanged += 1
+            else:
+                todo.append(file)
+        self._forget_vanished()
+        if not todo:
+            return
+        workers = default_workers() if self.options.workers is None else self.options.workers
+        self.progress.phase("images", len(todo))
+        started = time.perf_counter()
+        waiting: list[Decoded] = []  # decoded and not yet embedded, at most a batch of new contents
+        fresh: set[str] = set()
+        for decoded in decode_all(
+            todo,
+            self.encoder.pixels,
+            workers=workers,
+            max_megapixels=self.options.max_megapixels,
+            timeout_s=self.options.decode_timeout_s,
+            ahead=max(4 * self.options.batch_size, 256),
+            known_hashes=self._known_hashes,
+        ):
+            if decoded.reason:
+                self._skip(decoded)
+                continue
+            waiting.append(decoded)
+            if not decoded.known and not self.writer.has_vector("image", decoded.sha256):
+                fresh.add(decoded.sha256)
+            if len(fresh) >= self.options.batch_size or len(waiting) >= 8 * self.options.batch_size:
+                self._embed(waiting, fresh)
+        self._embed(waiting, fresh)
+        self.writer.flush()
+        self.report.embed_seconds = time.perf_counter() - started
+
+    def _known_hashes(self, file: ImageFile) -> tuple[str, ...]:
+        state = self.writer.known("image", file.path)
+        return (state.content,) if state is not None and state.size == file.size else ()
+
+    def _embed(self, waiting: list[Decoded], fresh: set[str]) -> None:
+        """Embeds each new content among `waiting` once, stages all of them, and empties both collections."""
+        first = {one.sha256: one for one in reversed(waiting) if one.sha256 in fresh}
+        if first:
+            pixels = np.stack([one.pixels for one in first.values() if one.pixels is not None])
+            self.writer.stage_vectors("image", list(first), self.encoder.encode_images(pixels))
+        for one in waiting:
+            record = {"path": one.file.path, "width": one.width, "height": one.height}
+            item = Item(one.file.path, one.sha256, one.file.size, one.file.mtime_ns, record)
+            self.writer.put("image", item)
+        self.report.embedded += len(first)
+        self.report.reused += len(waiting) - len(first)
+        self.progress.advance(len(waiting))
+        waiting.clear()
+        fresh.clear()
+        self._flush_now_and_then()
+
+    def _flush_now_and_then(self) -> None:
+        if time.monotonic() - self.flushed > FLUSH_SECONDS:
+            self.writer.flush()
+            self.flushed = time.monotonic()
+
+    def _skip(self, decoded: Decoded) -> None:
+        path = decoded.file.path
+        self.report.skipped.append(Skipped(path, decoded.reason, decoded.detail))
+        self.progress.advance(1)
+        if self.writer.known("image", path) is None:
+            self.indexed.discard(path)
+        elif decoded.reason in PASSING_REASONS:
+            self.report.kept_unreadable += 1
+        else:
+            self.indexed.discard(path)
+            self.writer.remove("image", path)
+
+    def _forget_vanished(self) -> None:
+        unreadable = tuple(os.path.join(folder, "") for folder in self.scan.unreadable_dirs)
+        passing = {skip.path for skip in self.scan.skipped if skip.reason in PASSING_REASONS}
+        for root in self.scan.roots:
+            inside = os.path.join(root, "")
+            empty = not any(image.path.startswith(inside) for image in self.scan.images)  # a disk not mounted, say
+            for key in self.writer.keys_under("image", inside):
+                if key in self.indexed:
+                    continue
+                if empty or key in passing or key.startswith(unreadable):
+                    self.indexed.add(key)
+                    self.out_of_reach.add(key)
+                    self.report.kept_unreadable += 1
+                else:
+                    self.writer.remove("image", key)
+                    self.report.vanished += 1
+
+    # -- captions ------------------------------------------------------------------------------------------------
+
+    def captions(self) -> None:
+        """Stages the captions of indexed images as texts and forgets those that are gone."""
+        wanted: dict[str, Item] = {}
+        named: set[str] = set()
+        for file in self.scan.captions:
+            for line in read_captions(file, self.options.caption_fields):
+                if isinstance(line, BadLine):
+                    self.report.bad_captions.append(str(line))
+                elif line.image not in self.indexed:
+                    what = "is not among the indexed images"
+                    self.report.bad_captions.append(f"{line.file}:{line.line}: {line.image} {what}")
+                else:
+                    named.add(line.image)
+                    for name, text in line.texts:
+                        item = _caption_item(line.image, name, text)
+                        wanted[item.key] = item
+        for root in self.scan.roots:
+            # Inside a larger indexed folder, the caption file may be one that this build does not read.
+            part = any(root.startswith(os.path.join(known, "")) for _, known in self.writer.roots if known != root)
+            keep = self.indexed - named if part else self.out_of_reach - named
+            for key in self.writer.keys_under("text", os.path.join(root, "")):
+                if key not in wanted and key.split("\0", 1)[0] not in keep:
+                    self.writer.remove("text", key)
+                    self.report.captions_removed += 1
+        self.report.captions = len(wanted)
+        todo = [item for item in wanted.values() if self.writer.known("text", item.key) is None]
+        if not todo:
+            return
+        self.progress.phase("captions", len(todo))
+        for start in range(0, len(todo), 4 * TEXT_BATCH):
+            part = todo[start : start + 4 * TEXT_BATCH]
+            fresh = {item.content: str(item.record["text"]) for item in part}
+            fresh = {key: text for key, text in fresh.items() if not self.writer.has_vector("text", key)}
+            if fresh:
+                texts = list(fresh.values())
+                self.report.cut_captions += sum(cut > 0 for cut in self.encoder.cut_tokens(texts))
+                self.writer.stage_vectors("text", list(fresh), self.encoder.encode_texts(texts))
+                self.report.captions_embedded += len(fresh)
+            for item in part:
+                self.writer.put("text", item)
+            self.progress.advance(len(part))
+            self._flush_now_and_then()
+
+    def tuning_queries(self) -> dict[Modality, np.ndarray]:
+        """Real queries of the other modality for tuning IVF-PQ: the index's own captions and pictures.
+
+        Where there are no captions, a list of plain Chinese and English queries stands in for the texts.
+        """
+        if self.options.index_type == "exact":
+            return {}
+        if self.options.index_type != "ivfpq" and max(len(self.indexed), self.report.captions) < AUTO_THRESHOLD:
+            return {}
+        self.progress.note("choosing nprobe and the number re-ranked on real queries")
+        texts = self.writer.sample("text", TUNING_QUERIES)
+        if len(texts) < 64:
+            texts = self.encoder.encode_texts(tuning_texts())
+        return {"image": texts, "text": self.writer.sample("image", TUNING_QUERIES)}
+
+
+def _caption_item(image: str, name: str, text: str) -> Item:
+    content = hashlib.sha256(text.encode("utf-8")).hexdigest()
+    record = {"text": text, "field": name, "image": image}
+    return Item(f"{image}\0{name}\0{content[:24]}", content, record=record)

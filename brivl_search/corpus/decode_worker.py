@@ -1,0 +1,103 @@
+"""What runs inside a decoding process: read, hash and decode a few files, pack the pixels into one buffer.
+
+The process may be killed at any moment, by the pool or by a decoder that crashes; it owns nothing that outlives it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import signal
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+from brivl_search.corpus.images import MAX_FILE_BYTES, DecodedImage, PixelSpec, decode, read_file
+from brivl_search.errors import ImageError
+
+Decoder = Callable[..., DecodedImage]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """How to decode, the same for every file of a run.
+
+    Attributes:
+        spec: what the pixels shall look like.
+        max_megapixels: limit on the area of an image.
+        max_bytes: limit on the size of a file.
+        alarm_s: the operating system ends the process after this long on one chunk, even if the parent is dead and
+            the decoder hangs in C code; 0 for never.
+        decoder: called as decoder(data, spec, max_megapixels=...); importable by name, so that it can be sent.
+    """
+
+    spec: PixelSpec
+    max_megapixels: float
+    max_bytes: int = MAX_FILE_BYTES
+    alarm_s: int = 0
+    decoder: Decoder = decode
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one file; its pixels, if any, follow in the chunk's buffer."""
+
+    sha256: str = ""
+    width: int = 0
+    height: int = 0
+    known: bool = False
+    reason: str = ""
+    detail: str = ""
+
+
+Task = tuple[str, tuple[str, ...]]
+"""A path, and the hashes of contents whose pixels are not needed."""
+
+
+def decode_chunk(tasks: Sequence[Task], job: Job) -> tuple[list[Outcome], bytearray]:
+    """Decode some files.
+
+    Returns:
+        One outcome per task, and the uint8 (size, size, 3) pixels of those that were decoded, one after the other.
+    """
+    if job.alarm_s and hasattr(signal, "alarm"):
+        signal.alarm(job.alarm_s)
+    outcomes: list[Outcome] = []
+    pixels = bytearray()
+    for path, known in tasks:
+        outcome, image = decode_one(path, known, job)
+        outcomes.append(outcome)
+        if image is not None:
+            pixels += image.pixels.data
+    if job.alarm_s and hasattr(signal, "alarm"):
+        signal.alarm(0)
+    return outcomes, pixels
+
+
+def decode_one(path: str, known: Collection[str], job: Job) -> tuple[Outcome, DecodedImage | None]:
+    """Read a file once, hash and decode the same bytes. Never raises an error of the file's own making."""
+    sha256 = ""
+    try:
+        data = read_file(path, max_bytes=job.max_bytes)
+        sha256 = hashlib.sha256(data).hexdigest()
+        if sha256 in known:
+            return Outcome(sha256, known=True), None
+        image = job.decoder(data, job.spec, max_megapixels=job.max_megapixels)
+    except ImageError as error:
+        return Outcome(sha256, reason=error.reason, detail=error.detail), None
+    return Outcome(sha256, image.width, image.height), image
+
+
+def settle_in() -> None:
+    """Prepare a fresh process: end at once when told to, keep to one thread, do not talk on the user's terminal."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.getLogger("PIL").setLevel(logging.CRITICAL + 1)
+    with contextlib.suppress(ImportError):
+        from PIL import AvifImagePlugin
+
+        AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+    silence = os.open(os.devnull, os.O_WRONLY)  # C libraries print warnings about damaged files
+    os.dup2(silence, 2)
+    os.close(silence)

@@ -1,0 +1,242 @@
+"""Folders become a sorted list of image files and caption files, with a reason for everything passed over.
+
+Nothing is opened here: a file's name and `stat` decide. Whether an image can be decoded is found out later.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import stat
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from brivl_search.errors import CorpusError, UsageError
+
+CAPTIONS_NAME = "captions.jsonl"
+
+_ALWAYS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+_HEIF = (".heic", ".heif")
+_AVIF = (".avif",)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """One file to index.
+
+    Attributes:
+        path: absolute, below the root as it was given (links are not resolved); bytes that are not UTF-8 survive as
+            surrogate escapes, so `os.fsencode` gives the name on disk.
+        size: bytes.
+        mtime_ns: time of the last change.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A file that looks like an image and cannot be one; `reason` is short and countable."""
+
+    path: str
+    reason: str
+    detail: str = ""
+
+
+@dataclass
+class Scan:
+    """What lies under some folders.
+
+    Attributes:
+        roots: the folders, absolute.
+        images: sorted by path, each path once.
+        captions: paths of the caption files, sorted.
+        skipped: files with an image's name that were passed over, sorted by path.
+        unreadable_dirs: folders that exist but could not be listed (and links to places out of reach): what an
+            earlier build found beneath them has not vanished.
+        other_files: files that are neither images nor captions.
+    """
+
+    roots: tuple[str, ...]
+    images: list[ImageFile] = field(default_factory=list)
+    captions: list[str] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+    unreadable_dirs: list[str] = field(default_factory=list)
+    other_files: int = 0
+
+    def describe_empty(self) -> str:
+        """One line that says why there are no images here, for the message of a build that finds none."""
+        where = ", ".join(printable(root) for root in self.roots)
+        verb = "holds" if len(self.roots) == 1 else "hold"
+        if self.skipped:
+            reasons = ", ".join(f"{n} {reason}" for reason, n in Counter(s.reason for s in self.skipped).most_common())
+            return f"{where} {verb} no image that can be read (skipped: {reasons})"
+        if self.unreadable_dirs:
+            return f"{where}: {_count(len(self.unreadable_dirs), 'folder')} cannot be read (permission denied)"
+        others = self.other_files + len(self.captions)
+        if others:
+            extensions = ", ".join(sorted(image_extensions()))
+            return f"{where} {verb} {_count(others, 'file')} but no images (looked for {extensions})"
+        return f"{where} {'is' if len(self.roots) == 1 else 'are'} empty"
+
+
+def scan(roots: Sequence[Path | str], *, include_hidden: bool = False) -> Scan:
+    """Find the images and caption files under some folders.
+
+    Links to folders are followed, each folder is listed once, and a folder's own place wins over links to it.
+
+    Args:
+        roots: folders; they may overlap. A root may itself be hidden.
+        include_hidden: also take names that begin with a dot.
+
+    Raises:
+        UsageError: a root does not exist or is not a folder, or there is none.
+        CorpusError: a root cannot be reached.
+    """
+    if not roots:
+        raise UsageError("no folder given: name at least one folder of images")
+    for root in roots:
+        _check_root(os.fspath(root))
+    result = Scan(tuple(dict.fromkeys(os.path.abspath(root) for root in roots)))
+    _Walk(result, include_hidden).run()
+    result.images.sort(key=lambda image: image.path)
+    result.skipped.sort(key=lambda skipped: skipped.path)
+    result.captions.sort()
+    result.unreadable_dirs.sort()
+    return result
+
+
+@functools.cache
+def image_extensions() -> frozenset[str]:
+    """Lower-case extensions, dot included, that this installation can decode."""
+    extensions = set(_ALWAYS)
+    if importlib.util.find_spec("pillow_heif"):
+        extensions.update(_HEIF)
+    if importlib.util.find_spec("PIL._avif"):
+        extensions.update(_AVIF)
+    return frozenset(extensions)
+
+
+def printable(path: str) -> str:
+    """A path for a message: bytes that are not UTF-8 become `\\xNN`."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _check_root(given: str) -> None:
+    try:
+        mode = os.stat(os.path.abspath(given)).st_mode
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UsageError(f"no such folder: {printable(given)}: check the spelling of the path") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise CorpusError(f"cannot read folder {printable(given)!r}: {reason}") from error
+    if not stat.S_ISDIR(mode):
+        raise UsageError(f"not a folder: {printable(given)}: give the folder that holds the images")
+
+
+class _Walk:
+    """One walk: real folders depth first, links to folders after all of them."""
+
+    def __init__(self, result: Scan, include_hidden: bool) -> None:
+        self.result = result
+        self.include_hidden = include_hidden
+        self.extensions = image_extensions()
+        self.undecodable = frozenset((*_HEIF, *_AVIF)) - self.extensions
+        self.seen: set[tuple[int, int] | str] = set()
+        self.folders: list[str] = []
+        self.linked: deque[str] = deque()
+
+    def run(self) -> None:
+        self.folders.extend(reversed(self.result.roots))
+        while self.folders or self.linked:
+            folder = self.folders.pop() if self.folders else self.linked.popleft()
+            try:
+                if self._is_new(folder):
+                    self._list(folder)
+            except (FileNotFoundError, NotADirectoryError):
+                continue  # vanished while we walked
+            except OSError:
+                self.result.unreadable_dirs.append(folder)
+
+    def _is_new(self, folder: str) -> bool:
+        status = os.stat(folder)
+        key = (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(folder)
+        if key in self.seen:
+            return False
+        self.seen.add(key)
+        return True
+
+    def _list(self, folder: str) -> None:
+        with os.scandir(folder) as entries:
+            names = sorted(entries, key=lambda entry: entry.name)
+        subfolders = []
+        blind = False
+        for entry in names:
+            if entry.name.startswith(".") and not self.include_hidden:
+                continue
+            try:
+                if entry.is_dir(follow_symlinks=False):
+                    subfolders.append(entry.path)
+                elif entry.is_symlink() and os.path.isdir(entry.path):
+                    self.linked.append(entry.path)
+                else:
+                    self._take(entry)
+            except FileNotFoundError:
+                continue  # vanished while we walked
+            except OSError as error:
+                blind = True  # listed, but nothing in it can be reached (a folder without the x right)
+                if _extension(entry.name) in self.extensions:
+                    reason = "permission denied" if isinstance(error, PermissionError) else "read error"
+                    self.result.skipped.append(Skipped(entry.path, reason, error.strerror or ""))
+        if blind:
+            self.result.unreadable_dirs.append(folder)
+        self.folders.extend(reversed(subfolders))
+
+    def _take(self, entry: os.DirEntry[str]) -> None:
+        """Sort one entry that is not a folder into the result."""
+        extension = _extension(entry.name)
+        is_image = extension in self.extensions
+        if not is_image and extension not in self.undecodable and entry.name != CAPTIONS_NAME:
+            if entry.is_symlink() and not os.path.exists(entry.path):
+                self.result.unreadable_dirs.append(entry.path)  # perhaps a link to a disk that is not mounted
+            self.result.other_files += 1
+            return
+        try:
+            status = entry.stat()
+        except OSError as error:
+            if not entry.is_symlink() or isinstance(error, PermissionError):
+                raise
+            self.result.skipped.append(Skipped(entry.path, "broken link", _link_target(entry.path)))
+            return
+        if not stat.S_ISREG(status.st_mode):
+            self.result.skipped.append(Skipped(entry.path, "not a regular file"))
+        elif entry.name == CAPTIONS_NAME:
+            self.result.captions.append(entry.path)
+        elif not is_image:
+            hint = "pip install pillow-heif" if extension in _HEIF else "this Pillow was built without AVIF"
+            self.result.skipped.append(Skipped(entry.path, "unsupported format", f"{extension}: {hint}"))
+        elif status.st_size == 0:
+            self.result.skipped.append(Skipped(entry.path, "empty file"))
+        else:
+            self.result.images.append(ImageFile(entry.path, status.st_size, status.st_mtime_ns))
+
+
+def _extension(name: str) -> str:
+    dot = name.rfind(".")
+    return name[dot:].lower() if dot > 0 else ""
+
+
+def _link_target(path: str) -> str:
+    try:
+        return f"points to {printable(os.readlink(path))}"
+    except OSError:
+        return ""
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

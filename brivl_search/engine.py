@@ -1,0 +1,157 @@
+"""Queries → hits: a text or a picture goes through its tower, the index answers, and rows become records."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from brivl_search.corpus.images import load_pixels
+from brivl_search.encoders.base import Encoder
+from brivl_search.encoders.registry import load_encoder
+from brivl_search.errors import EncoderError, ImageError, IndexIncompatibleError, UsageError
+from brivl_search.index import IndexReader, Modality
+
+Target = Literal["auto", "image", "text"]
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One answer. `score` is the cosine between query and row; `path` is the image's, for a caption its own image's."""
+
+    rank: int
+    score: float
+    kind: Modality
+    path: str
+    text: str | None = None
+    record: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `--format jsonl` prints."""
+        row: dict[str, Any] = {"rank": self.rank, "score": round(self.score, 6)}
+        if self.kind == "text":
+            row |= {"text": self.text, "field": self.record.get("field"), "image": self.path}
+        else:
+            row |= {"path": self.path, "width": self.record.get("width"), "height": self.record.get("height")}
+        return row
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """How the index is searched; None leaves a value to the index's own tuning."""
+
+    k: int = 10
+    exact: bool = False
+    nprobe: int | None = None
+    rerank: int | None = None
+
+
+class Engine:
+    """An open index and the encoder that fits it. Towers load when first needed.
+
+    Args:
+        directory: the index.
+        encoder: name of an encoder; None: the one the index was built with.
+        device: torch device for the towers.
+
+    Raises:
+        IndexMissingError: no index there.
+        IndexIncompatibleError: the index is damaged, or `encoder` is not the one it was built with.
+    """
+
+    def __init__(self, directory: Path, *, encoder: str | None = None, device: str = "auto") -> None:
+        self.reader = IndexReader.open(directory)
+        self._encoder_name, self._device = encoder, device
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        built_with = self.reader.info.encoder
+        where = self.reader.directory
+        try:
+            encoder = load_encoder(self._encoder_name or built_with.name, device=self._device)
+        except EncoderError as error:
+            if self._encoder_name:
+                raise
+            raise IndexIncompatibleError(
+                f"the index at {where} needs its encoder {built_with.name!r}, which cannot be loaded ({error}): "
+                "give its new place with --encoder"
+            ) from None
+        if encoder.fingerprint != built_with.fingerprint:
+            raise IndexIncompatibleError(
+                f"the index at {where} is of encoder {built_with.name!r} (fingerprint {built_with.fingerprint}), and "
+                f"{encoder.name!r} is {encoder.fingerprint}: use --encoder with the one that fits, or build the index "
+                "again with this one into another --index"
+            )
+        return encoder
+
+    def by_text(self, text: str, options: SearchOptions, *, target: Target = "auto") -> list[Hit]:
+        """Rows nearest to a text: images, or captions with target="text".
+
+        Raises:
+            UsageError: an empty text, k < 1, or the index holds none of the target.
+        """
+        if not text.strip():
+            raise UsageError('the query is empty: give some words, e.g. brivl-search query "a dog on grass"')
+        modality = self._modality("image" if target == "auto" else target)
+        return self._search(self.encoder.encode_texts([_printable(text)]), modality, options)
+
+    def cut_tokens(self, text: str) -> int:
+        """How many tokens of a query the text tower does not see."""
+        return self.encoder.cut_tokens([_printable(text)])[0]
+
+    def by_image(self, path: str | os.PathLike[str], options: SearchOptions, *, target: Target = "auto") -> list[Hit]:
+        """Rows nearest to a picture: captions where the index has texts ("auto"), else similar images.
+
+        Raises:
+            UsageError: the file is missing or not a picture, k < 1, or the index holds none of the target.
+        """
+        if target == "auto":
+            target = "text" if self.reader.count("text") else "image"
+        modality = self._modality(target)
+        try:
+            pixels = load_pixels(os.fspath(path), self.encoder.pixels)
+        except ImageError as error:
+            raise UsageError(f"--image {os.fspath(path)}: {error}") from None
+        return self._search(self.encoder.encode_images(pixels[None]), modality, options)
+
+    def _modality(self, target: Modality) -> Modality:
+        if not self.reader.count(target):
+            what = {"image": "images", "text": "captions (captions.jsonl beside the images)"}[target]
+            raise UsageError(f"the index at {self.reader.directory} holds no {what}")
+        return target
+
+    def _search(self, vectors: np.ndarray, modality: Modality, options: SearchOptions) -> list[Hit]:
+        found = self.reader.search(
+            modality, vectors, options.k, exact=options.exact, nprobe=options.nprobe, rerank=options.rerank
+        )
+        hits: list[Hit] = []
+        for score, shard, row in zip(found.scores[0], found.shards[0], found.rows[0], strict=True):
+            if row < 0:
+                break
+            record = self.reader.record(modality, int(shard), int(row))
+            path = self._as_given(str(record["path" if modality == "image" else "image"]))
+            hits.append(Hit(len(hits) + 1, float(score), modality, path, record.get("text"), record))
+        return hits
+
+    def _as_given(self, path: str) -> str:
+        """A path as the user gave its folder to `build-index`, where that still leads to it from here."""
+        return as_given(path, self.reader.info.roots)
+
+
+def as_given(path: str, roots: Sequence[tuple[str, str]]) -> str:
+    """`path` under the folder as it was typed, if that means the same place from the current folder."""
+    for given, absolute in roots:
+        inside = os.path.join(absolute, "")
+        if path.startswith(inside) and os.path.abspath(given) == absolute:
+            return os.path.join(given, path[len(inside) :])
+    return path
+
+
+def _printable(text: str) -> str:
+    """Bytes of an argument that were not UTF-8 become replacement characters instead of an error in the tokenizer."""
+    return text.encode("utf-8", "replace").decode("utf-8")

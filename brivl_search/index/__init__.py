@@ -1,0 +1,53 @@
+"""The index on disk: sealed LMDB shards holding IVF-PQ, float16 rows and records, and a catalog that names them.
+
+    writer   stage items and vectors, commit       reader   open a generation, search it
+    staging  what a killed build leaves behind     search   candidates → exact scores → merge
+    commit   plan, seal, publish                   tune     nprobe and rerank to a recall target
+    shard    one sealed file                       verify   is everything what it says it is?
+    catalog  the one file that changes             ivfpq    everything FAISS
+    store    LMDB with care                        lock     one writer at a time
+
+Importing this imports neither faiss nor torch. The format is described in indexes/README.md.
+"""
+
+from .reader import IndexReader
+from .types import (
+    FORMAT_VERSION,
+    MODALITIES,
+    CommitReport,
+    EncoderInfo,
+    IndexInfo,
+    IndexType,
+    Item,
+    ItemState,
+    Modality,
+    ModalityInfo,
+    ModalityReport,
+    SearchResult,
+    ShardInfo,
+    Tuning,
+    VerifyReport,
+)
+from .verify import verify
+from .writer import IndexWriter
+
+__all__ = [
+    "FORMAT_VERSION",
+    "MODALITIES",
+    "CommitReport",
+    "EncoderInfo",
+    "IndexInfo",
+    "IndexReader",
+    "IndexType",
+    "IndexWriter",
+    "Item",
+    "ItemState",
+    "Modality",
+    "ModalityInfo",
+    "ModalityReport",
+    "SearchResult",
+    "ShardInfo",
+    "Tuning",
+    "VerifyReport",
+    "verify",
+]

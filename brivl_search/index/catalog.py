@@ -1,0 +1,224 @@
+"""The catalog: the one mutable LMDB of an index. What its keys and values are, and how its state is read.
+
+meta                           JSON: everything small (`Meta`)
+quantizer/{image|text}         FAISS bytes of the trained, empty IndexIVFPQ all shards of the modality share
+removed/{shard name}           little-endian uint32, sorted: rows of the shard that no longer count
+item/{i|t}={key}               where an item lives and what its file looked like (`Entry`)
+item/{i|t}~{sha256(key)}       the same for keys longer than 480 bytes
+hash/{i|t}{content}\\0{seq}{row}  empty value: this live row holds the vector of this content
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import lmdb
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import IndexIncompatibleError, IndexMissingError
+from .store import Environment, encode_key
+from .types import FORMAT_VERSION, MODALITIES, EncoderInfo, IndexType, Modality, ShardInfo, Tuning
+
+META = b"meta"
+_ENTRY = struct.Struct(">IIQqH")
+_PLACE = struct.Struct(">II")
+
+
+@dataclass(frozen=True)
+class Quantizer:
+    """Facts about the trained quantizer of a modality; its bytes are under `quantizer/{modality}`."""
+
+    nlist: int
+    m: int
+    trained_rows: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """The state of one modality."""
+
+    next_seq: int = 1
+    shards: tuple[ShardInfo, ...] = ()
+    quantizer: Quantizer | None = None
+    tuning: Tuning | None = None
+
+
+@dataclass(frozen=True)
+class Meta:
+    """The value of `meta`: the published state but for what is kept row by row."""
+
+    generation: int
+    encoder: EncoderInfo
+    index_type: IndexType = "auto"
+    shard_rows: int = 1_000_000
+    seed: int = 0
+    roots: tuple[tuple[str, str], ...] = ()
+    parts: dict[Modality, Part] = field(default_factory=lambda: {modality: Part() for modality in MODALITIES})
+
+    def with_parts(self, parts: dict[Modality, Part]) -> Meta:
+        return replace(self, generation=self.generation + 1, parts=parts)
+
+    def to_json(self) -> bytes:
+        body = {"format_version": FORMAT_VERSION, **asdict(self)}
+        return json.dumps(body, ensure_ascii=False, sort_keys=True).encode("utf-8", "surrogatepass")
+
+    @classmethod
+    def from_json(cls, raw: bytes, where: Path) -> Meta:
+        """Raises: IndexIncompatibleError if the format is of another version or the value is damaged."""
+        try:
+            body = json.loads(raw)
+            version = body.pop("format_version")
+            if version != FORMAT_VERSION:
+                raise IndexIncompatibleError(
+                    f"{where} has index format {version}, this brivl-search reads format {FORMAT_VERSION}: "
+                    + ("upgrade brivl-search" if version > FORMAT_VERSION else "build the index again")
+                )
+            parts: dict[Modality, Part] = {}
+            for modality in MODALITIES:
+                part = body["parts"][modality]
+                parts[modality] = Part(
+                    next_seq=part["next_seq"],
+                    shards=tuple(ShardInfo(**shard) for shard in part["shards"]),
+                    quantizer=Quantizer(**part["quantizer"]) if part["quantizer"] else None,
+                    tuning=Tuning(**part["tuning"]) if part["tuning"] else None,
+                )
+            body["parts"] = parts
+            body["encoder"] = EncoderInfo(**body["encoder"])
+            body["roots"] = tuple((given, absolute) for given, absolute in body["roots"])
+            return cls(**body)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise IndexIncompatibleError(f"{where} is damaged ({error}): build the index again") from error
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An item in the catalog. `key` is stored in the value only where the LMDB key is a hash of it."""
+
+    seq: int
+    row: int
+    size: int
+    mtime_ns: int
+    content: str
+    key: str
+
+    def pack(self, lmdb_key: bytes) -> bytes:
+        content = self.content.encode()
+        head = _ENTRY.pack(self.seq, self.row, self.size, self.mtime_ns, len(content)) + content
+        return head if lmdb_key[6:7] == b"=" else head + self.key.encode("utf-8", "surrogateescape")
+
+    @classmethod
+    def unpack(cls, lmdb_key: bytes, value: bytes) -> Entry:
+        seq, row, size, mtime_ns, length = _ENTRY.unpack_from(value)
+        end = _ENTRY.size + length
+        raw = lmdb_key[7:] if lmdb_key[6:7] == b"=" else value[end:]
+        content = value[_ENTRY.size : end].decode()
+        return cls(seq, row, size, mtime_ns, content, raw.decode("utf-8", "surrogateescape"))
+
+
+def item_prefix(modality: Modality) -> bytes:
+    return b"item/" + modality[0].encode()
+
+
+def item_key(modality: Modality, key: str) -> bytes:
+    return encode_key(item_prefix(modality), key)
+
+
+def hash_prefix(modality: Modality, content: str = "") -> bytes:
+    head = b"hash/" + modality[0].encode()
+    return head + content.encode() + b"\0" if content else head
+
+
+def hash_key(modality: Modality, content: str, seq: int, row: int) -> bytes:
+    return hash_prefix(modality, content) + _PLACE.pack(seq, row)
+
+
+def split_hash_key(key: bytes) -> tuple[str, int, int]:
+    """(content, seq, row) of a `hash/` key."""
+    seq, row = _PLACE.unpack(key[-_PLACE.size :])
+    return key[6 : -_PLACE.size - 1].decode(), seq, row
+
+
+def removed_key(shard: str) -> bytes:
+    return b"removed/" + shard.encode()
+
+
+def quantizer_key(modality: Modality) -> bytes:
+    return b"quantizer/" + modality.encode()
+
+
+def shard_name(modality: Modality, seq: int) -> str:
+    return f"{modality}-{seq:06d}.lmdb"
+
+
+def get_entry(txn: Any, modality: Modality, key: str) -> Entry | None:
+    lmdb_key = item_key(modality, key)
+    value = txn.get(lmdb_key)
+    return None if value is None else Entry.unpack(lmdb_key, value)
+
+
+def get_removed(txn: Any, shard: str) -> NDArray[np.uint32]:
+    """Sorted uint32 (removed,)."""
+    return np.frombuffer(txn.get(removed_key(shard), b""), dtype="<u4").astype(np.uint32)
+
+
+def get_meta(txn: Any, where: Path) -> Meta | None:
+    raw = txn.get(META)
+    return None if raw is None else Meta.from_json(bytes(raw), where)
+
+
+def find_content(txn: Any, modality: Modality, content: str) -> tuple[int, int] | None:
+    """(seq, row) of a live row holding this content."""
+    prefix = hash_prefix(modality, content)
+    with txn.cursor() as cursor:
+        if cursor.set_range(prefix) and cursor.key().startswith(prefix):
+            return split_hash_key(cursor.key())[1:]
+    return None
+
+
+def catalog_path(directory: Path) -> Path:
+    return directory / "catalog.lmdb"
+
+
+@contextmanager
+def reading(directory: Path) -> Iterator[tuple[Any, Meta]]:
+    """A read transaction on the catalog of a published index, and its meta.
+
+    The environment is opened for this alone: with LMDB's reader table where the folder can be written, without it on
+    a read-only one (there no writer can be either).
+
+    Raises:
+        IndexMissingError: there is no index, or its first build has not finished.
+        IndexIncompatibleError: the catalog is gone while shards are there, is damaged or of another format.
+    """
+    path = catalog_path(directory)
+    advice = f"brivl-search build-index FOLDER --index {directory}"
+    if not path.is_file() or path.stat().st_size == 0:
+        if any((directory / "shards").glob("*.lmdb")) and not (directory / "staging.lmdb").exists():
+            raise IndexIncompatibleError(f"half-deleted index: {path} is missing; build it again with: {advice}")
+        raise IndexMissingError(f"no index at {directory}: build one with: {advice}")
+    try:
+        try:
+            environment = Environment(path, lock=os.access(directory, os.W_OK))
+        except (lmdb.LockError, lmdb.ReadonlyError, PermissionError):  # a folder of ours, a lock file of another's
+            environment = Environment(path, lock=False)
+    except (lmdb.Error, OSError) as error:
+        raise IndexIncompatibleError(f"{path} cannot be opened ({error}): build the index again") from error
+    try:
+        with environment.read() as txn:
+            meta = get_meta(txn, path)
+            if meta is None:
+                raise IndexMissingError(f"the first build of {directory} has not finished: continue with: {advice}")
+            yield txn, meta
+    except (lmdb.CorruptedError, lmdb.PageNotFoundError) as error:
+        raise IndexIncompatibleError(f"{path} is damaged ({error}): build the index again") from error
+    finally:
+        environment.close()

@@ -1,0 +1,232 @@
+"""Reading an index: a snapshot of one generation that is searched where it lies on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import lmdb
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import IndexIncompatibleError, UsageError
+from . import catalog, search, tune
+from .catalog import Meta, Part
+from .search import Searched
+from .shard import BLOCK, Shard
+from .types import FORMAT_VERSION, MODALITIES, IndexInfo, Modality, ModalityInfo, SearchResult, ShardInfo
+
+
+class IndexReader:
+    """An open index; a context manager. Searches may run in several threads at once.
+
+    It keeps showing the generation it was opened on while a build publishes new ones; see `stale`.
+    Shard numbers everywhere are positions in `info.of(modality).shards`.
+    """
+
+    def __init__(self, directory: Path, meta: Meta, parts: dict[Modality, list[Searched]]) -> None:
+        """Use `open`."""
+        self.directory = directory
+        self._meta = meta
+        self._parts = parts
+        self.info = _info(directory, meta, parts)
+
+    @classmethod
+    def open(cls, directory: Path) -> Self:
+        """Open the published generation: maps the shards, copies nothing, imports neither faiss nor torch.
+
+        Raises:
+            IndexMissingError: there is no index, or its first build has not finished.
+            IndexIncompatibleError: it is of another format, damaged, or a shard file is missing.
+        """
+        directory = Path(directory)
+        seen = -1
+        while True:
+            with catalog.reading(directory) as (txn, meta):
+                removed = {
+                    shard.name: catalog.get_removed(txn, shard.name)
+                    for part in meta.parts.values()
+                    for shard in part.shards
+                }
+            try:
+                parts = {
+                    modality: [_open(directory, shard, removed[shard.name], meta) for shard in part.shards]
+                    for modality, part in meta.parts.items()
+                }
+                return cls(directory, meta, parts)
+            except FileNotFoundError as error:
+                if meta.generation == seen:  # not a build that published between the two readings
+                    raise IndexIncompatibleError(
+                        f"half-deleted index: {error.filename} is missing; build it again: "
+                        f"brivl-search build-index FOLDER --index {directory}, after deleting {directory}"
+                    ) from error
+                seen = meta.generation
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Drop the shards; each is unmapped when the last search or array using it is done."""
+        self._parts = {modality: [] for modality in MODALITIES}
+
+    def stale(self) -> bool:
+        """Has a build published a newer generation?"""
+        with catalog.reading(self.directory) as (_, meta):
+            return meta.generation != self._meta.generation
+
+    def count(self, modality: Modality) -> int:
+        """Live rows."""
+        return self.info.of(modality).rows
+
+    def search(
+        self,
+        modality: Modality,
+        queries: NDArray[Any],
+        k: int,
+        *,
+        exact: bool = False,
+        nprobe: int | None = None,
+        rerank: int | None = None,
+        allow: Sequence[NDArray[np.bool_]] | None = None,
+    ) -> SearchResult:
+        """The k best live rows for each query, by dot product over the float16 rows.
+
+        Where the shards hold an IVF-PQ it proposes candidates and the exact score decides among them; hits are never
+        fewer than k while k live (and allowed) rows exist.
+
+        Args:
+            modality: what is searched.
+            queries: floating (n, dim).
+            k: hits for each query, at least 1.
+            exact: scan every row.
+            nprobe: inverted lists to visit, None for the tuned number.
+            rerank: candidates per shard to score exactly, None for the tuned number.
+            allow: one bool (rows,) array per shard; rows that may be returned.
+
+        Raises:
+            UsageError: k < 1, or queries of another shape or not finite.
+            DependencyError: an IVF-PQ is to be searched and faiss is not installed.
+        """
+        queries = np.ascontiguousarray(queries, dtype=np.float32)
+        if k < 1:
+            raise UsageError(f"k must be at least 1, not {k}")
+        if queries.ndim != 2 or queries.shape[1] != self.info.encoder.dim:
+            raise UsageError(f"queries are {queries.shape}, not (n, {self.info.encoder.dim})")
+        if not np.isfinite(queries).all():
+            raise UsageError("queries are not finite")
+        for name, value in (("nprobe", nprobe), ("rerank", rerank)):
+            if value is not None and value < 1:
+                raise UsageError(f"{name} must be at least 1, not {value}")
+        parts = self._parts[modality]
+        if allow is not None:
+            if len(allow) != len(parts):
+                raise UsageError(f"allow has {len(allow)} arrays for {len(parts)} shards")
+            parts = [part.only(mask) for part, mask in zip(parts, allow, strict=True)]
+        info = self.info.of(modality)
+        tuning = info.tuning
+        if tuning is None and info.nlist:
+            tuning = tune.default(info.nlist)
+        if tuning is not None:
+            tuning = replace(tuning, nprobe=nprobe or tuning.nprobe, rerank=rerank or tuning.rerank)
+        return search.search(parts, queries, k, tuning, force_exact=exact)
+
+    def record(self, modality: Modality, shard: int, row: int) -> dict[str, Any]:
+        """The JSON object stored with a row. Raises IndexError if there is no such row."""
+        record: dict[str, Any] = self._parts[modality][shard].shard.entry(row)["record"]
+        return record
+
+    def records(self, modality: Modality) -> Iterator[tuple[int, int, dict[str, Any]]]:
+        """(shard, row, record) of every live row."""
+        for number, part in enumerate(self._parts[modality]):
+            for row, value in part.shard.values():
+                if part.live is None or part.live[row]:
+                    yield number, row, json.loads(value)["record"]
+
+    def vectors(self, modality: Modality) -> Iterator[tuple[NDArray[np.float16], int, NDArray[np.int64]]]:
+        """Live rows in blocks: float16 (n, dim), shard, int64 row numbers (n,)."""
+        for number, part in enumerate(self._parts[modality]):
+            for at in range(0, part.shard.info.rows, BLOCK):
+                rows = np.arange(at, min(at + BLOCK, part.shard.info.rows))
+                if part.live is None:
+                    yield part.shard.vectors[at : at + BLOCK], number, rows
+                elif len(rows := rows[part.live[rows]]):
+                    yield part.shard.vectors[rows], number, rows
+
+    def vector(self, modality: Modality, shard: int, row: int) -> NDArray[np.float16]:
+        """float16 (dim,): the stored vector of a row."""
+        vector: NDArray[np.float16] = self._parts[modality][shard].shard.vectors[row]
+        return vector
+
+    def find(self, modality: Modality, key: str) -> tuple[int, int] | None:
+        """(shard, row) of the item with this key in this snapshot, None if there is none."""
+        with catalog.reading(self.directory) as (txn, meta):
+            entry = catalog.get_entry(txn, modality, key)
+        if entry is not None:
+            for number, part in enumerate(self._parts[modality]):
+                alive = part.shard.info.seq == entry.seq and (part.live is None or bool(part.live[entry.row]))
+                if alive and part.shard.entry(entry.row)["key"] == key:
+                    return number, entry.row
+        if meta.generation == self._meta.generation:
+            return None
+        return self._find_by_scan(modality, key)  # the catalog speaks of a newer generation
+
+    def _find_by_scan(self, modality: Modality, key: str) -> tuple[int, int] | None:
+        for number, part in enumerate(self._parts[modality]):
+            for row, value in part.shard.values():
+                if (part.live is None or part.live[row]) and json.loads(value)["key"] == key:
+                    return number, row
+        return None
+
+
+def _open(directory: Path, info: ShardInfo, removed: NDArray[np.uint32], meta: Meta) -> Searched:
+    try:
+        shard = Shard(directory, info, meta.encoder.dim)
+    except lmdb.Error as error:
+        raise IndexIncompatibleError(f"{directory / 'shards' / info.name} is damaged ({error})") from error
+    if not len(removed):
+        return Searched(shard, None, info.rows)
+    live = np.ones(info.rows, dtype=bool)
+    live[removed] = False
+    return Searched(shard, live, int(np.count_nonzero(live)))
+
+
+def _info(directory: Path, meta: Meta, parts: dict[Modality, list[Searched]]) -> IndexInfo:
+    def facts(part: Part, searched: list[Searched]) -> ModalityInfo:
+        kinds = {shard.kind for shard in part.shards}
+        kind: Literal["ivfpq", "exact", "mixed", "empty"] = "empty"
+        if kinds:
+            kind = "mixed" if len(kinds) > 1 else kinds.pop()
+        quantizer = part.quantizer if kind in ("ivfpq", "mixed") else None
+        rows = sum(one.count for one in searched)
+        return ModalityInfo(
+            rows=rows,
+            removed=sum(shard.rows for shard in part.shards) - rows,
+            shards=part.shards,
+            kind=kind,
+            nlist=quantizer.nlist if quantizer else 0,
+            m=quantizer.m if quantizer else 0,
+            trained_rows=quantizer.trained_rows if quantizer else 0,
+            bytes=sum(shard.bytes for shard in part.shards),
+            tuning=part.tuning,
+        )
+
+    return IndexInfo(
+        directory=directory,
+        format_version=FORMAT_VERSION,
+        generation=meta.generation,
+        encoder=meta.encoder,
+        roots=meta.roots,
+        index_type=meta.index_type,
+        shard_rows=meta.shard_rows,
+        image=facts(meta.parts["image"], parts["image"]),
+        text=facts(meta.parts["text"], parts["text"]),
+    )

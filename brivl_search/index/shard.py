@@ -1,0 +1,223 @@
+"""A shard: one LMDB file that is written once, sealed, and from then on only read.
+
+ivfpq              FAISS bytes of an IndexIVFPQ, ids = row numbers (absent in an exact shard)
+meta               JSON: format version, modality, rows, dim, kind, encoder fingerprint, quantizer sha256
+record + row       JSON {"key", "content", "record"}; row as big-endian uint64
+vectors            little-endian float16 (rows, dim) as one value
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+import threading
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import lmdb
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import BrivlSearchError, IndexIncompatibleError, UsageError
+from . import ivfpq
+from .store import Environment, fsync_directory, scan_txn
+from .types import FORMAT_VERSION, Modality, ShardInfo, ShardKind
+
+Row = tuple[bytes, NDArray[np.float16]]  # the JSON value, the vector (dim,)
+
+BLOCK = 65_536
+RECORD = b"record"
+_ROW = struct.Struct(">Q")
+_MAX_VALUE = (4 << 30) - 1
+
+
+def check_size(rows: int, dim: int) -> None:
+    """Refuse shards whose vectors or codes would not fit one LMDB value.
+
+    Raises:
+        UsageError: rows x dim x 2 bytes reach 4 GiB.
+    """
+    most = _MAX_VALUE // max(2 * dim, ivfpq.pq_bytes(dim) + 16)
+    if not 1 <= rows <= most:
+        raise UsageError(f"shard_rows must be between 1 and {most:,} for vectors of {dim} dimensions, not {rows:,}")
+
+
+def record_value(key: str, content: str, record: Any) -> bytes:
+    """The value of a `record` key."""
+    body = {"key": key, "content": content, "record": record}
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+
+
+class _Mapped:
+    """Bytes of a map as NumPy's array interface, owning what keeps the map in place."""
+
+    def __init__(self, value: memoryview, *owners: Any) -> None:
+        self.owners = owners
+        self.__array_interface__ = {**np.frombuffer(value, dtype=np.uint8).__array_interface__}
+
+
+class Shard:
+    """A sealed shard, open for reading. Cheap to open; FAISS is touched only by `index`.
+
+    There is no `close`: the file is unmapped when the shard and every array and FAISS index taken from it are gone,
+    so no thread can be left with a view of nothing.
+
+    Attributes:
+        info: what the catalog says of it.
+        vectors: float16 (rows, dim), a view of the map.
+    """
+
+    def __init__(self, directory: Path, info: ShardInfo, dim: int) -> None:
+        """Raises: FileNotFoundError; IndexIncompatibleError if the file is not what the catalog says."""
+        self.path = directory / "shards" / info.name
+        self.info = info
+        self._lock = threading.Lock()
+        self._index: Any = None
+        size = self.path.stat().st_size
+        if size != info.bytes:
+            raise self._damaged(f"{size:,} bytes instead of {info.bytes:,}")
+        try:
+            self.environment = Environment(self.path)
+        except lmdb.Error as error:
+            self.path.stat()  # FileNotFoundError: a build published and removed it since the line above
+            raise self._damaged(str(error)) from error
+        self._txn = self.environment.env.begin(buffers=True)
+        raw = self._mapped(b"vectors")
+        if raw.nbytes != 2 * info.rows * dim:
+            raise self._damaged("it holds another number of vectors than the catalog says")
+        self.vectors: NDArray[np.float16] = raw.view("<f2").reshape(info.rows, dim)
+
+    def _mapped(self, key: bytes) -> NDArray[np.uint8]:
+        """The value where it lies in the map, as uint8 (bytes,); the array keeps the map alive."""
+        value = self._txn.get(key)
+        if value is None:
+            raise self._damaged(f"its {key.decode()} value is missing")
+        return np.asarray(_Mapped(value, self._txn, self.environment))
+
+    def _damaged(self, why: str) -> IndexIncompatibleError:
+        return IndexIncompatibleError(f"{self.path} is damaged ({why}): build the index again")
+
+    @property
+    def index(self) -> Any:
+        """The IndexIVFPQ in the map, None in an exact shard."""
+        with self._lock:
+            if self._index is None and self.info.kind == "ivfpq":
+                self._index = ivfpq.view(self._mapped(b"ivfpq"))
+            return self._index
+
+    def entry(self, row: int) -> dict[str, Any]:
+        """{"key", "content", "record"} of a row. Raises IndexError, IndexIncompatibleError."""
+        if not 0 <= row < self.info.rows:
+            raise IndexError(f"row {row} of {self.info.rows}")
+        with self._lock:
+            value = self._txn.get(RECORD + _ROW.pack(row))
+            if value is None:
+                raise self._damaged(f"record {row} is missing")
+            body: dict[str, Any] = json.loads(bytes(value))
+        return body
+
+    def values(self) -> Iterator[tuple[int, bytes]]:
+        """(row, JSON value) of every row, in order."""
+        with self.environment.read() as txn:
+            for key, value in scan_txn(txn, RECORD):
+                yield _ROW.unpack(key[len(RECORD) :])[0], value
+
+    def meta(self) -> dict[str, Any]:
+        body: dict[str, Any] = json.loads(bytes(self._txn.get(b"meta")))
+        return body
+
+
+def seal(
+    directory: Path,
+    name: str,
+    rows: Iterator[Row],
+    count: int,
+    *,
+    modality: Modality,
+    seq: int,
+    dim: int,
+    fingerprint: str,
+    trained: bytes | None,
+    nlist: int = 0,
+    m: int = 0,
+) -> ShardInfo:
+    """Write `count` rows as a shard: to a temporary file, fsynced, then renamed into place.
+
+    Args:
+        directory: the index; the file becomes DIR/shards/NAME.
+        name: file name.
+        rows: at least `count` (value, float16 vector) pairs; exactly `count` are taken.
+        count: rows of this shard.
+        modality: stored in the shard's meta.
+        seq: the number in the name.
+        dim: of the vectors.
+        fingerprint: of the encoder.
+        trained: the modality's trained quantizer, None for an exact shard.
+        nlist: of the trained quantizer.
+        m: of the trained quantizer.
+
+    Returns:
+        The catalog's description of the shard.
+    """
+    folder = directory / "shards"
+    temporary = folder / f".tmp-{name}"
+    temporary.unlink(missing_ok=True)
+    vectors = np.empty((count, dim), dtype="<f2")
+    environment = Environment(temporary, writable=True, durable=False)
+    try:
+        filled = 0
+        while part := list(islice(rows, min(BLOCK // 8, count - filled))):
+            start = filled
+            for _, vector in part:
+                vectors[filled] = vector
+                filled += 1
+
+            def put_records(txn: Any, part: list[Row] = part, start: int = start) -> None:
+                for offset, (value, _) in enumerate(part):
+                    txn.put(RECORD + _ROW.pack(start + offset), value)
+
+            environment.write(put_records)
+        if filled != count:
+            raise BrivlSearchError(f"{name}: {filled} rows instead of {count}: the index changed under the build")
+        meta = {
+            "format_version": FORMAT_VERSION,
+            "modality": modality,
+            "rows": count,
+            "dim": dim,
+            "kind": "exact" if trained is None else "ivfpq",
+            "fingerprint": fingerprint,
+            "quantizer": "" if trained is None else hashlib.sha256(trained).hexdigest(),
+        }
+        environment.write(lambda txn: txn.put(b"meta", json.dumps(meta, sort_keys=True).encode()))
+        environment.write(lambda txn: txn.put(b"vectors", vectors.reshape(-1).view(np.uint8).data))
+        if trained is not None:
+            blocks = (vectors[at : at + BLOCK].astype(np.float32) for at in range(0, count, BLOCK))
+            codes = ivfpq.build(trained, blocks)
+            environment.write(lambda txn: txn.put(b"ivfpq", codes.data))
+        environment.env.sync(True)
+        checksum = logical_checksum(environment)
+    finally:
+        environment.close()
+    with temporary.open("rb") as file:
+        file_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        os.fsync(file.fileno())
+    size = temporary.stat().st_size
+    temporary.replace(folder / name)
+    fsync_directory(folder)
+    kind: ShardKind = "exact" if trained is None else "ivfpq"
+    return ShardInfo(name, seq, count, size, checksum, file_sha256, kind, nlist if trained else 0, m if trained else 0)
+
+
+def logical_checksum(environment: Environment) -> str:
+    """sha256 over length-prefixed keys and values in key order: equal for equal content."""
+    digest = hashlib.sha256()
+    with environment.read(buffers=True) as txn, txn.cursor() as cursor:
+        for key, value in cursor:
+            digest.update(struct.pack(">IQ", len(key), len(value)))
+            digest.update(key)
+            digest.update(value)
+    return digest.hexdigest()

@@ -1,0 +1,163 @@
+"""Staging: rows that are embedded but not yet sealed, so that a killed build continues where it was.
+
+    meta                      JSON: encoder fingerprint and the generation the changes are meant for
+    change/{i|t}={key}        JSON of an Item, or null: the item is gone
+    change/{i|t}~{sha256}     the same for long keys
+    vector/{i|t}{content}     little-endian float16 (dim,)
+
+Only the process holding the writer's lock opens it for writing, hence no reader table.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .store import Environment, encode_key
+from .types import MODALITIES, Item, Modality
+
+_META = b"meta"
+_BUFFER_BYTES = 64 << 20
+
+
+def staging_path(directory: Path) -> Path:
+    return directory / "staging.lmdb"
+
+
+def change_prefix(modality: Modality) -> bytes:
+    return b"change/" + modality[0].encode()
+
+
+def vector_key(modality: Modality, content: str) -> bytes:
+    return b"vector/" + modality[0].encode() + content.encode()
+
+
+def _encode(key: str, item: Item | None) -> bytes:
+    body = {"key": key, "item": None}
+    if item is not None:
+        body["item"] = [item.content, item.size, item.mtime_ns, dict(item.record)]  # type: ignore[assignment]
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+
+
+def _decode(value: bytes) -> tuple[str, Item | None]:
+    body = json.loads(value)
+    if body["item"] is None:
+        return body["key"], None
+    content, size, mtime_ns, record = body["item"]
+    return body["key"], Item(body["key"], content, size, mtime_ns, record)
+
+
+class Staging:
+    """The staged changes and vectors; writes are buffered until `flush`, reads see them at once."""
+
+    def __init__(self, directory: Path, fingerprint: str, generation: int) -> None:
+        self._path = staging_path(directory)
+        self._stamp = json.dumps({"fingerprint": fingerprint, "generation": generation}, sort_keys=True).encode()
+        self._buffer: dict[bytes, bytes] = {}
+        self._bytes = 0
+        self._environment: Environment | None = None
+        self.pending: dict[Modality, int] = dict.fromkeys(MODALITIES, 0)
+        if self._path.exists():
+            environment = Environment(self._path, writable=True)
+            if environment.get(_META) == self._stamp:
+                self._environment = environment
+                for modality in MODALITIES:
+                    self.pending[modality] = sum(item is not None for _, item in self.changes(modality))
+            else:  # of another encoder, or already published when the build was killed
+                environment.close()
+                self.clear()
+
+    def _get(self, key: bytes) -> bytes | None:
+        if (value := self._buffer.get(key)) is not None:
+            return value
+        return None if self._environment is None else self._environment.get(key)
+
+    def _put(self, key: bytes, value: bytes) -> None:
+        self._buffer[key] = value
+        self._bytes += len(key) + len(value)
+        if self._bytes >= _BUFFER_BYTES:
+            self.flush()
+
+    def change(self, modality: Modality, key: str) -> tuple[bool, Item | None]:
+        """(is there a staged change, the item put or None if it was removed)."""
+        value = self._get(encode_key(change_prefix(modality), key))
+        return (False, None) if value is None else (True, _decode(value)[1])
+
+    def put(self, modality: Modality, key: str, item: Item | None) -> None:
+        """Stage an item, or its removal (None)."""
+        _, before = self.change(modality, key)
+        self.pending[modality] += (item is not None) - (before is not None)
+        self._put(encode_key(change_prefix(modality), key), _encode(key, item))
+
+    def has_vector(self, modality: Modality, content: str) -> bool:
+        return self._get(vector_key(modality, content)) is not None
+
+    def vector(self, modality: Modality, content: str) -> NDArray[np.float16] | None:
+        """float16 (dim,)."""
+        value = self._get(vector_key(modality, content))
+        return None if value is None else np.frombuffer(value, dtype="<f2")
+
+    def put_vector(self, modality: Modality, content: str, vector: NDArray[np.float16]) -> None:
+        self._put(vector_key(modality, content), vector.astype("<f2").tobytes())
+
+    def changes(self, modality: Modality) -> Iterator[tuple[str, Item | None]]:
+        """All staged (key, item) of a modality in the order of their LMDB keys; flushes first."""
+        self.flush()
+        if self._environment is not None:
+            for _, value in self._environment.scan(change_prefix(modality)):
+                yield _decode(value)
+
+    def contents(self, modality: Modality) -> Iterator[str]:
+        """Contents that have a staged vector, sorted; flushes first."""
+        self.flush()
+        prefix = vector_key(modality, "")
+        if self._environment is not None:
+            for key, _ in self._environment.scan(prefix):
+                yield key[len(prefix) :].decode()
+
+    def flush(self) -> None:
+        """Make everything staged so far durable in one transaction."""
+        if not self._buffer:
+            return
+        if self._environment is None:
+            self._environment = Environment(self._path, writable=True)
+
+        def write(txn: Any) -> None:
+            txn.put(_META, self._stamp)
+            for key, value in sorted(self._buffer.items()):
+                txn.put(key, value)
+
+        self._environment.write(write)
+        self._buffer.clear()
+        self._bytes = 0
+
+    def close(self) -> None:
+        if self._environment is not None:
+            self._environment.close()
+            self._environment = None
+
+    def clear(self) -> None:
+        """Forget everything; the file goes, so its space comes back."""
+        self.close()
+        self._path.unlink(missing_ok=True)
+        self._buffer.clear()
+        self._bytes = 0
+        self.pending = dict.fromkeys(MODALITIES, 0)
+
+
+def leftovers(directory: Path) -> dict[str, int]:
+    """Number of staged changes and vectors in an index nobody is writing; for `verify`."""
+    counts = {"change": 0, "vector": 0}
+    if staging_path(directory).exists():
+        environment = Environment(staging_path(directory))
+        try:
+            for kind in counts:
+                counts[kind] = sum(1 for _ in environment.scan(kind.encode() + b"/"))
+        finally:
+            environment.close()
+    return counts

@@ -1,0 +1,204 @@
+"""The words of the index: items that go in, facts and results that come out. Nothing here does any work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Modality = Literal["image", "text"]
+IndexType = Literal["auto", "ivfpq", "exact"]
+ShardKind = Literal["ivfpq", "exact"]
+
+MODALITIES: tuple[Modality, Modality] = ("image", "text")
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing that is indexed.
+
+    Attributes:
+        key: unique within its modality; an image's absolute path, a text's id made of (image, field, text).
+        content: hash of the content (hex sha256); equal content shares one embedding.
+        size: of the file in bytes, 0 for a text.
+        mtime_ns: of the file, 0 for a text.
+        record: the JSON object shown to users.
+    """
+
+    key: str
+    content: str
+    size: int = 0
+    mtime_ns: int = 0
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ItemState:
+    """What the index knows of an item's file, published or staged."""
+
+    content: str
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class ShardInfo:
+    """One sealed shard as the catalog describes it.
+
+    Attributes:
+        name: file name in DIR/shards.
+        seq: the number in the name; item entries point to it.
+        rows: rows in the file, removed ones included.
+        bytes: size of the file.
+        checksum: sha256 over the logical (key, value) pairs; equal for equal content, wherever it was built.
+        file_sha256: sha256 of this very file, so that damage is found without mapping it.
+        kind: "ivfpq" or "exact".
+        nlist: inverted lists, 0 in an exact shard.
+        m: PQ bytes per row, 0 in an exact shard.
+    """
+
+    name: str
+    seq: int
+    rows: int
+    bytes: int
+    checksum: str
+    file_sha256: str
+    kind: ShardKind
+    nlist: int = 0
+    m: int = 0
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How IVF-PQ is searched, and what recall that was measured to give.
+
+    Attributes:
+        nprobe: inverted lists visited.
+        rerank: candidates per shard that are scored exactly.
+        recall: measured recall@10 against exact search, None if it was not measured.
+        queries: number of queries it was measured with.
+        rows: live rows at the time of the measurement.
+        kind: what the queries were, e.g. "cross-modal".
+    """
+
+    nprobe: int
+    rerank: int
+    recall: float | None = None
+    queries: int = 0
+    rows: int = 0
+    kind: str = "not measured"
+
+
+@dataclass(frozen=True)
+class ModalityInfo:
+    """Facts about one modality of an open index."""
+
+    rows: int
+    removed: int
+    shards: tuple[ShardInfo, ...]
+    kind: Literal["ivfpq", "exact", "mixed", "empty"]
+    nlist: int
+    m: int
+    trained_rows: int
+    bytes: int
+    tuning: Tuning | None
+
+
+@dataclass(frozen=True)
+class EncoderInfo:
+    """The encoder whose vectors the index holds."""
+
+    name: str
+    fingerprint: str
+    dim: int
+
+
+@dataclass(frozen=True)
+class IndexInfo:
+    """Facts about an open index; `roots` holds (as given, absolute) pairs."""
+
+    directory: Path
+    format_version: int
+    generation: int
+    encoder: EncoderInfo
+    roots: tuple[tuple[str, str], ...]
+    index_type: IndexType
+    shard_rows: int
+    image: ModalityInfo
+    text: ModalityInfo
+
+    def of(self, modality: Modality) -> ModalityInfo:
+        return self.image if modality == "image" else self.text
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The k best rows for each query, best first.
+
+    Attributes:
+        scores: float32 (n, k); -inf where fewer than k live rows exist.
+        shards: int32 (n, k), positions in `ModalityInfo.shards`; -1 where there is no row.
+        rows: int64 (n, k); -1 where there is no row.
+    """
+
+    scores: NDArray[np.float32]
+    shards: NDArray[np.int32]
+    rows: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ModalityReport:
+    """What one commit did to one modality."""
+
+    added: int = 0
+    removed: int = 0
+    touched: int = 0
+    live: int = 0
+    sealed: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+    trained: bool = False
+    tuning: Tuning | None = None
+
+
+@dataclass(frozen=True)
+class CommitReport:
+    """What a commit did; `notes` are sentences for the user."""
+
+    generation: int
+    changed: bool
+    image: ModalityReport
+    text: ModalityReport
+    notes: tuple[str, ...] = ()
+
+    def of(self, modality: Modality) -> ModalityReport:
+        return self.image if modality == "image" else self.text
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What `verify` found.
+
+    Attributes:
+        directory: the index.
+        generation: the one that was checked, -1 if the catalog could not be read.
+        shards: shard files checked.
+        rows: live rows checked, both modalities.
+        problems: damage, each line begins with the file it is in.
+        leftovers: harmless remains of an interrupted build; the next build uses or removes them.
+    """
+
+    directory: Path
+    generation: int
+    shards: int
+    rows: int
+    problems: tuple[str, ...]
+    leftovers: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems

@@ -1,0 +1,164 @@
+"""The longer things the command line prints: what a build did, what an index holds, an evaluation, a verification."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.text import Text
+
+from brivl_search.build import BuildReport
+from brivl_search.corpus.walk import printable
+from brivl_search.evaluation import Evaluation
+from brivl_search.index import IndexInfo, ModalityInfo, VerifyReport
+from brivl_search.output import human_bytes, say, show, table, warn
+
+SHOWN = 5  # examples named of each kind of trouble
+
+
+def print_build(report: BuildReport, directory: str, *, verbose: bool) -> None:
+    """The summary of a build, on stderr: counts, every skip reason with examples, what the index now holds."""
+    for reason, count in report.skip_counts():
+        skips = [skip for skip in report.skipped if skip.reason == reason]
+        warn(f"{count:,} skipped: {reason}")
+        for skip in skips if verbose else skips[:SHOWN]:
+            say(f"    {printable(skip.path)}" + (f"  ({skip.detail})" if skip.detail else ""))
+        if count > SHOWN and not verbose:
+            say(f"    ... and {count - SHOWN:,} more (-v names them all)")
+    if report.bad_captions:
+        warn(f"{len(report.bad_captions):,} caption lines not used")
+        for line in report.bad_captions if verbose else report.bad_captions[:SHOWN]:
+            say(f"    {printable(line)}")
+        if len(report.bad_captions) > SHOWN and not verbose:
+            say(f"    ... and {len(report.bad_captions) - SHOWN:,} more (-v names them all)")
+    if report.cut_captions:
+        warn(f"{report.cut_captions:,} captions are longer than the text tower takes; their ends were not seen")
+    if report.kept_unreadable:
+        warn(f"{report.kept_unreadable:,} files cannot be read now; what the index holds of them is kept")
+    counts = [
+        (report.embedded, "embedded"),
+        (report.reused, "reused (duplicate, renamed or touched)"),
+        (report.unchanged, "unchanged"),
+        (report.vanished, "vanished and removed"),
+        (len(report.skipped), "skipped"),
+    ]
+    say(
+        f"{report.found:,} images found: " + ", ".join(f"{n:,} {what}" for n, what in counts if n or what == "embedded")
+    )
+    if report.captions or report.captions_removed:
+        removed = f", {report.captions_removed:,} removed" if report.captions_removed else ""
+        say(f"{report.captions:,} captions: {report.captions_embedded:,} embedded{removed}")
+    if report.embed_seconds and report.embedded:
+        say(f"{report.embedded / report.embed_seconds:,.1f} images/s over {report.embed_seconds:,.1f} s")
+    if report.commit is not None:
+        for note in report.commit.notes:
+            say(note)
+        live = report.commit
+        say(f"index {directory}: {live.image.live:,} images, {live.text.live:,} captions, generation {live.generation}")
+
+
+def info_dict(info: IndexInfo) -> dict[str, Any]:
+    """What `info --format json` prints."""
+
+    def side(part: ModalityInfo) -> dict[str, Any]:
+        tuning = part.tuning
+        return {
+            "rows": part.rows,
+            "removed": part.removed,
+            "bytes": part.bytes,
+            "index_type": part.kind,
+            "nlist": part.nlist,
+            "pq_bytes": part.m,
+            "nprobe": tuning.nprobe if tuning else None,
+            "rerank": tuning.rerank if tuning else None,
+            "recall_at_10_of_exact": tuning.recall if tuning else None,
+            "tuning_queries": tuning.queries if tuning else 0,
+            "shards": [
+                {"name": s.name, "rows": s.rows, "bytes": s.bytes, "kind": s.kind, "checksum": s.checksum}
+                for s in part.shards
+            ],
+        }
+
+    return {
+        "directory": str(info.directory),
+        "format_version": info.format_version,
+        "generation": info.generation,
+        "encoder": {"name": info.encoder.name, "fingerprint": info.encoder.fingerprint, "dim": info.encoder.dim},
+        "folders": [{"given": given, "absolute": absolute} for given, absolute in info.roots],
+        "image": side(info.image),
+        "text": side(info.text),
+    }
+
+
+def print_info(info: IndexInfo) -> None:
+    """What an index holds, for people."""
+    facts = table()
+    facts.show_header = False
+    facts.add_column(style="bold")
+    facts.add_column(overflow="fold")
+    facts.add_row("index", Text(f"{info.directory}  (format {info.format_version}, generation {info.generation})"))
+    facts.add_row("encoder", Text(f"{info.encoder.name}  {info.encoder.dim} dimensions  {info.encoder.fingerprint}"))
+    for _, absolute in info.roots:
+        facts.add_row("folder", Text(printable(absolute)))
+    for name, part in (("images", info.image), ("captions", info.text)):
+        facts.add_row(name, f"{part.rows:,} rows, {part.removed:,} removed, {human_bytes(part.bytes)}")
+        if part.shards:
+            facts.add_row("", _search_facts(part))
+        for shard in part.shards:
+            facts.add_row("", f"{shard.name}  {shard.rows:,} rows  {human_bytes(shard.bytes)}  {shard.kind}")
+    show(facts)
+
+
+def _search_facts(part: ModalityInfo) -> str:
+    if not part.nlist:
+        return "exact search over float16 rows (too few rows to train IVF-PQ honestly, or asked for)"
+    text = f"IVF-PQ, nlist {part.nlist}, {part.m} bytes a row, trained on {part.trained_rows:,} rows"
+    if part.tuning is not None:
+        text += f"; nprobe {part.tuning.nprobe}, {part.tuning.rerank} re-ranked exactly; "
+        if part.tuning.recall is None:
+            text += "recall not measured"
+        else:
+            measured = f"{part.tuning.recall:.3f} on {part.tuning.queries:,} {part.tuning.kind} queries"
+            text += f"recall@10 of exact search {measured}"
+    return text
+
+
+def print_evaluation(evaluation: Evaluation) -> None:
+    """Both directions, exact and through the index side by side."""
+    fields = ", ".join(evaluation.fields)
+    out = table(f"{printable(evaluation.source)}  captions: {fields}  encoder: {evaluation.encoder}")
+    for name in ("direction", "search"):
+        out.add_column(name)
+    for name in (*(f"R@{k}" for k in evaluation.ks), "median rank", "queries", "candidates"):
+        out.add_column(name, justify="right")
+    directions = (("text → image", evaluation.text_to_image), ("image → text", evaluation.image_to_text))
+    for direction, measured in directions:
+        for search, recall in measured.items():
+            if recall is None:
+                continue
+            depth = max(*evaluation.ks, 100)
+            deep = search != "exact" and recall.median_rank > depth
+            median = f"> {depth}" if deep else f"{recall.median_rank:g}"
+            shares = [f"{recall.recall[k]:.1f}" for k in evaluation.ks]
+            counts = (f"{recall.queries:,}", f"{recall.candidates:,}")
+            out.add_row(direction, search.replace("_", " "), *shares, median, *counts)
+    show(out)
+    show(Text(evaluation.definition))
+    for note in evaluation.notes:
+        show(Text(note))
+
+
+def print_verification(report: VerifyReport) -> None:
+    """Problems first, then what was checked."""
+    for line in _limited(report.problems):
+        warn(line)
+    for line in _limited(report.leftovers):
+        say(f"note: {line}")
+    state = "sound" if report.ok else f"{len(report.problems):,} problems"
+    checked = f"generation {report.generation}, {report.shards:,} shards, {report.rows:,} rows"
+    show(Text(f"{report.directory}: {state}; {checked}"))
+
+
+def _limited(lines: Sequence[str], most: int = 50) -> list[str]:
+    more = [f"... and {len(lines) - most:,} more"] if len(lines) > most else []
+    return [*lines[:most], *more]
