@@ -252,8 +252,8 @@ class _Build:
                         wanted[item.key] = item
         for root in self.scan.roots:
             # Inside a larger indexed folder, the caption file may be one that this build does not read.
-            part = any(root.startswith(os.path.join(known, "")) for _, known in self.writer.roots if known != root)
-            keep = self.indexed - named if part else self.out_of_reach - named
+            nested = any(root.startswith(os.path.join(known, "")) for _, known in self.writer.roots if known != root)
+            keep = (self.indexed if nested else self.out_of_reach) - named
             for key in self.writer.keys_under("text", os.path.join(root, "")):
                 if key not in wanted and key.split("\0", 1)[0] not in keep:
                     self.writer.remove("text", key)

@@ -14,12 +14,29 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from brivl_search import __version__
 from brivl_search.errors import BrivlSearchError, IndexIncompatibleError, SkippedItemsError, UsageError
 
+
+class _Verbs(TyperGroup):
+    """Ends an interrupt and a closed pipe our way: typer would end both by itself, silently and with 1 for the pipe."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            print("brivl-search: interrupted; what was done is kept, run the same command to go on", file=sys.stderr)
+            raise typer.Exit(130) from None
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our pipe has seen enough
+            raise typer.Exit(0) from None
+
+
 app = typer.Typer(
     name="brivl-search",
+    cls=_Verbs,
     help="Search photos by Chinese and English text, and captions by photo.",
     no_args_is_help=True,
     add_completion=False,
@@ -297,14 +314,9 @@ def _json_wanted(form: ReportFormat | None) -> bool:
 
 def main() -> None:
     """Entry point: runs a verb and turns errors into one line and an exit code."""
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names that are not UTF-8
     try:
         app()
     except BrivlSearchError as error:
         print(f"brivl-search: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("brivl-search: interrupted; what was done is kept, run the same command to go on", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our pipe has seen enough
-        sys.exit(0)

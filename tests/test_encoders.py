@@ -45,7 +45,9 @@ def test_pooling_matrix_equals_brivls_roi_sampling() -> None:
         grid = F.affine_grid(theta[None], [1, 5, 4, 4], align_corners=False)
         want.append(F.avg_pool2d(F.grid_sample(features[None], grid, align_corners=False), 4).flatten())
     torch.testing.assert_close(sample_boxes(features, boxes), torch.stack(want))
-    torch.testing.assert_close(pooling_matrix([6, 1], 7, 9) @ features.flatten(1).T, torch.stack(want), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        pooling_matrix([6, 1], 7, 9) @ features.flatten(1).T, torch.stack(want), atol=1e-5, rtol=1e-4
+    )
 
 
 def test_masked_mean_ignores_padding_and_survives_an_empty_row() -> None:
@@ -193,5 +195,6 @@ def test_an_unknown_device_is_a_usage_error(tiny_checkpoint: Path) -> None:
 
 
 def test_importing_encoders_does_not_import_torch() -> None:
-    code = "import sys, brivl_search.encoders; print([m for m in ('torch', 'timm', 'transformers', 'faiss') if m in sys.modules])"
+    heavy = ("torch", "timm", "transformers", "faiss")
+    code = f"import sys, brivl_search.encoders; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

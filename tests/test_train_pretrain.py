@@ -54,24 +54,25 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def write_recipe(folder: Path, photos: Path, **train: object) -> Path:
+def write_recipe(folder: Path, photos: Path, *, backbone: str = "test_resnet", **train: object) -> Path:
     write_vocab(folder / "vocab")
     model = tiny_model()
     model["image"]["freeze_bn"] = False  # from scratch there are no statistics to keep
+    model["image"]["backbone"] = backbone
     settings = {
         "loss": "moco",
         "seed": 3,
-        "steps": 120,
+        "steps": 100,
         "batch": 36,
         "captions_per_image": 2,
         "queue_size": 72,
         "momentum": 0.9,
         "in_batch_negatives": True,
-        "lr": 3e-3,
+        "lr": 1e-3,
         "warmup": 10,
         "crop_scale": 0.8,
         "jitter": 0.1,
-        "eval_every": 40,
+        "eval_every": 50,
         "workers": 0,
         "bf16": False,
         "device": "cpu",
@@ -110,7 +111,7 @@ def test_a_tiny_run_learns(tmp_path: Path, photos: Path) -> None:
     recipe = write_recipe(tmp_path, photos)
     pretrain.main([str(recipe)])
     log = log_of(recipe)
-    assert log[-1]["step"] == 120 and log[-1]["loss"] < log[0]["loss"]
+    assert log[-1]["step"] == 100 and log[-1]["loss"] < log[0]["loss"] - 1
     final = log[-1]["recall"]
     assert set(final) == {"zh", "en"}  # the last measurement covers every field
     # Chance is 11 % among nine pictures.
@@ -122,7 +123,7 @@ def test_a_tiny_run_learns(tmp_path: Path, photos: Path) -> None:
     best = (texts @ encoder.encode_images(np.stack(pixels)).T).argmax(1)
     assert (best == np.arange(9)).mean() >= 0.66
     config = json.loads((tmp_path / "run" / "checkpoint" / "config.json").read_text())
-    assert config["training"]["recipe"]["train"]["steps"] == 120 and config["training"]["val"]
+    assert config["training"]["recipe"]["train"]["steps"] == 100 and config["training"]["val"]
     pretrain.main([str(recipe), "--export", str(tmp_path / "shipped")])
     assert load_encoder(str(tmp_path / "shipped")).fingerprint == encoder.fingerprint
 
@@ -163,7 +164,7 @@ def test_kill_9_loses_only_what_came_after_the_last_checkpoint(tmp_path: Path, p
 
 
 def test_cached_views_train_the_late_blocks(tmp_path: Path, photos: Path) -> None:
-    recipe = write_recipe(tmp_path, photos, steps=20, cached_blocks=5, views=2)
+    recipe = write_recipe(tmp_path, photos, backbone="mobilenetv2_035", steps=20, cached_blocks=5, views=2)
     pretrain.main([str(recipe), "--set", f'cache="{tmp_path / "cache"}"'])
     first = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "cache").glob("*.npy")}
     assert len(first) == 2  # training and validation photos

@@ -13,12 +13,15 @@ from brivl_search.encoders.image_tower import ImageTower
 from brivl_search.encoders.text_tower import TextTower
 from brivl_search.encoders.tokenizer import TextTokenizer
 
-WORDS = "a the red green blue circle square cross on in with photo of dog grass 一 只 在 草 地 上 的 狗 红 绿 蓝 色 圆 方 块 十 字 形 图 片"
+WORDS = (
+    "a the red green blue circle square cross on in with photo of dog grass "
+    "一 只 在 草 地 上 的 狗 红 绿 蓝 色 圆 方 块 十 字 形 图 片"
+)
 
 
 def write_vocab(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    letters = [c for c in "abcdefghijklmnopqrstuvwxyz"]
+    letters = list("abcdefghijklmnopqrstuvwxyz")
     tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *[f"##{c}" for c in letters]]
     tokens += [word for word in WORDS.split() if word not in tokens]
     (folder / "vocab.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")

@@ -50,7 +50,7 @@ def cached_views(
 
     def compute(stack: np.ndarray) -> np.ndarray:
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            images = tower.normalize(torch.from_numpy(stack).to(device))
+            images = tower.normalize(torch.from_numpy(np.array(stack)).to(device))
             return tower.early(images, blocks).half().cpu().numpy()
 
     if not done:

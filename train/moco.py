@@ -84,7 +84,32 @@ class TwoTowers(nn.Module):
         return torch.cat(parts)[order.argsort()]
 
 
-class MoCo(nn.Module):
+class Contrastive(nn.Module):
+    """Online towers and their slow copies, θm ← m·θm + (1−m)·θ."""
+
+    def __init__(self, online: TwoTowers, momentum: float) -> None:
+        super().__init__()
+        self.online = online
+        self.slow = copy.deepcopy(online).requires_grad_(False)
+        self.momentum = momentum
+
+    def train(self, mode: bool = True) -> Contrastive:
+        """Keys are made without dropout; a BatchNorm that is not frozen uses and tracks its own batches, as in MoCo."""
+        super().train(mode)
+        self.slow.eval()
+        for slow, fast in zip(self.slow.modules(), self.online.modules(), strict=True):
+            if isinstance(slow, nn.modules.batchnorm._BatchNorm):
+                slow.train(fast.training)
+        return self
+
+    @torch.no_grad()
+    def update_momentum(self) -> None:
+        """θm ← m·θm + (1−m)·θ for every parameter; buffers (BatchNorm statistics) stay."""
+        for slow, fast in zip(self.slow.parameters(), self.online.parameters(), strict=True):
+            slow.lerp_(fast, 1 - self.momentum)
+
+
+class MoCo(Contrastive):
     """Online towers, momentum towers and the two queues; `forward` is one step's loss."""
 
     def __init__(
@@ -97,23 +122,10 @@ class MoCo(nn.Module):
         temperature: float = 0.07,
         in_batch_negatives: bool = False,
     ) -> None:
-        super().__init__()
-        self.online = online
-        self.slow = copy.deepcopy(online).requires_grad_(False)
+        super().__init__(online, momentum)
         self.image_queue = KeyQueue(queue_size, dim)
         self.text_queue = KeyQueue(queue_size, dim)
-        self.momentum, self.temperature, self.in_batch_negatives = momentum, temperature, in_batch_negatives
-
-    def train(self, mode: bool = True) -> MoCo:
-        super().train(mode)
-        self.slow.eval()  # keys without dropout
-        return self
-
-    @torch.no_grad()
-    def update_momentum(self) -> None:
-        """θm ← m·θm + (1−m)·θ for every parameter; buffers (BatchNorm statistics) stay."""
-        for slow, fast in zip(self.slow.parameters(), self.online.parameters(), strict=True):
-            slow.lerp_(fast, 1 - self.momentum)
+        self.temperature, self.in_batch_negatives = temperature, in_batch_negatives
 
     def forward(self, images: Tensor, token_ids: Tensor, token_mask: Tensor, ids: Tensor) -> Tensor:
         """L = L_i2t + L_t2i over N images with C captions each; advances momentum towers and queues.
@@ -147,18 +159,15 @@ class MoCo(nn.Module):
         return loss
 
 
-class Clip(nn.Module):
-    """The baseline beside MoCo: the same towers under CLIP's in-batch loss, with τ fixed or learned."""
+class Clip(Contrastive):
+    """The baseline beside MoCo: the same towers under CLIP's in-batch loss, with τ fixed or learned.
+
+    The slow towers make no keys here; they are an average of the weights, evaluated as MoCo's are.
+    """
 
     def __init__(self, online: TwoTowers, *, temperature: float = 0.07, learned_temperature: bool = False) -> None:
-        super().__init__()
-        self.online = online
-        self.slow = copy.deepcopy(online).requires_grad_(False)  # an average of the weights, for evaluation as MoCo's
-        self.momentum = 0.99
+        super().__init__(online, 0.99)
         self.log_temperature = nn.Parameter(torch.tensor(temperature).log(), requires_grad=learned_temperature)
-
-    train = MoCo.train
-    update_momentum = MoCo.update_momentum
 
     def forward(self, images: Tensor, token_ids: Tensor, token_mask: Tensor, ids: Tensor) -> Tensor:
         captions = len(token_ids) // len(ids)

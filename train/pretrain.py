@@ -197,14 +197,17 @@ def main(argv: list[str] | None = None) -> None:
     groups = parameter_groups(towers, cfg)
     if isinstance(model, Clip) and model.log_temperature.requires_grad:
         groups.append({"params": [model.log_temperature], "lr": cfg["lr"], "base_lr": cfg["lr"], "weight_decay": 0.0})
-    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=device.type in ("cpu", "cuda"))
 
     # Resume.
     step, best, log_path = 0, -1.0, run / "log.jsonl"
     if (run / "last.pt").is_file():
         state = torch.load(run / "last.pt", map_location=device, weights_only=True)
         model.load_state_dict(state["model"])
+        rates = [group["base_lr"] for group in optimizer.param_groups]
         optimizer.load_state_dict(state["optimizer"])
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["base_lr"] = rate  # the recipe's, also where it was changed for the rest of the run
         torch.set_rng_state(state["rng"].cpu())
         if state["cuda_rng"] and torch.cuda.is_available():
             torch.cuda.set_rng_state_all([rng.cpu() for rng in state["cuda_rng"]])
@@ -219,7 +222,8 @@ def main(argv: list[str] | None = None) -> None:
     last = min(steps, args.stop_after or steps)
     workers = int(cfg.get("workers", 2))
     ahead = {"num_workers": workers, "prefetch_factor": 4} if workers else {}
-    loader = DataLoader(dataset, batch_size=None, sampler=range(step, last), **ahead)
+    # Its own generator: starting a loader draws a number, and the dropout of a resumed run must not see that.
+    loader = DataLoader(dataset, batch_size=None, sampler=range(step, last), generator=torch.Generator(), **ahead)
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
     )  # fmt: skip

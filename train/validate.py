@@ -72,7 +72,7 @@ class Validation:
 
     def _images(self, towers: TwoTowers, rows: range) -> np.ndarray:
         if self.cached is not None:
-            pixels = torch.from_numpy(self.cached[rows.start : rows.stop, 0]).float()
+            pixels = torch.from_numpy(np.array(self.cached[rows.start : rows.stop, 0])).float()
             pixels = pixels.contiguous(memory_format=torch.channels_last)
         else:
             pixels = torch.from_numpy(

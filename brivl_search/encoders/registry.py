@@ -14,6 +14,8 @@ BUNDLED = Path(__file__).resolve().parent.parent / "models"
 
 def bundled() -> list[str]:
     """Names of the checkpoints that ship with the package."""
+    if not BUNDLED.is_dir():
+        return []
     return sorted(folder.name for folder in BUNDLED.iterdir() if (folder / "config.json").is_file())
 
 

@@ -80,8 +80,10 @@ class Environment:
     @staticmethod
     def _fresh(path: Path, writable: bool, lock: bool, durable: bool) -> Any:
         if writable:
-            return lmdb.open(str(path), subdir=False, map_size=INITIAL_MAP, lock=lock, sync=durable, max_readers=512)
-        return lmdb.open(str(path), subdir=False, readonly=True, lock=lock, readahead=False, max_readers=512)
+            return lmdb.open(
+                os.fsencode(path), subdir=False, map_size=INITIAL_MAP, lock=lock, sync=durable, max_readers=512
+            )
+        return lmdb.open(os.fsencode(path), subdir=False, readonly=True, lock=lock, readahead=False, max_readers=512)
 
     @property
     def env(self) -> Any:

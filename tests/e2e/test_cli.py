@@ -1,0 +1,400 @@
+"""The real command line: what a user types, what comes out on which stream, and how every mistake ends.
+
+`run` starts a process; `cli` runs the same entry point in this one, which spares the seconds that torch needs to load.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.stub import REPO, environment
+from tests.pictures import jpeg, write_bad_files, write_corpus
+
+PROGRESS = ("scanning ...", "images: ")  # what a build may have said before it met the error
+PICTURE = "photos/images/0000-red-circle.jpg"
+
+
+@dataclass
+class Ended:
+    code: int
+    out: str
+    err: str
+
+
+def run(folder: Path, *arguments: str, timeout: float = 120, **more: str) -> Ended:
+    command = [sys.executable, "-m", "brivl_search", *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, timeout=timeout, env=environment(**more))
+    return Ended(done.returncode, done.stdout.decode("utf-8", "surrogateescape"), done.stderr.decode("utf-8"))
+
+
+def refused(ended: Ended, code: int, *words: str) -> None:
+    """One error line that names the thing, no traceback, nothing on stdout."""
+    assert ended.code == code, ended
+    assert "Traceback" not in ended.err and ended.out == "", ended
+    ended.err = "\n".join(line for line in ended.err.splitlines() if not line.startswith(PROGRESS))
+    lines = [line for line in ended.err.splitlines() if line.startswith("brivl-search: ")]
+    if lines:
+        assert ended.err.splitlines() == lines[:1], ended
+        said = lines[0]
+    else:  # typer's own
+        assert "Usage: " in ended.err and "Error: " in ended.err, ended
+        said = ended.err
+    for word in words:
+        assert word in said, ended
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Path:
+    """A working folder with photos/, and index/ built by the first line of the README."""
+    folder = tmp_path_factory.mktemp("site")
+    write_corpus(folder / "photos", 30)
+    built = run(folder, "build-index", "photos", "--index", "index", "--encoder", str(tiny_checkpoint))
+    assert built.code == 0, built
+    assert built.out == "" and "Traceback" not in built.err  # results are on stdout: a build has none
+    assert "30 images found: 30 embedded" in built.err and "120 captions: 120 embedded" in built.err
+    assert "index index: 30 images, 120 captions, generation 1" in built.err
+    return folder
+
+
+@pytest.fixture
+def cli(site: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+    """The entry point in this process, in the working folder."""
+    from brivl_search.cli import main
+
+    monkeypatch.chdir(site)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*arguments: str) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["brivl-search", *arguments])
+        capfd.readouterr()
+        code: object = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code
+        got = capfd.readouterr()
+        return Ended(code if isinstance(code, int) else int(code is not None), got.out, got.err)
+
+    return call
+
+
+# -- the three lines of the README -------------------------------------------------------------------------------
+
+
+def test_query_in_a_pipe(site: Path) -> None:
+    """Only results on stdout, only the warning on stderr."""
+    done = run(site, "query", "一只狗 a dog on grass " * 40, "--index", "index", "-k", "3", "--device", "cpu")
+    assert done.code == 0, done
+    rows = [json.loads(line) for line in done.out.splitlines()]
+    assert [row["rank"] for row in rows] == [1, 2, 3]
+    assert all(row["path"].startswith("photos/images/") and (site / row["path"]).is_file() for row in rows)
+    assert [row["width"] for row in rows] == [96] * 3
+    lines = done.err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("warning: ") and "tokens were not seen" in lines[0]
+
+
+def test_query_formats(cli: Callable[..., Ended], site: Path) -> None:
+    query = ("query", "红色圆形", "--index", "index", "-k", "4")
+    rows = [json.loads(line) for line in cli(*query).out.splitlines()]
+    assert len(rows) == 4
+    paths = [row["path"] for row in rows]
+    assert cli(*query, "--format", "jsonl").out == cli(*query).out
+    table = cli(*query, "--format", "table")
+    assert table.err == "" and all(path in table.out for path in paths) and len(table.out.splitlines()) == 5
+    listed = list(csv.DictReader(io.StringIO(cli(*query, "--format", "csv").out)))
+    assert [row["path"] for row in listed] == paths
+    assert cli(*query, "--format", "paths").out == "".join(path + "\n" for path in paths)
+    assert cli(*query, "-0").out == cli(*query, "--print0").out == "".join(path + "\0" for path in paths)
+    for more in (["--exact"], ["--nprobe", "2", "--rerank", "50"]):
+        assert cli(*query, *more).out == cli(*query).out  # an exact index
+
+
+def test_query_by_picture(cli: Callable[..., Ended]) -> None:
+    rows = [json.loads(line) for line in cli("query", "--image", PICTURE, "-i", "index").out.splitlines()]
+    assert len(rows) == 10 and set(rows[0]) == {"rank", "score", "text", "field", "image"}
+    similar = cli("query", "--image", PICTURE, "--target", "image", "-i", "index", "-k", "2")
+    assert json.loads(similar.out.splitlines()[0])["path"] == PICTURE
+    texts = cli("query", "red", "--target", "text", "-i", "index", "-k", "500", "--format", "csv")
+    assert len(list(csv.DictReader(io.StringIO(texts.out)))) == 120
+
+
+def test_eval_of_the_index_and_of_the_folder(site: Path, cli: Callable[..., Ended], tiny_checkpoint: Path) -> None:
+    done = run(site, "eval", "--recall-at", "1,5,30", "--index", "index")
+    assert (done.code, done.err) == (0, ""), done
+    figures = json.loads(done.out)
+    assert figures["text_to_image"]["queries"] == 120 and figures["image_to_text"]["candidates"] == 120
+    assert figures["text_to_image"]["exact"] == figures["text_to_image"]["through_index"]
+    assert figures["text_to_image"]["exact"]["R@30"] == 100.0
+    folder = cli("eval", "--dataset", "photos", "--encoder", str(tiny_checkpoint), "--recall-at", "1,5,30", "-q")
+    assert (folder.code, folder.err) == (0, ""), folder
+    direct = json.loads(folder.out)
+    for direction, queries in (("text_to_image", 120), ("image_to_text", 30)):
+        assert direct[direction]["through_index"] is None
+        for name, value in direct[direction]["exact"].items():
+            near = pytest.approx(figures[direction]["exact"][name], abs=3 * 100 / queries)
+            assert value == near or name == "median_rank"
+    table = cli("eval", "--index", "index", "--format", "table", "--captions", "zh")
+    assert "R@10" in table.out and "text → image" in table.out and "any-hit" in table.out and "zh" in table.out
+
+
+def test_info_and_verify(cli: Callable[..., Ended], site: Path, tiny_checkpoint: Path) -> None:
+    facts = json.loads(cli("info", "--index", "index").out)
+    assert (facts["image"]["rows"], facts["text"]["rows"], facts["generation"]) == (30, 120, 1)
+    assert facts["encoder"]["name"] == str(tiny_checkpoint) and facts["encoder"]["dim"] == 32
+    assert facts["folders"] == [{"given": "photos", "absolute": str(site / "photos")}]
+    shown = cli("info", "-i", "index", "--format", "table").out
+    assert "30 rows, 0 removed" in shown and "exact search" in shown and str(site / "photos") in shown
+    checked = cli("verify", "--index", "index")
+    assert (checked.code, checked.out) == (0, "index: sound; generation 1, 2 shards, 150 rows\n")
+
+
+def test_index_by_environment(cli: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BRIVL_SEARCH_INDEX", "index")
+    assert json.loads(cli("info").out)["image"]["rows"] == 30
+    monkeypatch.setenv("BRIVL_SEARCH_ENCODER", "no-such-encoder")
+    refused(cli("query", "red"), 1, "no-such-encoder")
+
+
+def test_second_build_uses_the_encoder_of_the_index(cli: Callable[..., Ended]) -> None:
+    again = cli("build-index", "photos", "--index", "index")
+    assert again.code == 0 and "0 embedded, 30 unchanged" in again.err and "generation 1" in again.err
+    assert cli("build-index", "photos", "--index", "index", "--quiet").err == ""
+
+
+def test_closed_pipe(site: Path) -> None:
+    """`brivl-search info | head -0`: no traceback, no error."""
+    program = "import sys; from brivl_search.cli import main; sys.argv = ['x', 'info', '-i', 'index']; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], cwd=site, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == b"" and process.wait(60) == 0
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["info", "-i", "index"], ["verify", "-i", "index"], ["query", " "]])
+def test_light_verbs_import_nothing_heavy(site: Path, arguments: list[str]) -> None:
+    program = (
+        "import sys\nfrom brivl_search.cli import main\n"
+        f"sys.argv = ['brivl-search', *{arguments!r}]\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'faiss', 'transformers', 'timm', 'tokenizers', 'PIL'} & set(sys.modules)\n"
+        "print('heavy:', sorted(heavy), file=sys.stderr)"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=site, capture_output=True, text=True, env=environment(), timeout=60)
+    assert "heavy: []" in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# -- whatever the files are called -------------------------------------------------------------------------------
+
+
+def stub(folder: Path, *arguments: str, encoding: str = "utf-8") -> bytes:
+    """The real command line with an encoder that needs no torch; it must end well."""
+    command = [sys.executable, "-m", "tests.e2e.stub", *arguments]
+    more = environment(PYTHONIOENCODING=encoding)
+    done = subprocess.run(command, cwd=folder, capture_output=True, env=more, timeout=60)
+    assert done.returncode == 0 and b"Traceback" not in done.stderr, done.stderr.decode("utf-8", "replace")
+    return done.stdout
+
+
+def odd_corpus(folder: Path, name: str) -> None:
+    (folder / name).mkdir()
+    (folder / name / f"{name}.jpg").write_bytes(jpeg())
+    caption = json.dumps({"image": f"{name}.jpg", "zh": "狗"})
+    (folder / name / "captions.jsonl").write_text(caption, encoding="utf-8")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_names_that_stdout_cannot_print(tmp_path: Path, encoding: str) -> None:
+    """A folder and a picture whose names are not UTF-8, an index called 索引: every verb prints and ends well."""
+    name = os.fsdecode(b"caf\xe9 \xe7\x8b\x97")
+    odd_corpus(tmp_path, name)
+    stub(tmp_path, "build-index", name, "-i", "索引", encoding=encoding)
+    query = ("query", "狗", "-i", "索引", "--format")
+    assert json.loads(stub(tmp_path, *query, "jsonl", encoding=encoding))["path"] == f"{name}/{name}.jpg"
+    assert stub(tmp_path, *query, "paths", encoding=encoding) == os.fsencode(f"{name}/{name}.jpg\n")
+    for form in ("table", "csv"):
+        assert stub(tmp_path, *query, form, encoding=encoding)
+    assert stub(tmp_path, "info", "--format", "table", "-i", "索引", encoding=encoding)
+    if encoding == "ascii":
+        assert stub(tmp_path, "eval", "--format", "json", "-i", "索引", encoding=encoding)
+        assert stub(tmp_path, "verify", "-i", "索引", encoding=encoding)
+
+
+def test_index_in_a_folder_whose_name_is_not_utf8(tmp_path: Path) -> None:
+    odd_corpus(tmp_path, "photos")
+    index = os.fsdecode(b"index-caf\xe9")
+    stub(tmp_path, "build-index", "photos", "--index", index)
+    assert json.loads(stub(tmp_path, "query", "狗", "--index", index))["path"] == "photos/photos.jpg"
+    assert stub(tmp_path, "info", "--index", index) and stub(tmp_path, "info", "--format", "table", "-i", index)
+    assert stub(tmp_path, "eval", "--index", index) and stub(tmp_path, "verify", "--index", index)
+
+
+# -- every mistake -----------------------------------------------------------------------------------------------
+
+WRONG: list[tuple[list[str], int, list[str]]] = [
+    (["build-index", "nowhere"], 2, ["no such folder", "nowhere"]),
+    (["build-index", PICTURE], 2, ["not a folder", PICTURE]),
+    (["build-index"], 2, ["FOLDER"]),
+    (["build-index", "empty"], 1, ["no images", "empty"]),
+    (["build-index", "documents"], 1, ["no images", "documents", "2 files"]),
+    (["build-index", "photos", "--encoder", "no-such"], 1, ["no-such", "bundled name"]),
+    (["build-index", "photos", "--batch-size", "0"], 2, ["--batch-size"]),
+    (["build-index", "photos", "--index-type", "magic"], 2, ["--index-type", "magic"]),
+    (["build-index", "photos", "--captions", ","], 2, ["--captions"]),
+    (["build-index", "photos", "--device", "abacus", "--index", "fresh"], 2, ["abacus"]),
+    (["query", "red", "--index", "nowhere"], 3, ["nowhere", "build-index"]),
+    (["info", "--index", "nowhere"], 3, ["nowhere"]),
+    (["verify", "--index", "nowhere"], 3, ["nowhere"]),
+    (["eval", "--index", "nowhere"], 3, ["nowhere"]),
+    (["query", "red", "--index", "photos"], 3, ["photos"]),
+    (["query", ""], 2, ["query is empty"]),
+    (["query", "  "], 2, ["query is empty"]),
+    (["query"], 2, ["--image"]),
+    (["query", "red", "--image", PICTURE], 2, ["either a text or --image"]),
+    (["query", "red", "-k", "0"], 2, ["--top-k 0"]),
+    (["query", "red", "-k", "many"], 2, ["--top-k"]),
+    (["query", "red", "--nprobe", "0"], 2, ["--nprobe 0"]),
+    (["query", "red", "--rerank", "-1"], 2, ["--rerank -1"]),
+    (["query", "red", "--format", "xml"], 2, ["--format", "xml"]),
+    (["query", "red", "--no-such-option"], 2, ["--no-such-option"]),
+    (["query", "red", "--encoder", "no-such"], 1, ["no-such"]),
+    (["query", "--image", "nowhere.jpg"], 2, ["nowhere.jpg"]),
+    (["query", "--image", "corrupt.jpg"], 2, ["corrupt.jpg"]),
+    (["query", "--image", "photos"], 2, ["photos"]),
+    (["eval", "--recall-at", "0"], 2, ["--recall-at 0"]),
+    (["eval", "--recall-at", "a,b"], 2, ["--recall-at a,b"]),
+    (["eval", "--captions", "fr"], 2, ["fr", "zh"]),
+    (["eval", "--dataset", "nowhere"], 2, ["nowhere"]),
+    (["eval", "--dataset", "empty"], 2, ["captions.jsonl"]),
+    (["eval", "--dataset", "badlines"], 1, ["captions.jsonl:2", "not JSON"]),
+    (["no-such-verb"], 2, ["no-such-verb"]),
+]
+
+
+@pytest.fixture(scope="module")
+def mistakes(site: Path) -> Path:
+    """What the mistakes are made with."""
+    (site / "empty").mkdir()
+    (site / "documents").mkdir()
+    for name in ("a.txt", "b.pdf"):
+        (site / "documents" / name).write_text("text")
+    (site / "corrupt.jpg").write_bytes(jpeg()[:300])
+    write_corpus(site / "badlines", 3)
+    lines = (site / "badlines" / "captions.jsonl").read_text(encoding="utf-8").splitlines()
+    lines[1] = "{broken"
+    (site / "badlines" / "captions.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    return site
+
+
+@pytest.mark.usefixtures("mistakes")
+@pytest.mark.parametrize(("arguments", "code", "words"), WRONG, ids=[" ".join(case[0]) or "-" for case in WRONG])
+def test_mistakes(
+    cli: Callable[..., Ended],
+    monkeypatch: pytest.MonkeyPatch,
+    tiny_checkpoint: Path,
+    arguments: list[str],
+    code: int,
+    words: list[str],
+) -> None:
+    monkeypatch.setenv("BRIVL_SEARCH_INDEX", "index")
+    if "--dataset" in arguments or "fresh" in arguments:
+        arguments = [*arguments, "--encoder", str(tiny_checkpoint)]
+    ended = cli(*arguments)
+    refused(ended, code, *words)
+
+
+def test_mistakes_in_a_process_of_their_own(mistakes: Path) -> None:
+    """A few of the same through the real thing."""
+    refused(run(mistakes, "build-index", "nowhere", "--index", "index"), 2, "no such folder: nowhere")
+    refused(run(mistakes, "query", "red", "--index", "nowhere"), 3, "nowhere")
+    refused(run(mistakes, "query", "red", "--what"), 2, "--what")
+
+
+def test_index_of_another_encoder(cli: Callable[..., Ended], tmp_path: Path, tiny_checkpoint: Path) -> None:
+    from tests.tiny import make_checkpoint
+
+    other = make_checkpoint(tmp_path / "other", seed=1)
+    for arguments in (["query", "red"], ["build-index", "photos"]):
+        ended = cli(*arguments, "--index", "index", "--encoder", str(other))
+        refused(ended, 3, str(tiny_checkpoint), str(other), "--encoder")
+    assert cli("verify", "--index", "index").code == 0
+
+
+def test_half_deleted_index(cli: Callable[..., Ended], site: Path, tmp_path: Path) -> None:
+    for gone in ("shards", "catalog.lmdb", "one shard"):
+        index = tmp_path / gone.replace(" ", "-")
+        shutil.copytree(site / "index", index)
+        if gone == "shards":
+            shutil.rmtree(index / "shards")
+        elif gone == "catalog.lmdb":
+            (index / gone).unlink()
+        else:
+            next((index / "shards").glob("image-*")).unlink()
+        for verb in (["query", "red"], ["info"], ["eval"], ["verify"]):
+            ended = cli(*verb, "--index", str(index))
+            if verb == ["verify"] and ended.out:  # says what is wrong with the rest first
+                ended.out, ended.err = "", ended.err.splitlines()[-1]
+            refused(ended, 3, str(index))
+
+
+def test_damaged_index(cli: Callable[..., Ended], site: Path, tmp_path: Path) -> None:
+    shutil.copytree(site / "index", tmp_path / "index")
+    shard = next((tmp_path / "index" / "shards").glob("image-*"))
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    shard.write_bytes(content)
+    ended = cli("verify", "--index", str(tmp_path / "index"))
+    assert ended.code == 3 and shard.name in ended.err and "problem" in ended.out
+    assert ended.err.splitlines()[-1].startswith("brivl-search: the index at ")
+
+
+def test_skipped_files_and_bad_caption_lines(
+    cli: Callable[..., Ended], mistakes: Path, tmp_path: Path, tiny_checkpoint: Path
+) -> None:
+    shutil.copytree(mistakes / "badlines", tmp_path / "photos")
+    reasons = write_bad_files(tmp_path / "photos" / "bad")
+    build = ("build-index", str(tmp_path / "photos"), "--index", str(tmp_path / "index"), "--encoder")
+    done = cli(*build, str(tiny_checkpoint))
+    assert done.code == 0 and done.out == "", done
+    for reason in reasons.values():
+        assert f"skipped: {reason}" in done.err
+    assert f"{tmp_path}/photos/captions.jsonl:2: not JSON" in done.err
+    assert "3 images found" not in done.err or f"{len(reasons)} skipped" in done.err
+    strict = cli(*build, str(tiny_checkpoint), "--strict", "-v")
+    assert strict.code == 4 and all(name in strict.err for name in reasons)
+    last = strict.err.splitlines()[-1]
+    assert last == f"brivl-search: {len(reasons)} files and 1 caption lines were skipped (--strict)"
+
+
+# -- the demo ----------------------------------------------------------------------------------------------------
+
+
+def test_demo(tmp_path: Path) -> None:
+    if not (importlib.util.find_spec("skimage") and importlib.util.find_spec("sklearn")):
+        pytest.skip("needs scikit-image and scikit-learn")
+    if not (REPO / "brivl_search" / "models" / "brivl-mini" / "config.json").is_file():
+        pytest.skip("no bundled checkpoint")
+    done = run(tmp_path, "demo", "--device", "cpu", timeout=300)
+    assert done.code == 0 and "Traceback" not in done.err, done
+    assert done.out.count("brivl-search query") == 10 and "images found" in done.err
+    assert (tmp_path / "indexes" / "demo" / "catalog.lmdb").is_file()
+
+
+def test_demo_without_the_photographs(cli: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    refused(cli("demo"), 1, "pip install")

@@ -1,0 +1,198 @@
+"""Recall of an index and of a dataset folder: the same figures, and the ones a slow reference gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from brivl_search.build import BuildOptions, build_index
+from brivl_search.corpus.captions import load_dataset
+from brivl_search.corpus.images import load_pixels
+from brivl_search.errors import CorpusError, UsageError
+from brivl_search.evaluation import Evaluation, evaluate_dataset, evaluate_index, parse_ks
+from brivl_search.index import IndexReader
+from brivl_search.metrics import DEFINITION, Recall
+from tests.e2e.stub import StubEncoder
+from tests.pictures import draw, jpeg, write_corpus, write_lines
+
+KS = (1, 5, 10)
+
+
+class Silent:
+    def phase(self, name: str, total: int | None) -> None: ...
+    def advance(self, steps: int) -> None: ...
+    def note(self, line: str) -> None: ...
+
+
+def build(folder: Path, index: Path, encoder: Any, **options: Any) -> IndexReader:
+    build_index([folder], index, encoder, BuildOptions(**{"workers": 0, **options}), Silent())
+    return IndexReader.open(index)
+
+
+def over_dataset(folder: Path, encoder: Any, fields: tuple[str, ...] | None = None) -> Evaluation:
+    steps: list[int] = []
+    data = load_dataset(folder, fields)
+    result = evaluate_dataset(data, encoder, KS, steps.append, workers=0)
+    assert sum(steps) == len(data.images) + sum(map(len, data.captions))
+    return result
+
+
+def some(recall: Recall | None) -> Recall:
+    assert recall is not None
+    return recall
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Thirty pictures moved about by chance, so that some texts find another picture first."""
+    folder = tmp_path_factory.mktemp("photos")
+    write_corpus(folder, 30)
+    return folder
+
+
+def test_ks() -> None:
+    assert parse_ks("1,5,10") == (1, 5, 10)
+    assert parse_ks(" 10, 1,10 ") == (1, 10)
+    for bad in ("", "0", "1,0", "-1", "a", "1.5", ","):
+        with pytest.raises(UsageError, match="--recall-at"):
+            parse_ks(bad)
+
+
+def test_index_and_dataset_give_the_same_figures(photos: Path, tmp_path: Path, encoder: StubEncoder) -> None:
+    through = evaluate_index(build(photos, tmp_path / "index", encoder), KS)
+    direct = over_dataset(photos, encoder)
+    assert set(through.fields) == set(direct.fields) == {"zh", "en"}
+    for a, b in ((through.text_to_image, direct.text_to_image), (through.image_to_text, direct.image_to_text)):
+        one, other, index = some(a["exact"]), some(b["exact"]), some(a["through_index"])
+        assert b["through_index"] is None
+        assert (one.queries, one.candidates) == (other.queries, other.candidates)
+        for k in KS:  # float16 rows may turn a close pair around
+            assert one.recall[k] == pytest.approx(other.recall[k], abs=2 * 100 / one.queries)
+        assert index == one  # an exact index answers exactly
+    texts = some(through.text_to_image["exact"])
+    assert (texts.queries, texts.candidates) == (120, 30)
+    assert 5 < texts.recall[1] < 100  # a test of figures wants figures that are neither 0 nor 100
+    assert texts.recall[1] <= texts.recall[5] <= texts.recall[10]
+
+
+def test_figures_of_a_slow_reference(photos: Path, encoder: StubEncoder) -> None:
+    data = load_dataset(photos, ("en",))
+    texts, owners = data.pairs()
+    images = encoder.encode_images(np.stack([load_pixels(path, encoder.pixels) for path in data.images]))
+    scores = encoder.encode_texts(texts) @ images.T
+    result = over_dataset(photos, encoder, ("en",))
+    for k in KS:
+        found = [owner in np.argsort(-row, kind="stable")[:k] for row, owner in zip(scores, owners, strict=True)]
+        assert some(result.text_to_image["exact"]).recall[k] == pytest.approx(100 * np.mean(found))
+        mine = [
+            any(owners[j] == i for j in np.argsort(-column, kind="stable")[:k]) for i, column in enumerate(scores.T)
+        ]
+        assert some(result.image_to_text["exact"]).recall[k] == pytest.approx(100 * np.mean(mine))
+
+
+@pytest.mark.parametrize("field", ["zh", "en"])
+def test_one_field_only(photos: Path, tmp_path: Path, encoder: StubEncoder, field: str) -> None:
+    through = evaluate_index(build(photos, tmp_path / "index", encoder), KS, [field])
+    direct = over_dataset(photos, encoder, (field,))
+    for a, b in ((through.text_to_image, direct.text_to_image), (through.image_to_text, direct.image_to_text)):
+        one, other, index = some(a["exact"]), some(b["exact"]), some(a["through_index"])
+        assert (one.queries, one.candidates) == (other.queries, other.candidates)
+        assert one.recall[10] == pytest.approx(other.recall[10], abs=2 * 100 / one.queries)
+        assert index == one  # the other field's rows do not stand in the way of the filtered search
+    assert some(through.image_to_text["exact"]).candidates == 60
+
+
+def test_ivfpq_is_close_to_exact(tmp_path: Path, encoder: StubEncoder) -> None:
+    write_corpus(tmp_path / "photos", 300, size=(32, 32))
+    reader = build(tmp_path / "photos", tmp_path / "index", encoder, index_type="ivfpq")
+    assert reader.info.image.kind == reader.info.text.kind == "ivfpq"
+    for fields in (None, ["zh"]):
+        result = evaluate_index(reader, KS, fields)
+        for direction in (result.text_to_image, result.image_to_text):
+            exact, through = some(direction["exact"]), some(direction["through_index"])
+            assert (exact.queries, exact.candidates) == (through.queries, through.candidates)
+            assert through.recall[10] >= 0.95 * exact.recall[10]
+
+
+def test_after_removals(photos: Path, tmp_path: Path, encoder: StubEncoder) -> None:
+    folder = tmp_path / "photos"
+    paths = write_corpus(folder, 12)
+    build(folder, tmp_path / "index", encoder).close()
+    for path in paths[::3]:
+        path.unlink()
+    result = evaluate_index(build(folder, tmp_path / "index", encoder), KS)
+    exact = some(result.text_to_image["exact"])
+    assert (exact.queries, exact.candidates) == (32, 8)
+    assert result.text_to_image["through_index"] == exact
+
+
+def test_images_without_captions(tmp_path: Path, encoder: StubEncoder) -> None:
+    """In an index they are candidates that no query looks for; a dataset does not have them."""
+    folder = tmp_path / "photos"
+    write_corpus(folder, 6)
+    for n in range(3):
+        draw("red", "ring", seed=50 + n).save(folder / f"extra{n}.png")
+    result = evaluate_index(build(folder, tmp_path / "index", encoder), KS)
+    texts, pictures = some(result.text_to_image["exact"]), some(result.image_to_text["exact"])
+    assert (texts.queries, texts.candidates, pictures.queries, pictures.candidates) == (24, 9, 6, 24)
+    assert result.notes == ["3 images have no caption: candidates, not queries"]
+    assert some(over_dataset(folder, encoder).text_to_image["exact"]).candidates == 6
+
+
+def test_k_beyond_the_rows(tmp_path: Path, encoder: StubEncoder) -> None:
+    write_corpus(tmp_path / "photos", 3)
+    result = evaluate_index(build(tmp_path / "photos", tmp_path / "index", encoder), (1, 500))
+    for direction in (result.text_to_image, result.image_to_text):
+        assert some(direction["exact"]).recall[500] == some(direction["through_index"]).recall[500] == 100.0
+
+
+def test_what_json_says(photos: Path, tmp_path: Path, encoder: StubEncoder) -> None:
+    out = evaluate_index(build(photos, tmp_path / "index", encoder), KS).to_dict()
+    assert out["definition"] == DEFINITION and out["encoder"] == "stub" and out["source"] == str(tmp_path / "index")
+    assert out["text_to_image"]["queries"] == 120 and out["image_to_text"]["candidates"] == 120
+    assert set(out["text_to_image"]["exact"]) == {"R@1", "R@5", "R@10", "median_rank"}
+    assert over_dataset(photos, encoder).to_dict()["text_to_image"]["through_index"] is None
+
+
+def test_index_without_captions(tmp_path: Path, encoder: StubEncoder) -> None:
+    write_corpus(tmp_path / "photos", 3, with_captions=False)
+    with pytest.raises(UsageError, match="holds no captions to evaluate with"):
+        evaluate_index(build(tmp_path / "photos", tmp_path / "index", encoder), KS)
+
+
+def test_unknown_field(photos: Path, tmp_path: Path, encoder: StubEncoder) -> None:
+    reader = build(photos, tmp_path / "index", encoder)
+    with pytest.raises(UsageError, match=r"--captions fr: the index holds captions of (zh, en|en, zh)$"):
+        evaluate_index(reader, KS, ["zh", "fr"])
+    with pytest.raises(UsageError, match="'fr'"):
+        over_dataset(photos, encoder, ("fr",))
+
+
+def test_dataset_with_a_bad_image_or_line(tmp_path: Path, encoder: StubEncoder) -> None:
+    (tmp_path / "a.jpg").write_bytes(jpeg())
+    (tmp_path / "b.jpg").write_bytes(jpeg()[:200])
+    write_lines(tmp_path / "captions.jsonl", [{"image": "a.jpg", "en": "x"}, {"image": "b.jpg", "en": "y"}])
+    with pytest.raises(CorpusError, match=r"b\.jpg: (corrupt|truncated)"):
+        over_dataset(tmp_path, encoder)
+    with (tmp_path / "captions.jsonl").open("a") as file:
+        file.write("{broken\n")
+    with pytest.raises(CorpusError, match=r"captions\.jsonl:3: not JSON"):
+        over_dataset(tmp_path, encoder)
+
+
+def test_real_encoder_index_equals_dataset(tiny_checkpoint: Path, photos: Path, tmp_path: Path) -> None:
+    from brivl_search.encoders import load_encoder
+
+    encoder = load_encoder(str(tiny_checkpoint), device="cpu")
+    through = evaluate_index(build(photos, tmp_path / "index", encoder), (1, 5, 10, 30))
+    direct = over_dataset(photos, encoder)
+    for a, b in ((through.text_to_image, direct.text_to_image), (through.image_to_text, direct.image_to_text)):
+        one, other = some(a["exact"]), some(b["exact"])
+        assert (one.queries, one.candidates) == (other.queries, other.candidates)
+        for k in KS:
+            # random towers put everything close together: rounding may move a few
+            assert one.recall[k] == pytest.approx(other.recall[k], abs=3 * 100 / one.queries)
+        assert some(a["through_index"]) == one
