@@ -44,7 +44,7 @@ class Progress(Protocol):
     def advance(self, steps: int) -> None: ...
 
     def note(self, line: str) -> None:
-        """One line worth reading."""
+        """What the phase is doing now."""
         ...
 
 

@@ -153,8 +153,9 @@ class Bar:
             self._bar.advance(self._task, steps)
 
     def note(self, line: str) -> None:
-        if not self.quiet:
-            say(line)
+        """What the phase is at, beside its bar; not worth a line of its own where there is no bar."""
+        if self._task is not None:
+            self._bar.update(self._task, description=line)
 
 
 def human_bytes(count: float) -> str:

@@ -2,7 +2,7 @@
 
     python -m train.pretrain train/recipes/brivl-mini.toml                 # train, or go on after a kill
     python -m train.pretrain train/recipes/brivl-mini.toml --set train.steps=200 --set run=runs/try
-    python -m train.pretrain train/recipes/brivl-mini.toml --export brivl_search/models/brivl-mini    # write the checkpoint
+    python -m train.pretrain train/recipes/brivl-mini.toml --export brivl_search/models/brivl-mini     # ship it
 
 A run folder holds `last.pt` (towers, momentum towers, queues, optimiser, RNG, step), `log.jsonl`, `curves.png` and
 `checkpoint/`, the best momentum towers so far as a brivl-search checkpoint folder. Starting again continues from
