@@ -66,7 +66,7 @@ class BuildOptions:
 class BuildReport:
     """What one build did; counts are files for images and (image, field, text) triples for captions.
 
-    `embed_seconds` is the time from the first picture to the last vector, without start-up and sealing.
+    `embed_seconds` is the time from the first batch of pictures to the last vector, without start-up and sealing.
     """
 
     found: int = 0
@@ -128,6 +128,7 @@ class _Build:
         self.writer, self.encoder, self.options, self.progress, self.scan = writer, encoder, options, progress, found
         self.report = BuildReport(found=len(found.images), skipped=list(found.skipped))
         self.flushed = time.monotonic()
+        self.started: float | None = None
         self.indexed = {image.path for image in found.images}  # minus the skipped ones, as they are met
         self.out_of_reach: set[str] = set()  # images in the index that this scan could not look at
 
@@ -153,7 +154,6 @@ class _Build:
             return
         workers = default_workers() if self.options.workers is None else self.options.workers
         self.progress.phase("images", len(todo))
-        started = time.perf_counter()
         waiting: list[Decoded] = []  # decoded and not yet embedded, at most a batch of new contents
         fresh: set[str] = set()
         for decoded in decode_all(
@@ -175,7 +175,8 @@ class _Build:
                 self._embed(waiting, fresh)
         self._embed(waiting, fresh)
         self.writer.flush()
-        self.report.embed_seconds = time.perf_counter() - started
+        if self.started is not None:
+            self.report.embed_seconds = time.perf_counter() - self.started
 
     def _known_hashes(self, file: ImageFile) -> tuple[str, ...]:
         state = self.writer.known("image", file.path)
@@ -185,6 +186,9 @@ class _Build:
         """Embeds each new content among `waiting` once, stages all of them, and empties both collections."""
         first = {one.sha256: one for one in reversed(waiting) if one.sha256 in fresh}
         if first:
+            if self.started is None:
+                self.encoder.warm_up()  # loading the tower is start-up, and nothing to do where nothing is new
+                self.started = time.perf_counter()
             pixels = np.stack([one.pixels for one in first.values() if one.pixels is not None])
             self.writer.stage_vectors("image", list(first), self.encoder.encode_images(pixels))
         for one in waiting:

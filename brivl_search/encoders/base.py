@@ -33,6 +33,10 @@ class Encoder(Protocol):
         """Texts → float32 (n, dim), unit length. Texts longer than the tower takes are cut; see `cut_tokens`."""
         ...
 
+    def warm_up(self) -> None:
+        """Loads the image tower now rather than with the first pictures."""
+        ...
+
     def cut_tokens(self, texts: Sequence[str]) -> list[int]:
         """How many tokens of each text the tower does not see (0: it sees the whole text)."""
         ...

