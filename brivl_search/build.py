@@ -187,7 +187,9 @@ class _Build:
         first = {one.sha256: one for one in reversed(waiting) if one.sha256 in fresh}
         if first:
             if self.started is None:
-                self.encoder.warm_up()  # loading the tower is start-up, and nothing to do where nothing is new
+                self.progress.note("loading the encoder")
+                self.encoder.warm_up()  # start-up, and not needed where nothing is new
+                self.progress.note("images")
                 self.started = time.perf_counter()
             pixels = np.stack([one.pixels for one in first.values() if one.pixels is not None])
             self.writer.stage_vectors("image", list(first), self.encoder.encode_images(pixels))

@@ -138,6 +138,9 @@ def main(argv: list[str] | None = None) -> None:
     recipe = read_recipe(args.recipe, args.set)
     base = args.recipe.resolve().parent
     run = Path(recipe["run"])
+    if args.export:
+        export(run, args.export)
+        return
     run.mkdir(parents=True, exist_ok=True)
     cfg = recipe["train"]
     torch.manual_seed(cfg["seed"])
@@ -213,10 +216,6 @@ def main(argv: list[str] | None = None) -> None:
             torch.cuda.set_rng_state_all([rng.cpu() for rng in state["cuda_rng"]])
         step, best = state["step"], state["best"]
     history = trim_log(log_path, step)
-    if args.export:
-        export(run, args.export)
-        return
-
     # The loop.
     steps, every = int(cfg["steps"]), int(cfg.get("eval_every", 200))
     last = min(steps, args.stop_after or steps)

@@ -96,6 +96,7 @@ def save_checkpoint(
                 value = value.half()
             tensors[f"{tower}.{name}"] = value
     save_file(tensors, str(folder / (WEIGHTS + ".tmp")))
+    (folder / (WEIGHTS + ".tmp")).chmod(0o644)  # safetensors writes for the owner alone
     os.replace(folder / (WEIGHTS + ".tmp"), folder / WEIGHTS)
     tokenizer.save(folder)
     temporary = folder / (CONFIG + ".tmp")
