@@ -92,8 +92,8 @@ def parameter_groups(towers: TwoTowers, cfg: dict[str, Any]) -> list[dict[str, A
         rate = cfg["lr"]
         if name.startswith("image.backbone"):
             rate *= cfg.get("cnn_lr_factor", 1.0)
-        elif name.startswith("text.backbone"):
-            rate *= cfg.get("bert_lr_factor", 1.0)
+        elif name.startswith("text."):
+            rate *= cfg.get("text_lr_factor", 1.0)
         decay = cfg.get("weight_decay", 0.0) if parameter.ndim > 1 and "embeddings" not in name else 0.0
         groups.setdefault((rate, decay), []).append(parameter)
     return [{"params": ps, "lr": lr, "base_lr": lr, "weight_decay": wd} for (lr, wd), ps in groups.items()]
@@ -156,12 +156,14 @@ def main(argv: list[str] | None = None) -> None:
         load_backbone(image, (base / init["cnn"]).resolve())
     if "checkpoint" in init:
         for name, tower in (("image", image), ("text", text)):
-            load_tower((base / init["checkpoint"]).resolve(), name, tower)
+            if name in init.get("towers", ["image", "text"]):
+                load_tower((base / init["checkpoint"]).resolve(), name, tower)
     image.to(device, memory_format=torch.channels_last)
     cached_blocks = int(cfg.get("cached_blocks", 0))
     frozen_blocks = max(int(cfg.get("frozen_blocks", 0)), cached_blocks)
     towers = TwoTowers(image, text, cached_blocks=cached_blocks, frozen_blocks=frozen_blocks, text_chunks=4).to(device)
-    for module in image.early_modules(frozen_blocks) if frozen_blocks else []:
+    frozen = image.early_modules(frozen_blocks) if frozen_blocks else []
+    for module in [image.backbone] if cfg.get("freeze_cnn") else frozen:
         module.requires_grad_(False)
 
     # Data: photos with captions; crops either made on the fly or, behind frozen stages, cached as feature maps.

@@ -25,6 +25,7 @@ class HeadConfig:
     feedforward: int = 2048
     dropout: float = 0.1
     hidden: int | None = None  # width of the MLP's hidden layer; None: the embedding size
+    mlp_dropout: float = 0.0  # before the MLP and inside it
     normalize_tokens: bool = True  # L2-normalise every token before the self-attention, as BriVL does
 
 
@@ -41,6 +42,8 @@ class ImageTowerConfig:
         width: token width; None: the backbone's channels, as in BriVL.
         mean, std: of the pixels scaled to [0, 1], per channel.
         pixels: how an image becomes pixels before that.
+        region_dropout: share of the regions left out of every picture in training; small collections need it.
+        feature_dropout: share of the CNN's channels dropped from every region in training.
     """
 
     backbone: str = "tf_efficientnet_b5.ns_jft_in1k"
@@ -52,6 +55,8 @@ class ImageTowerConfig:
     mean: list[float] = field(default_factory=lambda: [0.485, 0.456, 0.406])
     std: list[float] = field(default_factory=lambda: [0.229, 0.224, 0.225])
     pixels: PixelSpec = field(default_factory=PixelSpec)
+    region_dropout: float = 0.0
+    feature_dropout: float = 0.0
     head: HeadConfig = field(default_factory=HeadConfig)
 
 

@@ -40,12 +40,14 @@ class TowerHead(nn.Module):
         hidden = config.hidden or dim
         self.fc1 = nn.Linear(width, hidden)
         self.fc2 = nn.Linear(hidden, dim)
+        self.dropout = nn.Dropout(config.mlp_dropout)
 
     def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         if self.normalize_tokens:
             tokens = F.normalize(tokens, dim=-1)
         if self.attention is not None:
             tokens = self.attention(tokens, src_key_padding_mask=None if mask is None else ~mask)
-        vectors = self.fc2(F.relu(self.fc1(masked_mean(tokens, mask))))
+        pooled = self.dropout(masked_mean(tokens, mask))
+        vectors = self.fc2(self.dropout(F.relu(self.fc1(pooled))))
         with torch.autocast(vectors.device.type, enabled=False):
             return F.normalize(vectors.float(), dim=-1)

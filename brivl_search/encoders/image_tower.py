@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from brivl_search.encoders.config import ImageTowerConfig
 from brivl_search.encoders.heads import TowerHead
@@ -95,7 +96,13 @@ class ImageTower(nn.Module):
             # `inference_mode(False)`: a matrix first made while embedding must still serve in training.
             with torch.inference_mode(False), torch.no_grad():
                 self._pooling[key] = pooling_matrix(self.config.grids, height, width).to(feature_map.device)
-        regions = self._pooling[key].to(feature_map.dtype) @ feature_map.flatten(2).transpose(1, 2)
+        pooling = self._pooling[key].to(feature_map.dtype)
+        if self.training and self.config.region_dropout:
+            kept = max(round(len(pooling) * (1 - self.config.region_dropout)), 1)
+            order = torch.rand(len(feature_map), len(pooling), device=pooling.device).argsort(1)
+            pooling = pooling[order[:, :kept]]  # (B, kept, H·W)
+        regions = pooling @ feature_map.flatten(2).transpose(1, 2)
+        regions = F.dropout(regions, self.config.feature_dropout, self.training)
         return self.head(self.project(regions))  # type: ignore[no-any-return]
 
     def forward(self, pixels: Tensor) -> Tensor:
