@@ -28,12 +28,12 @@ from torch.utils.data import DataLoader
 
 from brivl_search.encoders.checkpoint import load_tower, save_checkpoint
 from brivl_search.encoders.config import ModelConfig
-from brivl_search.encoders.device import has_fast_bf16, pick_device
+from brivl_search.encoders.device import has_fast_bf16, keep_freed_memory, pick_device
 from brivl_search.encoders.image_tower import ImageTower
 from brivl_search.encoders.text_tower import TextTower
 from brivl_search.encoders.tokenizer import TextTokenizer
 from train.curves import plot
-from train.data import Augment, Photos, StepDataset, read_photos
+from train.data import Augment, StepDataset, read_photos
 from train.features import cached_views
 from train.moco import Clip, MoCo, TwoTowers
 from train.validate import Validation
@@ -175,8 +175,10 @@ def main(argv: list[str] | None = None) -> None:
         folder = Path(recipe.get("cache", str(run / "cache")))
         cached = cached_views(folder, image.eval(), photos.train, views=cfg["views"], **settings)
         val_cached = cached_views(folder, image, photos.val, views=1, **settings)
-    if device.type == "cpu" and bf16:
-        depthwise_in_float32(image.backbone)
+    if device.type == "cpu":
+        keep_freed_memory()
+        if bf16:
+            depthwise_in_float32(image.backbone)
     dataset = StepDataset(
         photos.train,
         tokenizer,
@@ -218,6 +220,7 @@ def main(argv: list[str] | None = None) -> None:
             torch.cuda.set_rng_state_all([rng.cpu() for rng in state["cuda_rng"]])
         step, best = state["step"], state["best"]
     history = trim_log(log_path, step)
+
     # The loop.
     steps, every = int(cfg["steps"]), int(cfg.get("eval_every", 200))
     last = min(steps, args.stop_after or steps)
@@ -230,7 +233,8 @@ def main(argv: list[str] | None = None) -> None:
     )  # fmt: skip
     with Progress(*columns) as progress, log_path.open("a", buffering=1) as log:
         task = progress.add_task("training", total=steps, completed=step)
-        window, since, recall = [], time.perf_counter(), history[-1].get("recall", "") if history else ""
+        window, since = [], time.perf_counter()
+        recall = next((line["recall"] for line in reversed(history) if "recall" in line), None)
         model.train()
         for batch in loader:
             rate = rate_at(step, steps, int(cfg.get("warmup", 100)))
@@ -264,10 +268,12 @@ def main(argv: list[str] | None = None) -> None:
                         kept = replace(config, training={"recipe": recipe_facts(recipe), "step": step, "val": recall})
                         save_checkpoint(run / "checkpoint", kept, model.slow.image, model.slow.text, tokenizer)
                     model.train()
-                    save_state(run / "last.pt", model, optimizer, step, best)
-                log.write(json.dumps(line) + "\n")
+                log.write(
+                    json.dumps(line) + "\n"
+                )  # before the state: what follows the state's step is dropped on resume
                 history.append(line)
                 if "recall" in line:
+                    save_state(run / "last.pt", model, optimizer, step, best)
                     plot(history, run / "curves.png")
                 progress.update(
                     task, description=f"loss {line['loss']:.3f} · {speed:.0f} img/s · {validation.short(recall)}"
@@ -293,8 +299,6 @@ def export(run: Path, target: Path) -> None:
         shutil.copy2(file, target / file.name)
     print(f"wrote {target}")
 
-
-__all__ = ["Photos", "main"]
 
 if __name__ == "__main__":
     main()
