@@ -90,7 +90,12 @@ def decode_one(path: str, known: Collection[str], job: Job) -> tuple[Outcome, De
 
 
 def settle_in() -> None:
-    """Prepare a fresh process: end at once when told to, keep to one thread, do not talk on the user's terminal."""
+    """Prepare a fresh process: end at once when told to, keep to one thread, do not talk on the user's terminal.
+
+    It also gives way: decoding is ahead of the encoder, so on few cores it should fill the encoder's gaps, not make some.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        os.nice(15)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.getLogger("PIL").setLevel(logging.CRITICAL + 1)
