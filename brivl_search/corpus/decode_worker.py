@@ -92,7 +92,7 @@ def decode_one(path: str, known: Collection[str], job: Job) -> tuple[Outcome, De
 def settle_in() -> None:
     """Prepare a fresh process: end at once when told to, keep to one thread, do not talk on the user's terminal.
 
-    It also gives way: decoding is ahead of the encoder, so on few cores it should fill the encoder's gaps, not make some.
+    It also gives way: decoding is ahead of the encoder, so on few cores it should fill its gaps, not make some.
     """
     with contextlib.suppress(OSError, AttributeError):
         os.nice(15)
