@@ -23,7 +23,7 @@ from brivl_search.corpus.images import MAX_MEGAPIXELS
 from brivl_search.corpus.walk import ImageFile, Scan, Skipped, scan
 from brivl_search.encoders.base import Encoder
 from brivl_search.errors import CorpusError
-from brivl_search.index import CommitReport, IndexType, IndexWriter, Item, Modality
+from brivl_search.index import MODALITIES, CommitReport, IndexType, IndexWriter, Item, Modality
 from brivl_search.index.ivfpq import AUTO_THRESHOLD
 from brivl_search.tuning_queries import tuning_texts
 
@@ -290,8 +290,10 @@ class _Build:
         """
         if self.options.index_type == "exact":
             return {}
-        if self.options.index_type != "ivfpq" and max(len(self.indexed), self.report.captions) < AUTO_THRESHOLD:
-            return {}
+        if self.options.index_type != "ivfpq":  # asked for by name, it may be new to an unchanged folder
+            changed = any(self.writer.pending_rows(modality) for modality in MODALITIES)
+            if not changed or max(len(self.indexed), self.report.captions) < AUTO_THRESHOLD:
+                return {}
         self.progress.note("choosing nprobe and the number re-ranked on real queries")
         texts = self.writer.sample("text", TUNING_QUERIES)
         if len(texts) < 64:

@@ -15,14 +15,8 @@ from brivl_search.build import BuildOptions, build_index
 from brivl_search.engine import Engine, Hit, SearchOptions, as_given
 from brivl_search.errors import EncoderError, IndexIncompatibleError, IndexMissingError, UsageError
 from brivl_search.index import IndexReader
-from tests.e2e.stub import StubEncoder
+from tests.e2e.stub import Silent, StubEncoder
 from tests.pictures import COLOURS, SHAPES, captions, draw, write_corpus, write_lines
-
-
-class Silent:
-    def phase(self, name: str, total: int | None) -> None: ...
-    def advance(self, steps: int) -> None: ...
-    def note(self, line: str) -> None: ...
 
 
 def build(folder: Path, index: Path, encoder: Any, **options: Any) -> Path:

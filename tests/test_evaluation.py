@@ -15,16 +15,10 @@ from brivl_search.errors import CorpusError, UsageError
 from brivl_search.evaluation import Evaluation, evaluate_dataset, evaluate_index, parse_ks
 from brivl_search.index import IndexReader
 from brivl_search.metrics import DEFINITION, Recall
-from tests.e2e.stub import StubEncoder
+from tests.e2e.stub import Silent, StubEncoder
 from tests.pictures import draw, jpeg, write_corpus, write_lines
 
 KS = (1, 5, 10)
-
-
-class Silent:
-    def phase(self, name: str, total: int | None) -> None: ...
-    def advance(self, steps: int) -> None: ...
-    def note(self, line: str) -> None: ...
 
 
 def build(folder: Path, index: Path, encoder: Any, **options: Any) -> IndexReader:

@@ -35,8 +35,8 @@ def pick_device(name: str) -> torch.device:
 def keep_freed_memory() -> None:
     """Tells glibc to keep what is freed instead of handing it back to the kernel after every layer.
 
-    Activations of a CPU forward pass are mapped and unmapped otherwise, and clearing their pages takes a quarter of its
-    time (benchmarks/README.md). The process keeps its peak, about 1 GB for brivl-mini at a batch of 64.
+    Activations of a CPU forward pass are mapped and unmapped otherwise, and clearing their pages is a good part of its
+    time. The process keeps its peak, about 1 GB for brivl-mini at a batch of 64.
     """
     with suppress(OSError, AttributeError, TypeError):  # not glibc
         libc = ctypes.CDLL(None)

@@ -36,6 +36,14 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1", "COLUMNS": "200", **more}
 
 
+class Silent:
+    """The progress of a build, unseen."""
+
+    def phase(self, name: str, total: int | None) -> None: ...
+    def advance(self, steps: int) -> None: ...
+    def note(self, line: str) -> None: ...
+
+
 class StubEncoder:
     """Deterministic unit vectors: a random projection of a picture's 8×8 thumbnail."""
 
