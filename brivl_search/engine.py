@@ -22,7 +22,12 @@ Target = Literal["auto", "image", "text"]
 
 @dataclass(frozen=True)
 class Hit:
-    """One answer. `score` is the cosine between query and row; `path` is the image's, for a caption its own image's."""
+    """One answer.
+
+    `score` is the cosine between query and row, `match` the probability that text and picture belong together (None
+    where the encoder knows none, and between two pictures or two texts). `path` is the image's, for a caption its own
+    image's.
+    """
 
     rank: int
     score: float
@@ -30,10 +35,13 @@ class Hit:
     path: str
     text: str | None = None
     record: dict[str, Any] = field(default_factory=dict, repr=False)
+    match: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """What `--format jsonl` prints."""
         row: dict[str, Any] = {"rank": self.rank, "score": round(self.score, 6)}
+        if self.match is not None:
+            row["match"] = round(self.match, 4)
         if self.kind == "text":
             row |= {"text": self.text, "field": self.record.get("field"), "image": self.path}
         else:
@@ -98,7 +106,7 @@ class Engine:
         if not text.strip():
             raise UsageError('the query is empty: give some words, e.g. brivl-search query "a dog on grass"')
         modality = self._modality("image" if target == "auto" else target)
-        return self._search(self.encoder.encode_texts([_printable(text)]), modality, options)
+        return self._search(self.encoder.encode_texts([_printable(text)]), "text", modality, options)
 
     def cut_tokens(self, text: str) -> int:
         """How many tokens of a query the text tower does not see."""
@@ -117,7 +125,7 @@ class Engine:
             pixels = load_pixels(os.fspath(path), self.encoder.pixels)
         except ImageError as error:
             raise UsageError(f"--image {os.fspath(path)}: {error}") from None
-        return self._search(self.encoder.encode_images(pixels[None]), modality, options)
+        return self._search(self.encoder.encode_images(pixels[None]), "image", modality, options)
 
     def _modality(self, target: Modality) -> Modality:
         if not self.reader.count(target):
@@ -125,7 +133,8 @@ class Engine:
             raise UsageError(f"the index at {self.reader.directory} holds no {what}")
         return target
 
-    def _search(self, vectors: np.ndarray, modality: Modality, options: SearchOptions) -> list[Hit]:
+    def _search(self, vectors: np.ndarray, query: Modality, modality: Modality, options: SearchOptions) -> list[Hit]:
+        calibration = self.encoder.calibration if query != modality else None
         found = self.reader.search(
             modality, vectors, options.k, exact=options.exact, nprobe=options.nprobe, rerank=options.rerank
         )
@@ -135,7 +144,8 @@ class Engine:
                 break
             record = self.reader.record(modality, int(shard), int(row))
             path = self._as_given(str(record["path" if modality == "image" else "image"]))
-            hits.append(Hit(len(hits) + 1, float(score), modality, path, record.get("text"), record))
+            match = calibration.probability(float(score)) if calibration else None
+            hits.append(Hit(len(hits) + 1, float(score), modality, path, record.get("text"), record, match))
         return hits
 
     def _as_given(self, path: str) -> str:

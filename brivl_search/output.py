@@ -57,17 +57,21 @@ def default_format() -> str:
 
 
 def hits_table(hits: Sequence[Hit], title: str | None = None) -> Table:
-    """Rank, score and what was found."""
+    """Rank, score, match where it is known, and what was found."""
     out = table(title)
     out.add_column("#", justify="right")
     out.add_column("score", justify="right")
+    matches = any(hit.match is not None for hit in hits)
+    if matches:
+        out.add_column("match", justify="right")
     texts = any(hit.kind == "text" for hit in hits)
     if texts:
         out.add_column("caption", overflow="fold")
     out.add_column("image", overflow="fold")
     for hit in hits:
         caption = [Text(hit.text or "")] if texts else []
-        out.add_row(str(hit.rank), f"{hit.score:.3f}", *caption, Text(printable(hit.path)))
+        match = [f"{hit.match:.0%}" if hit.match is not None else ""] if matches else []
+        out.add_row(str(hit.rank), f"{hit.score:.3f}", *match, *caption, Text(printable(hit.path)))
     return out
 
 

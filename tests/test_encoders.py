@@ -102,27 +102,57 @@ def test_long_texts_are_cut_and_counted(tiny_checkpoint: Path) -> None:
     np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-6)
 
 
-def test_early_and_late_are_the_whole_network() -> None:
-    config = ModelConfig.from_dict(tiny_model())
-    tower = ImageTower(config.image, config.dim).eval()
+def two_backbones() -> ImageTower:
+    image = tiny_model()["image"]
+    image["backbones"] = [{"name": "mobilenetv2_035"}, {"name": "mobilenetv2_050", "mean": [0.5] * 3, "std": [0.5] * 3}]
+    return ImageTower(ModelConfig.from_dict(tiny_model(image=image)).image, 32).eval()
+
+
+def test_a_tower_run_in_parts_is_the_whole_tower() -> None:
+    tower = two_backbones()
     batch = torch.from_numpy(pixels(2))
     with torch.inference_mode():
-        split = tower.embed(tower.late(tower.early(tower.normalize(batch), 5), 5))
-        torch.testing.assert_close(split, tower(batch))
+        cached = tower.early(batch, [5, 6])
+        torch.testing.assert_close(tower.embed(tower.maps(cached, [5, 6])), tower(batch))
+        further = tower.between(cached, [5, 6], [17, 18])  # 18 steps: 17 blocks and the head convolution
+        torch.testing.assert_close(tower.embed(tower.maps(further, [17, 18])), tower(batch))
+    frozen = {id(p) for module in tower.frozen_modules([18, 18]) for p in module.parameters()}
+    assert frozen == {id(p) for p in tower.backbones.parameters()}
+
+
+def test_every_backbone_sees_its_own_normalised_pixels_and_counts() -> None:
+    tower = two_backbones()
+    batch = torch.from_numpy(pixels(1))
+    for backbone in tower.backbones:
+        expected = batch.permute(0, 3, 1, 2).float() / 255
+        expected = (expected - backbone.mean.view(3, 1, 1) / 255) / (backbone.std.view(3, 1, 1) / 255)
+        torch.testing.assert_close(backbone.normalize(batch), expected, atol=1e-5, rtol=1e-5)
+    with torch.inference_mode():
+        maps = [backbone(batch) for backbone in tower.backbones]
+        whole = tower.embed(maps)
+        for i in range(2):
+            changed = [m.clone() for m in maps]
+            changed[i] += 1
+            assert not torch.allclose(tower.embed(changed), whole, atol=1e-4)
+
+
+def test_maps_of_different_sizes_cannot_be_cached_together() -> None:
+    with pytest.raises(EncoderError, match="one size, not "):
+        two_backbones().early(torch.from_numpy(pixels(1)), [3, 17])
 
 
 def test_batchnorm_stays_frozen_in_training() -> None:
     tower = ImageTower(ModelConfig.from_dict(tiny_model()).image, 32).train()
-    before = tower.backbone.bn1.running_mean.clone()
+    before = tower.backbones[0].net.bn1.running_mean.clone()
     tower(torch.from_numpy(pixels(2)))
-    torch.testing.assert_close(tower.backbone.bn1.running_mean, before)
+    torch.testing.assert_close(tower.backbones[0].net.bn1.running_mean, before)
     assert tower.head.training
 
 
 def test_paper_size_is_the_same_code() -> None:
     """BriVL's released sizes, built on the meta device: parameter counts of the published towers."""
     with torch.device("meta"):
-        config = ModelConfig.from_dict({"dim": 2048, "image": {"backbone": "tf_efficientnet_b5.ns_jft_in1k"}})
+        config = ModelConfig.from_dict({"dim": 2048, "image": {"backbones": [{"name": "tf_efficientnet_b5.ns_jft_in1k"}]}})
         text = TextTower(config.text, 2048)
         image = ImageTower(config.image, 2048)
     count = sum(p.numel() for p in image.parameters()) / 1e6
@@ -140,7 +170,7 @@ def test_checkpoint_round_trip_and_fingerprint(tmp_path: Path, tiny_checkpoint: 
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps({**config, "name": "other", "training": {"step": 5}}))
     assert BriVLEncoder(copy).fingerprint == a.fingerprint
-    config["image"]["mean"] = [0.4, 0.4, 0.4]
+    config["image"]["backbones"][0]["mean"] = [0.4, 0.4, 0.4]
     (copy / "config.json").write_text(json.dumps(config))
     assert BriVLEncoder(copy).fingerprint != a.fingerprint
     assert BriVLEncoder(make_checkpoint(tmp_path / "other", seed=1)).fingerprint != a.fingerprint
@@ -186,7 +216,7 @@ def test_unknown_names_list_what_exists() -> None:
     with pytest.raises(EncoderError, match=r"no encoder 'nonsense'.*bundled name"):
         load_encoder("nonsense")
     with pytest.raises(EncoderError, match="timm cannot build"):
-        ImageTower(ModelConfig.from_dict(tiny_model(image={"backbone": "no_such_net"})).image, 32)
+        ImageTower(ModelConfig.from_dict(tiny_model(image={"backbones": [{"name": "no_such_net"}]})).image, 32)
 
 
 def test_an_unknown_device_is_a_usage_error(tiny_checkpoint: Path) -> None:

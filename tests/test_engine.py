@@ -12,6 +12,7 @@ import pytest
 
 from brivl_search import engine as engine_module
 from brivl_search.build import BuildOptions, build_index
+from brivl_search.calibration import Calibration
 from brivl_search.engine import Engine, Hit, SearchOptions, as_given
 from brivl_search.errors import EncoderError, IndexIncompatibleError, IndexMissingError, UsageError
 from brivl_search.index import IndexReader
@@ -90,6 +91,18 @@ def test_image_to_image_where_there_are_no_captions(tmp_path: Path, encoder: Stu
     assert engine.by_image(paths[3], SearchOptions(1))[0].path == str(paths[3])
     with pytest.raises(UsageError, match=r"holds no captions"):
         engine.by_text("x", SearchOptions(), target="text")
+
+
+def test_match_is_given_between_text_and_picture_only(index: Path, shapes: Path) -> None:
+    engine, ring = Engine(index), shapes / "red-ring.png"
+    assert all(hit.match is None for hit in engine.by_text("a red ring", SearchOptions(3)))
+    engine.encoder.calibration = Calibration(10, -5)
+    for hit in (*engine.by_text("a red ring", SearchOptions(9)), *engine.by_image(ring, SearchOptions(9))):
+        assert hit.match == pytest.approx(1 / (1 + np.exp(5 - 10 * hit.score)))
+        assert hit.to_dict()["match"] == round(hit.match or 0, 4)
+    alike = engine.by_image(ring, SearchOptions(3), target="image")
+    alike += engine.by_text("a red ring", SearchOptions(3), target="text")
+    assert len(alike) == 6 and all(hit.match is None and "match" not in hit.to_dict() for hit in alike)
 
 
 def test_more_hits_than_rows(index: Path) -> None:

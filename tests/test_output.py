@@ -132,3 +132,14 @@ def test_bar_off_a_terminal_is_a_line_per_phase(capsys: pytest.CaptureFixture[st
 def test_bytes() -> None:
     shown = [output.human_bytes(n) for n in (0, 1023, 1024, 1 << 20, 1 << 30, 1 << 40)]
     assert shown == ["0 B", "1023 B", "1.0 KiB", "1.0 MiB", "1.0 GiB", "1.0 TiB"]
+
+
+def test_match_is_a_column_where_it_is_known(capsys: pytest.CaptureFixture[str]) -> None:
+    known = [Hit(1, 0.4, "image", "/p/a.jpg", None, {}, 0.9312), Hit(2, 0.1, "image", "/p/b.jpg", None, {}, 0.004)]
+    output.print_hits(known, "table")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["#", "score", "match", "image"] and lines[1].split() == ["1", "0.400", "93%", "/p/a.jpg"]
+    output.print_hits(image_hits()[:1], "table")
+    assert "match" not in capsys.readouterr().out
+    output.print_hits(known, "jsonl")
+    assert json.loads(capsys.readouterr().out.splitlines()[0])["match"] == 0.9312

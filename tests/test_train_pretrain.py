@@ -58,7 +58,7 @@ def write_recipe(folder: Path, photos: Path, *, backbone: str = "test_resnet", *
     write_vocab(folder / "vocab")
     model = tiny_model()
     model["image"]["freeze_bn"] = False  # from scratch there are no statistics to keep
-    model["image"]["backbone"] = backbone
+    model["image"]["backbones"] = [{"name": backbone}]
     settings = {
         "loss": "moco",
         "seed": 3,
@@ -164,7 +164,7 @@ def test_kill_9_loses_only_what_came_after_the_last_checkpoint(tmp_path: Path, p
 
 
 def test_cached_views_train_the_late_blocks(tmp_path: Path, photos: Path) -> None:
-    recipe = write_recipe(tmp_path, photos, backbone="mobilenetv2_035", steps=20, cached_blocks=5, views=2)
+    recipe = write_recipe(tmp_path, photos, backbone="mobilenetv2_035", steps=20, cached_blocks=[5], views=2)
     pretrain.main([str(recipe), "--set", f'cache="{tmp_path / "cache"}"'])
     first = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "cache").glob("*.npy")}
     assert len(first) == 2  # training and validation photos

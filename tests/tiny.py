@@ -34,7 +34,7 @@ def tiny_model(**changes: Any) -> dict[str, Any]:
         "name": "tiny",
         "dim": 32,
         "image": {
-            "backbone": "mobilenetv2_035",
+            "backbones": [{"name": "mobilenetv2_035"}],
             "grids": [2, 1],
             "width": 32,
             "pixels": {"size": 64, "resize": "squash", "interpolation": "bilinear"},

@@ -1,4 +1,4 @@
-"""Caches what a frozen part of the CNN gives for several augmented views of every photo, so that training on a CPU is
+"""Caches what the frozen part of the CNNs gives for several augmented views of every photo, so that training on a CPU is
 spent on what learns. View 0 is the plain picture, as the encoder will see it; the rest are crops with colour jitter."""
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def cached_views(
     tower: ImageTower,
     photos: Sequence[Photo],
     *,
-    blocks: int,
+    blocks: Sequence[int],
     views: int,
     pixels: PixelSpec,
     augment: Augment,
@@ -33,7 +33,7 @@ def cached_views(
 ) -> np.ndarray:
     """float16 memory map (photos, views, c, h, w) of `tower.early(…, blocks)`; made once, continued after a kill."""
     key = hashlib.sha256(
-        json.dumps([[p.path for p in photos], blocks, views, pixels.to_dict(), repr(augment)]).encode()
+        json.dumps([[p.path for p in photos], list(blocks), views, pixels.to_dict(), repr(augment)]).encode()
     ).hexdigest()[:12]
     folder.mkdir(parents=True, exist_ok=True)
     data, done_file = folder / f"views-{key}.npy", folder / f"views-{key}.done"
@@ -50,8 +50,7 @@ def cached_views(
 
     def compute(stack: np.ndarray) -> np.ndarray:
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            images = tower.normalize(torch.from_numpy(np.array(stack)).to(device))
-            return tower.early(images, blocks).half().cpu().numpy()
+            return tower.early(torch.from_numpy(np.array(stack)).to(device), blocks).half().cpu().numpy()
 
     if not done:
         shape = compute(view(0, 0)[None]).shape[1:]

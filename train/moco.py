@@ -7,6 +7,7 @@ against the queues, and only then `enqueue`.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -38,8 +39,9 @@ class KeyQueue(nn.Module):
 class TwoTowers(nn.Module):
     """The pair that is trained.
 
-    Images come as pixels, or as cached outputs of the CNN's first `cached_blocks` blocks. Of the rest, the blocks up to
-    `frozen_blocks` are frozen too: the same in online and momentum towers, so `prepare` runs them once for both.
+    Images come as pixels, or as cached outputs of the CNNs after `cached_blocks` of their blocks (a number for each CNN).
+    Of the rest, the blocks up to `frozen_blocks` are frozen too: the same in online and momentum towers, so `prepare`
+    runs them once for both.
     """
 
     def __init__(
@@ -47,14 +49,14 @@ class TwoTowers(nn.Module):
         image: nn.Module,
         text: nn.Module,
         *,
-        cached_blocks: int = 0,
-        frozen_blocks: int = 0,
+        cached_blocks: Sequence[int] = (),
+        frozen_blocks: Sequence[int] = (),
         text_chunks: int = 1,
     ) -> None:
         super().__init__()
         self.image, self.text = image, text
         self.cached_blocks, self.text_chunks = cached_blocks, text_chunks
-        self.frozen_blocks = max(frozen_blocks, cached_blocks)
+        self.frozen_blocks = frozen_blocks or cached_blocks
 
     @torch.no_grad()
     def prepare(self, images: Tensor) -> Tensor:
@@ -62,13 +64,13 @@ class TwoTowers(nn.Module):
         if not self.frozen_blocks:
             return images
         if not self.cached_blocks:
-            return self.image.early(self.image.normalize(images), self.frozen_blocks)
+            return self.image.early(images, self.frozen_blocks)
         return self.image.between(images, self.cached_blocks, self.frozen_blocks)
 
     def embed_images(self, prepared: Tensor) -> Tensor:
         """Output of `prepare` → unit vectors (N, dim)."""
         if self.frozen_blocks:
-            return self.image.embed(self.image.late(prepared, self.frozen_blocks))
+            return self.image.embed(self.image.maps(prepared, self.frozen_blocks))
         return self.image(prepared)
 
     def embed_texts(self, ids: Tensor, mask: Tensor) -> Tensor:

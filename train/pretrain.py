@@ -56,21 +56,22 @@ def read_recipe(path: Path, changes: list[str]) -> dict[str, Any]:
     return recipe
 
 
-def load_backbone(tower: ImageTower, path: Path) -> None:
+def load_backbones(tower: ImageTower, paths: list[Path]) -> None:
     """ImageNet weights by timm's key names; a classifier in the file is left out, anything else must fit."""
     from safetensors.torch import load_file
 
-    state = {k: v for k, v in load_file(str(path)).items() if not k.startswith("classifier.")}
-    missing, unexpected = tower.backbone.load_state_dict(state, strict=False)
-    if missing or unexpected:
-        raise SystemExit(
-            f"{path} does not fit {tower.config.backbone}: missing {missing[:3]}, unknown {unexpected[:3]}"
-        )
+    if len(paths) != len(tower.backbones):
+        raise SystemExit(f"init.cnn names {len(paths)} files for {len(tower.backbones)} backbones: give one each")
+    for backbone, path in zip(tower.backbones, paths, strict=True):
+        state = {k: v for k, v in load_file(str(path)).items() if not k.startswith("classifier.")}
+        missing, unexpected = backbone.net.load_state_dict(state, strict=False)
+        if missing or unexpected:
+            raise SystemExit(f"{path} does not fit {backbone.name}: missing {missing[:3]}, unknown {unexpected[:3]}")
 
 
-def depthwise_in_float32(backbone: nn.Module) -> None:
+def depthwise_in_float32(backbones: nn.Module) -> None:
     """bf16 depthwise convolutions have a slow backward pass on CPUs; the rest of the network stays bf16."""
-    for module in backbone.modules():
+    for module in backbones.modules():
         if isinstance(module, nn.Conv2d) and module.groups > 1:
             inner = module.forward
 
@@ -90,7 +91,7 @@ def parameter_groups(towers: TwoTowers, cfg: dict[str, Any]) -> list[dict[str, A
         if not parameter.requires_grad:
             continue
         rate = cfg["lr"]
-        if name.startswith("image.backbone"):
+        if name.startswith("image.backbones"):
             rate *= cfg.get("cnn_lr_factor", 1.0)
         elif name.startswith("text."):
             rate *= cfg.get("text_lr_factor", 1.0)
@@ -153,17 +154,16 @@ def main(argv: list[str] | None = None) -> None:
     init = recipe.get("init", {})
     tokenizer = TextTokenizer((base / init["tokenizer"]).resolve(), config.text.max_length)
     if "cnn" in init:
-        load_backbone(image, (base / init["cnn"]).resolve())
+        load_backbones(image, [(base / name).resolve() for name in init["cnn"]])
     if "checkpoint" in init:
         for name, tower in (("image", image), ("text", text)):
             if name in init.get("towers", ["image", "text"]):
                 load_tower((base / init["checkpoint"]).resolve(), name, tower)
     image.to(device, memory_format=torch.channels_last)
-    cached_blocks = int(cfg.get("cached_blocks", 0))
-    frozen_blocks = max(int(cfg.get("frozen_blocks", 0)), cached_blocks)
+    cached_blocks = cfg.get("cached_blocks", [])
+    frozen_blocks = cfg.get("frozen_blocks", cached_blocks)
     towers = TwoTowers(image, text, cached_blocks=cached_blocks, frozen_blocks=frozen_blocks, text_chunks=4).to(device)
-    frozen = image.early_modules(frozen_blocks) if frozen_blocks else []
-    for module in [image.backbone] if cfg.get("freeze_cnn") else frozen:
+    for module in image.frozen_modules(frozen_blocks) if frozen_blocks else []:
         module.requires_grad_(False)
 
     # Data: photos with captions; crops either made on the fly or, behind frozen stages, cached as feature maps.
@@ -178,7 +178,7 @@ def main(argv: list[str] | None = None) -> None:
     if device.type == "cpu":
         keep_freed_memory()
         if bf16:
-            depthwise_in_float32(image.backbone)
+            depthwise_in_float32(image.backbones)
     dataset = StepDataset(
         photos.train,
         tokenizer,

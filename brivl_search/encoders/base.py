@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
+from brivl_search.calibration import Calibration
 from brivl_search.corpus.images import PixelSpec
 
 
@@ -18,12 +19,14 @@ class Encoder(Protocol):
         dim: length of a vector.
         fingerprint: hash of weights and preprocessing; two encoders with one fingerprint give the same vectors.
         pixels: how an image file becomes the pixels that `encode_images` takes.
+        calibration: from the cosine of a text and a picture to the probability that they belong together, if known.
     """
 
     name: str
     dim: int
     fingerprint: str
     pixels: PixelSpec
+    calibration: Calibration | None
 
     def encode_images(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 RGB (n, S, S, 3) as `self.pixels` says → float32 (n, dim), unit length."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from brivl_search.calibration import Calibration
 from brivl_search.encoders.checkpoint import fingerprint, load_tower, read_config
 from brivl_search.encoders.tokenizer import TextTokenizer
 
@@ -53,6 +54,7 @@ class BriVLEncoder:
         self.name = name or str(folder)
         self.dim = self.config.dim
         self.pixels = self.config.image.pixels
+        self.calibration = Calibration.from_config(self.config.calibration)
         self.fingerprint = fingerprint(folder, self.config)
         self.batch_size = batch_size
         self._device, self._precision = device, precision

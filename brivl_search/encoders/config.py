@@ -30,30 +30,41 @@ class HeadConfig:
 
 
 @dataclass(frozen=True)
+class BackboneConfig:
+    """A CNN of the image tower.
+
+    Attributes:
+        name: timm model name; the released BriVL uses "tf_efficientnet_b5.ns_jft_in1k".
+        args: further arguments of `timm.create_model`.
+        identity: modules replaced by the identity (by path), for weights from other graphs.
+        mean, std: of the pixels scaled to [0, 1], per channel.
+    """
+
+    name: str = "tf_efficientnet_b5.ns_jft_in1k"
+    args: dict[str, Any] = field(default_factory=dict)
+    identity: list[str] = field(default_factory=list)
+    mean: list[float] = field(default_factory=lambda: [0.485, 0.456, 0.406])
+    std: list[float] = field(default_factory=lambda: [0.229, 0.224, 0.225])
+
+
+@dataclass(frozen=True)
 class ImageTowerConfig:
     """The image tower.
 
     Attributes:
-        backbone: timm model name; the released BriVL uses "tf_efficientnet_b5.ns_jft_in1k".
-        backbone_args: further arguments of `timm.create_model`.
-        identity: modules of the backbone replaced by the identity (by path), for weights from other graphs.
+        backbones: BriVL has one; with several, their channels are joined region by region.
         freeze_bn: keep BatchNorm statistics as loaded, also in training.
         grids: region grids; [6, 1] is BriVL 2.0's: 36 cells, then the whole image, 37 tokens.
-        width: token width; None: the backbone's channels, as in BriVL.
-        mean, std: of the pixels scaled to [0, 1], per channel.
+        width: token width; None: the backbones' channels, as in BriVL.
         pixels: how an image becomes pixels before that.
         region_dropout: share of the regions left out of every picture in training; small collections need it.
-        feature_dropout: share of the CNN's channels dropped from every region in training.
+        feature_dropout: share of the CNNs' channels dropped from a picture in training.
     """
 
-    backbone: str = "tf_efficientnet_b5.ns_jft_in1k"
-    backbone_args: dict[str, Any] = field(default_factory=dict)
-    identity: list[str] = field(default_factory=list)
+    backbones: list[BackboneConfig] = field(default_factory=lambda: [BackboneConfig()])
     freeze_bn: bool = True
     grids: list[int] = field(default_factory=lambda: [6, 1])
     width: int | None = None
-    mean: list[float] = field(default_factory=lambda: [0.485, 0.456, 0.406])
-    std: list[float] = field(default_factory=lambda: [0.229, 0.224, 0.225])
     pixels: PixelSpec = field(default_factory=PixelSpec)
     region_dropout: float = 0.0
     feature_dropout: float = 0.0
@@ -97,6 +108,8 @@ class ModelConfig:
         try:
             if "pixels" in image:
                 image["pixels"] = PixelSpec.from_dict(image["pixels"])
+            if "backbones" in image:
+                image["backbones"] = [BackboneConfig(**backbone) for backbone in image["backbones"]]
             for tower in (image, text):
                 if "head" in tower:
                     tower["head"] = HeadConfig(**tower["head"])

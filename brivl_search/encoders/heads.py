@@ -42,12 +42,16 @@ class TowerHead(nn.Module):
         self.fc2 = nn.Linear(hidden, dim)
         self.dropout = nn.Dropout(config.mlp_dropout)
 
-    def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+    def hidden(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """All but the last layer: (B, T, width) → (B, hidden), not negative."""
         if self.normalize_tokens:
             tokens = F.normalize(tokens, dim=-1)
         if self.attention is not None:
             tokens = self.attention(tokens, src_key_padding_mask=None if mask is None else ~mask)
         pooled = self.dropout(masked_mean(tokens, mask))
-        vectors = self.fc2(self.dropout(F.relu(self.fc1(pooled))))
+        return F.relu(self.fc1(pooled))
+
+    def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        vectors = self.fc2(self.dropout(self.hidden(tokens, mask)))
         with torch.autocast(vectors.device.type, enabled=False):
             return F.normalize(vectors.float(), dim=-1)

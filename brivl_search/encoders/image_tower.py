@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from brivl_search.encoders.backbones import Backbone
 from brivl_search.encoders.config import ImageTowerConfig
 from brivl_search.encoders.heads import TowerHead
 from brivl_search.encoders.regions import pooling_matrix
@@ -13,98 +15,99 @@ from brivl_search.errors import EncoderError
 
 
 class ImageTower(nn.Module):
-    """Pixels to unit vectors.
+    """Pixels to unit vectors. With several backbones a region's token is made of what all of them say of it.
 
-    For training with the first blocks of the CNN frozen and their output cached, the CNN splits in two,
-    `early(images, blocks)` and `late(cached, blocks)` (timm's EfficientNet family only).
+    For training behind frozen blocks whose output is cached, the tower splits after any block of its backbones
+    (`Backbone`): `early`, `between`, `maps` and `embed` in this order are the whole tower.
     """
 
     def __init__(self, config: ImageTowerConfig, dim: int) -> None:
         """Builds the tower with random weights.
 
         Raises:
-            EncoderError: timm does not know the backbone.
+            EncoderError: timm does not know a backbone.
         """
         super().__init__()
-        import timm
-
-        try:
-            # num_classes=0 drops the classifier, which the tower never uses; weights come from the checkpoint.
-            self.backbone = timm.create_model(
-                config.backbone, pretrained=False, num_classes=0, **{"global_pool": "", **config.backbone_args}
-            )
-        except (RuntimeError, TypeError) as error:
-            raise EncoderError(f"timm cannot build the image backbone {config.backbone!r}: {error}") from None
-        for path in config.identity:
-            self.backbone.set_submodule(path, nn.Identity())
+        self.backbones = nn.ModuleList(Backbone(backbone) for backbone in config.backbones)
         self.config = config
-        channels = int(self.backbone.num_features)
+        channels = sum(backbone.channels for backbone in self._backbones())
         width = config.width or channels
         self.project = nn.Linear(channels, width)  # BriVL's 1 × 1 convolution after the region sampling
         self.head = TowerHead(width, dim, config.head)
         self._pooling: dict[tuple[int, int, str], Tensor] = {}
-        self.register_buffer("mean", torch.tensor(config.mean) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(config.std) * 255, persistent=False)
+        self._widths: dict[tuple[int, ...], list[int]] = {}
+
+    def _backbones(self) -> list[Backbone]:
+        return [module for module in self.backbones if isinstance(module, Backbone)]
 
     def train(self, mode: bool = True) -> ImageTower:
         super().train(mode)
         if self.config.freeze_bn:
-            for module in self.backbone.modules():
+            for module in self.backbones.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
         return self
 
-    def normalize(self, pixels: Tensor) -> Tensor:
-        """uint8 (B, S, S, 3) to normalised float32 (B, 3, S, S) in channels-last memory."""
-        count, size = pixels.shape[:2]
-        # By whole rows of S · 3 values: faster on CPUs than broadcasting along a last dimension of 3.
-        rows = pixels.reshape(count, size, -1).float()
-        rows.sub_(self.get_buffer("mean").repeat(size)).div_(self.get_buffer("std").repeat(size))
-        return rows.view(pixels.shape).permute(0, 3, 1, 2)
+    def frozen_modules(self, steps: Sequence[int]) -> list[nn.Module]:
+        """What `early(…, steps)` runs."""
+        return [m for backbone, n in zip(self._backbones(), steps, strict=True) for m in backbone.frozen_modules(n)]
 
-    def _blocks(self) -> list[nn.Module]:
-        return [block for stage in self.backbone.blocks for block in stage]
+    def early(self, pixels: Tensor, steps: Sequence[int]) -> Tensor:
+        """uint8 (B, S, S, 3) → (B, Σc, h, w), the backbones' channels after `steps` of their steps.
 
-    def early_modules(self, blocks: int) -> list[nn.Module]:
-        """What `early(…, blocks)` runs."""
-        return [self.backbone.conv_stem, self.backbone.bn1, *self._blocks()[:blocks]]
+        Raises:
+            EncoderError: the maps differ in height or width there.
+        """
+        maps = [backbone.early(pixels, n) for backbone, n in zip(self._backbones(), steps, strict=True)]
+        if len({m.shape[2:] for m in maps}) > 1:
+            sizes = ", ".join(f"{m.shape[2]} × {m.shape[3]}" for m in maps)
+            raise EncoderError(f"cached blocks must end at maps of one size, not {sizes}: change cached_blocks")
+        return torch.cat(maps, 1)
 
-    def early(self, images: Tensor, blocks: int) -> Tensor:
-        """Stem and the first `blocks` residual blocks: normalised (B, 3, S, S) → (B, c, h, w)."""
-        x = images
-        for module in self.early_modules(blocks):
-            x = module(x)
-        return x
+    def _split(self, x: Tensor, steps: Sequence[int]) -> Sequence[Tensor]:
+        key = tuple(steps)
+        if key not in self._widths:
+            self._widths[key] = [b.width(n) for b, n in zip(self._backbones(), steps, strict=True)]
+        return x.split(self._widths[key], 1)
 
-    def between(self, cached: Tensor, first: int, last: int) -> Tensor:
-        """Blocks `first` to `last` (exclusive), on the output of `early(…, first)`."""
-        x = cached
-        for block in self._blocks()[first:last]:
-            x = block(x)
-        return x
+    def between(self, x: Tensor, first: Sequence[int], last: Sequence[int]) -> Tensor:
+        """From the output of `early(…, first)` to that of `early(…, last)`."""
+        parts = zip(self._backbones(), self._split(x, first), first, last, strict=True)
+        return torch.cat([backbone.run(part, a, b) for backbone, part, a, b in parts], 1)
 
-    def late(self, cached: Tensor, blocks: int) -> Tensor:
-        """The rest of the CNN after `early(…, blocks)` → feature map (B, C, H, W)."""
-        x = self.between(cached, blocks, len(self._blocks()))
-        return self.backbone.bn2(self.backbone.conv_head(x))  # type: ignore[no-any-return]
+    def maps(self, x: Tensor, steps: Sequence[int]) -> list[Tensor]:
+        """The output of `early(…, steps)` → a feature map (B, C, H, W) per backbone."""
+        parts = zip(self._backbones(), self._split(x, steps), steps, strict=True)
+        return [backbone.run(part, n) for backbone, part, n in parts]
 
-    def embed(self, feature_map: Tensor) -> Tensor:
-        """Feature map (B, C, H, W) → unit vectors (B, dim), float32."""
+    def _pooling_matrix(self, feature_map: Tensor) -> Tensor:
         _, _, height, width = feature_map.shape
         key = (height, width, str(feature_map.device))
         if key not in self._pooling:
             # `inference_mode(False)`: a matrix first made while embedding must still serve in training.
             with torch.inference_mode(False), torch.no_grad():
                 self._pooling[key] = pooling_matrix(self.config.grids, height, width).to(feature_map.device)
-        pooling = self._pooling[key].to(feature_map.dtype)
+        return self._pooling[key].to(feature_map.dtype)
+
+    def embed(self, maps: Sequence[Tensor]) -> Tensor:
+        """Feature maps (B, C, H, W), one per backbone → unit vectors (B, dim), float32."""
+        kept: Tensor | None = None
         if self.training and self.config.region_dropout:
-            kept = max(round(len(pooling) * (1 - self.config.region_dropout)), 1)
-            order = torch.rand(len(feature_map), len(pooling), device=pooling.device).argsort(1)
-            pooling = pooling[order[:, :kept]]  # (B, kept, H·W)
-        regions = pooling @ feature_map.flatten(2).transpose(1, 2)
-        regions = F.dropout(regions, self.config.feature_dropout, self.training)
+            count = sum(n * n for n in self.config.grids)
+            order = torch.rand(len(maps[0]), count, device=maps[0].device).argsort(1)
+            kept = order[:, : max(round(count * (1 - self.config.region_dropout)), 1)]
+        tokens = []
+        for feature_map in maps:
+            pooling = self._pooling_matrix(feature_map)
+            # (R, H·W), or with dropped regions (B, kept, H·W)
+            tokens.append((pooling if kept is None else pooling[kept]) @ feature_map.flatten(2).transpose(1, 2))
+        regions = torch.cat(tokens, 2)
+        if self.training and (rate := self.config.feature_dropout):
+            # Whole channels of a picture, the same in all its regions, which would otherwise tell what is missing.
+            mask = torch.rand(len(regions), 1, regions.shape[2], device=regions.device) >= rate
+            regions = regions * (mask / (1 - rate)).to(regions.dtype)
         return self.head(self.project(regions))  # type: ignore[no-any-return]
 
     def forward(self, pixels: Tensor) -> Tensor:
         """uint8 pixels (B, S, S, 3) → unit vectors (B, dim), float32."""
-        return self.embed(self.backbone.forward_features(self.normalize(pixels)))
+        return self.embed([backbone(pixels) for backbone in self.backbones])

@@ -39,7 +39,13 @@ class TextTower(nn.Module):
         self.config = config
         self.head = TowerHead(int(self.backbone.config.hidden_size), dim, config.head)
 
+    def _tokens(self, ids: Tensor, mask: Tensor) -> Tensor:
+        return self.backbone(input_ids=ids, attention_mask=mask.long()).last_hidden_state  # type: ignore[no-any-return]
+
+    def hidden(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """As `forward` without the last layer: (B, hidden)."""
+        return self.head.hidden(self._tokens(ids, mask), mask)
+
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """ids (B, T) int64 and mask (B, T) bool → unit vectors (B, dim), float32."""
-        tokens = self.backbone(input_ids=ids, attention_mask=mask.long()).last_hidden_state
-        return self.head(tokens, mask)  # type: ignore[no-any-return]
+        return self.head(self._tokens(ids, mask), mask)  # type: ignore[no-any-return]

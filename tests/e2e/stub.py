@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from brivl_search.calibration import Calibration
 from brivl_search.corpus.images import PixelSpec
 from tests.pictures import COLOURS, SHAPES, draw
 
@@ -50,6 +51,7 @@ class StubEncoder:
     def __init__(self, name: str = "stub", fingerprint: str = "stub-fingerprint", dim: int = 32) -> None:
         self.name, self.fingerprint, self.dim = name, fingerprint, dim
         self.pixels = PixelSpec(size=SIDE)
+        self.calibration: Calibration | None = None
         self.images = 0
         self.calls = 0
         self.texts: list[str] = []

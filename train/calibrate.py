@@ -1,0 +1,88 @@
+"""Fits the map from cosine to `match` on held-out pairs and writes it into a checkpoint's config.json.
+
+    python -m train.holdout ../shared/data/flickr8k-cn 500 /tmp/val
+    python -m train.calibrate brivl_search/models/brivl-mini /tmp/val
+
+Every caption of the folder makes one pair with its own photo and one with another photo drawn at random. The expected
+calibration error is measured across photos: the map fitted on each half is judged on the other; then all pairs are used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+from brivl_search.calibration import Calibration, expected_calibration_error
+from brivl_search.corpus.captions import load_dataset
+from brivl_search.corpus.images import load_pixels
+from brivl_search.encoders.brivl import BriVLEncoder
+
+
+def fit(cosine: np.ndarray, belongs: np.ndarray, steps: int = 50) -> Calibration:
+    """Logistic regression of `belongs` on `cosine` by Newton's method, with Platt's smoothed targets."""
+    positives, negatives = int(belongs.sum()), int((~belongs).sum())
+    target = np.where(belongs, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    x = np.stack([cosine, np.ones_like(cosine)], 1)
+    weights = np.zeros(2)
+    for _ in range(steps):
+        p = 1 / (1 + np.exp(-np.clip(x @ weights, -60, 60)))
+        hessian = (x * (p * (1 - p))[:, None]).T @ x + 1e-9 * np.eye(2)
+        step = np.linalg.solve(hessian, x.T @ (p - target))
+        weights -= step
+        if np.abs(step).max() < 1e-10:
+            break
+    return Calibration(float(weights[0]), float(weights[1]))
+
+
+def pairs(
+    encoder: BriVLEncoder, dataset: Path, fields: list[str], seed: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Cosine (n,), belongs (n,) bool and the photo number of each caption (n,); true and random pairs of all captions."""
+    data = load_dataset(dataset, fields)
+    photos = [load_pixels(path, encoder.pixels) for path in data.images]
+    images = np.concatenate([encoder.encode_images(np.stack(photos[i : i + 64])) for i in range(0, len(photos), 64)])
+    owner = np.repeat(np.arange(len(photos)), [len(texts) for texts in data.captions])
+    vectors = encoder.encode_texts([text for texts in data.captions for text in texts])
+    other = (owner + np.random.default_rng(seed).integers(1, len(photos), len(owner))) % len(photos)
+    true, random = (vectors * images[owner]).sum(1), (vectors * images[other]).sum(1)
+    return (
+        np.concatenate([true, random]).astype(np.float64),
+        np.repeat([True, False], len(owner)),
+        np.concatenate([owner, owner]),
+    )
+
+
+def calibrate(cosine: np.ndarray, belongs: np.ndarray, photo: np.ndarray) -> dict[str, float]:
+    """What goes into config.json: slope, intercept, ece (two-fold over photos) and the number of pairs."""
+    probability = np.empty_like(cosine)
+    for half in (0, 1):
+        judged = photo % 2 == half
+        learnt = fit(cosine[~judged], belongs[~judged])
+        probability[judged] = [learnt.probability(c) for c in cosine[judged]]
+    final = fit(cosine, belongs)
+    ece = expected_calibration_error(probability, belongs)
+    return {"slope": final.slope, "intercept": final.intercept, "ece": round(ece, 4), "pairs": float(len(cosine))}
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("dataset", type=Path, help="folder with captions.jsonl; photos never trained on")
+    parser.add_argument("--captions", default="zh,zh_mt_google,en", help="caption fields, comma-separated")
+    args = parser.parse_args(argv)
+    found = calibrate(*pairs(BriVLEncoder(args.checkpoint), args.dataset, args.captions.split(",")))
+    file = args.checkpoint / "config.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    config["calibration"] = found
+    temporary = file.with_suffix(".tmp")
+    temporary.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(temporary, file)
+    print(f"{file}: match = σ({found['slope']:.2f} · cosine {found['intercept']:+.2f}), ECE {found['ece']:.3f}")
+
+
+if __name__ == "__main__":
+    main()
