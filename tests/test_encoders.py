@@ -152,7 +152,9 @@ def test_batchnorm_stays_frozen_in_training() -> None:
 def test_paper_size_is_the_same_code() -> None:
     """BriVL's released sizes, built on the meta device: parameter counts of the published towers."""
     with torch.device("meta"):
-        config = ModelConfig.from_dict({"dim": 2048, "image": {"backbones": [{"name": "tf_efficientnet_b5.ns_jft_in1k"}]}})
+        config = ModelConfig.from_dict(
+            {"dim": 2048, "image": {"backbones": [{"name": "tf_efficientnet_b5.ns_jft_in1k"}]}}
+        )
         text = TextTower(config.text, 2048)
         image = ImageTower(config.image, 2048)
     count = sum(p.numel() for p in image.parameters()) / 1e6

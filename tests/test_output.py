@@ -138,7 +138,12 @@ def test_match_is_a_column_where_it_is_known(capsys: pytest.CaptureFixture[str])
     known = [Hit(1, 0.4, "image", "/p/a.jpg", None, {}, 0.9312), Hit(2, 0.1, "image", "/p/b.jpg", None, {}, 0.004)]
     output.print_hits(known, "table")
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["#", "score", "match", "image"] and lines[1].split() == ["1", "0.400", "93%", "/p/a.jpg"]
+    assert lines[0].split() == ["#", "score", "match", "image"] and lines[1].split() == [
+        "1",
+        "0.400",
+        "93%",
+        "/p/a.jpg",
+    ]
     output.print_hits(image_hits()[:1], "table")
     assert "match" not in capsys.readouterr().out
     output.print_hits(known, "jsonl")

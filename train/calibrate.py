@@ -4,7 +4,8 @@
     python -m train.calibrate brivl_search/models/brivl-mini /tmp/val
 
 Every caption of the folder makes one pair with its own photo and one with another photo drawn at random. The expected
-calibration error is measured across photos: the map fitted on each half is judged on the other; then all pairs are used.
+calibration error is measured across photos: the map fitted on each half is judged on the other; the map that is kept is
+of all pairs.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def fit(cosine: np.ndarray, belongs: np.ndarray, steps: int = 50) -> Calibration
 def pairs(
     encoder: BriVLEncoder, dataset: Path, fields: list[str], seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Cosine (n,), belongs (n,) bool and the photo number of each caption (n,); true and random pairs of all captions."""
+    """Cosine (n,), belongs (n,) bool and photo number (n,), of a true and a random pair for every caption."""
     data = load_dataset(dataset, fields)
     photos = [load_pixels(path, encoder.pixels) for path in data.images]
     images = np.concatenate([encoder.encode_images(np.stack(photos[i : i + 64])) for i in range(0, len(photos), 64)])

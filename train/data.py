@@ -108,7 +108,10 @@ class Augment:
 
 
 class StepDataset(Dataset[dict[str, Tensor]]):
-    """Item s is the whole batch of step s: N images, C captions each."""
+    """Item s is the whole batch of step s, N images with C captions each; of several processes, this one's slice of it.
+
+    What is drawn depends on the whole batch alone, so the slices together are what a single process would see.
+    """
 
     def __init__(
         self,
@@ -123,11 +126,14 @@ class StepDataset(Dataset[dict[str, Tensor]]):
         cached: np.ndarray | None = None,
         plain_view: float = 0.2,
         token_dropout: float = 0.0,
+        rank: int = 0,
+        processes: int = 1,
     ) -> None:
         self.photos, self.tokenizer = photos, tokenizer
         self.batch, self.captions, self.seed = batch, captions, seed
         self.pixels, self.augment, self.cached = pixels, augment, cached
         self.plain_view, self.token_dropout = plain_view, token_dropout
+        self.mine = slice(rank * batch // processes, (rank + 1) * batch // processes)
         self.draws = np.repeat(np.arange(len(photos)), [photo.repeat for photo in photos])
         if len(self.draws) < batch:
             raise SystemExit(f"a batch of {batch} needs as many photos; the recipe draws {len(self.draws)} per epoch")
@@ -146,24 +152,24 @@ class StepDataset(Dataset[dict[str, Tensor]]):
         ids = self.tokenizer.ids(texts)
         if self.token_dropout:
             ids = [[self._drop(token, rng) for token in row] for row in ids]
-        padded, mask = self.tokenizer.batch(ids)
-        flips = rng.random(len(rows)) < 0.5
+        padded, mask = self.tokenizer.batch(ids[self.mine.start * self.captions : self.mine.stop * self.captions])
+        flips = torch.from_numpy(rng.random(len(rows)) < 0.5)[self.mine]
         views = np.where(rng.random(len(rows)) < self.plain_view, 0, 1)
+        drawn = rng.integers(2**31, size=len(rows))  # number of a cached view, or seed of a new one
         if self.cached is not None:
-            choice = views * rng.integers(1, max(self.cached.shape[1], 2), len(rows)) % self.cached.shape[1]
-            images = torch.from_numpy(self.cached[rows, choice]).float()
-            images[torch.from_numpy(flips)] = images[torch.from_numpy(flips)].flip(3)
+            choice = views * (1 + drawn % max(self.cached.shape[1] - 1, 1)) % self.cached.shape[1]
+            images = torch.from_numpy(self.cached[rows[self.mine], choice[self.mine]]).float()
+            images[flips] = images[flips].flip(3)
             images = images.contiguous(memory_format=torch.channels_last)
         else:
-            images = torch.from_numpy(
-                np.stack([self._pixels(int(r), v, rng) for r, v in zip(rows, views, strict=True)])
-            )
-            images[torch.from_numpy(flips)] = images[torch.from_numpy(flips)].flip(2)
+            wanted = zip(rows[self.mine], views[self.mine], drawn[self.mine], strict=True)
+            images = torch.from_numpy(np.stack([self._pixels(int(r), int(v), int(d)) for r, v, d in wanted]))
+            images[flips] = images[flips].flip(2)
         return {
             "images": images,
             "token_ids": torch.from_numpy(padded),
             "token_mask": torch.from_numpy(mask),
-            "ids": torch.from_numpy(rows.astype(np.int64)),
+            "ids": torch.from_numpy(rows[self.mine].astype(np.int64)),
         }
 
     def _texts(self, photo: Photo, rng: np.random.Generator) -> Iterator[str]:
@@ -181,8 +187,8 @@ class StepDataset(Dataset[dict[str, Tensor]]):
         special = token in (self.tokenizer.pad_id, self.tokenizer.end_id, self.tokenizer.start_id)
         return self.tokenizer.mask_id if not special and rng.random() < self.token_dropout else token
 
-    def _pixels(self, row: int, view: int, rng: np.random.Generator) -> np.ndarray:
+    def _pixels(self, row: int, view: int, seed: int) -> np.ndarray:
         path = self.photos[row].path
         if view and self.augment is not None:
-            return self.augment(path, int(rng.integers(2**31)))
+            return self.augment(path, seed)
         return load_pixels(path, self.pixels)

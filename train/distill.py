@@ -31,7 +31,9 @@ from brivl_search.encoders.device import has_fast_bf16, keep_freed_memory, pick_
 from brivl_search.encoders.text_tower import TextTower
 from brivl_search.encoders.tokenizer import TextTokenizer
 from train.data import Photo, read_photos
-from train.pretrain import rate_at, read_recipe, save_state, trim_log
+from train.loop import rate_at
+from train.pretrain import read_recipe
+from train.state import load_state, save_state, trim_log
 from train.teachers import embed_cached
 
 
@@ -57,9 +59,11 @@ def collect(photos: list[Photo], recipe: dict[str, Any], base: Path, cache: Path
                 pairs.append((text, wanted | ({fields[partner]: other} if other else {})))
     if not centre:
         for spec in recipe.get("words", []):
-            pairs += [(word, {spec["teacher"]: word}) for word in (base / spec["file"]).read_text("utf-8").split("\n") if word]
+            pairs += [
+                (word, {spec["teacher"]: word}) for word in (base / spec["file"]).read_text("utf-8").split("\n") if word
+            ]
         for spec in recipe.get("dictionaries", []):  # line k of one file translates line k of the other
-            first, second = (list(spec["files"].items()))
+            first, second = list(spec["files"].items())
             lines = [(base / file).read_text("utf-8").splitlines() for _, file in (first, second)]
             for a, b in zip(*lines, strict=True):
                 pairs += [(text, {first[0]: a, second[0]: b}) for text in (a, b)] * int(spec.get("repeat", 1))
@@ -113,7 +117,9 @@ def batch_rows(step: int, lengths: np.ndarray, batch: int, seed: int) -> np.ndar
     return np.array_split(order, 16)[rng.permutation(16)[step % 16]]
 
 
-def evaluate(student: Student, tokenizer: TextTokenizer, lessons: Lessons, device: torch.device, bf16: bool) -> dict[str, Any]:
+def evaluate(
+    student: Student, tokenizer: TextTokenizer, lessons: Lessons, device: torch.device, bf16: bool
+) -> dict[str, Any]:
     """Translations among the validation captions: how often what is said for the other language is nearest to it."""
     student.eval()
     ids = tokenizer.ids(lessons.texts)
@@ -153,20 +159,17 @@ def main(argv: list[str] | None = None) -> None:
     centre: dict[str, Tensor] = {}
     lessons = collect(photos.train, recipe, base, cache, centre)
     exam = collect(photos.val, recipe, base, cache, centre) if photos.val else None
-    student = Student(TextTower(config.text, config.dim), {n: t.shape[1] for n, t in lessons.targets.items()}).to(device)
+    student = Student(TextTower(config.text, config.dim), {n: t.shape[1] for n, t in lessons.targets.items()}).to(
+        device
+    )
     decayed = [p for n, p in student.named_parameters() if p.ndim > 1 and "embeddings" not in n]
     rest = [p for n, p in student.named_parameters() if not (p.ndim > 1 and "embeddings" not in n)]
     optimizer = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": cfg.get("weight_decay", 0.02)}, {"params": rest, "weight_decay": 0.0}],
         lr=cfg["lr"], betas=(0.9, 0.98), fused=True,
     )  # fmt: skip
-    step, steps = 0, int(cfg["steps"])
-    if (run / "last.pt").is_file():
-        state = torch.load(run / "last.pt", map_location=device, weights_only=True)
-        student.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["rng"].cpu())
-        step = state["step"]
+    step, _ = load_state(run / "last.pt", student, optimizer, device)
+    steps = int(cfg["steps"])
     trim_log(run / "log.jsonl", step)
 
     token_ids = tokenizer.ids(lessons.texts)
@@ -196,7 +199,9 @@ def main(argv: list[str] | None = None) -> None:
                 target = torch.from_numpy(lessons.rows[name][rows])
                 if (target >= 0).sum() > 1:
                     known = (target >= 0).to(device)
-                    loss = loss + distillation_loss(vectors[known], lessons.targets[name][target[target >= 0]].to(device))
+                    loss = loss + distillation_loss(
+                        vectors[known], lessons.targets[name][target[target >= 0]].to(device)
+                    )
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(student.parameters(), 1.0)

