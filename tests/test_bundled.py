@@ -35,7 +35,6 @@ def test_it_is_small_and_says_how_it_was_made() -> None:
 
 
 def test_both_languages_land_near_each_other(mini: Encoder) -> None:
-    """Translations were never paired in training; only the photos connect them."""
     zh = mini.encode_texts(["一只在草地上奔跑的狗", "一个男人骑着自行车", "海滩上的孩子", "一个人在攀岩"])
     english = (
         "a dog running on the grass",
