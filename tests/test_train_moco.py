@@ -5,12 +5,17 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from brivl_search.encoders.config import ModelConfig
+from brivl_search.encoders.text_tower import TextTower
+from tests.tiny import tiny_model
 from train.losses import clip_loss, info_nce
-from train.moco import Clip, KeyQueue, MoCo, TwoTowers
+from train.moco import Clip, KeyQueue, MoCo, SentenceCache, TwoTowers
+from train.pretrain import freeze_text, only_its_mlp_learns
 
 
 def unit(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -111,8 +116,9 @@ def test_momentum_update_is_exact_and_leaves_buffers() -> None:
     assert not any(p.requires_grad for p in model.slow.parameters())
 
 
-def test_a_step_uses_momentum_keys_then_enqueues_them() -> None:
-    model = moco(momentum=0.5)
+@pytest.mark.parametrize("text_weight", [0.0, 0.5])
+def test_a_step_uses_momentum_keys_then_enqueues_them(text_weight: float) -> None:
+    model = moco(momentum=0.5, text_weight=text_weight)
     with torch.no_grad():
         for p in model.online.parameters():
             p.add_(0.3)
@@ -128,6 +134,7 @@ def test_a_step_uses_momentum_keys_then_enqueues_them() -> None:
     pair_ids, pairs = ids.repeat_interleave(2), torch.tensor([0, 0, 1, 1])
     want = reference(image_vectors[pairs], text_keys, pair_ids, text_queue, text_ids, 0.07)
     want += reference(text_vectors, image_keys[pairs], pair_ids, image_queue, image_ids, 0.07)
+    want += text_weight * reference(text_vectors, text_keys[[1, 0, 3, 2]], pair_ids, text_queue, text_ids, 0.07)
     assert math.isclose(loss.item(), want, rel_tol=1e-4)
     assert model.text_queue.ids.tolist()[3:7] == [3, 3, 9, 9] and model.image_queue.ids.tolist()[3:5] == [3, 9]
     torch.testing.assert_close(model.text_queue.keys[3:7], text_keys)
@@ -136,7 +143,55 @@ def test_a_step_uses_momentum_keys_then_enqueues_them() -> None:
     assert all(p.grad is None for p in model.slow.parameters())
 
 
+def test_tied_captions_need_two_of_an_image() -> None:
+    model = moco(text_weight=0.5)
+    with pytest.raises(SystemExit, match="captions_per_image"):
+        model(torch.randn(2, 4), torch.randn(2, 4), torch.ones(2, 1, dtype=torch.bool), torch.arange(2))
+
+
 def test_clip_learns_its_temperature() -> None:
     model = Clip(TwoTowers(Toy(), Toy()), temperature=0.07, learned_temperature=True)
     model(torch.randn(3, 4), torch.randn(3, 4), torch.ones(3, 1, dtype=torch.bool), torch.arange(3)).backward()
     assert model.log_temperature.grad is not None
+
+
+def frozen_text() -> TextTower:
+    torch.manual_seed(0)
+    model = tiny_model()
+    model["text"]["head"] = {"layers": 0, "mlp_dropout": 0.3}
+    model["text"]["backbone"] |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    config = ModelConfig.from_dict(model)
+    text = TextTower(config.text, config.dim)
+    freeze_text(text, 1)
+    return text
+
+
+def test_a_frozen_text_is_read_once() -> None:
+    text = frozen_text()
+    assert only_its_mlp_learns(text)
+    ids = torch.tensor([[2, 40, 41, 3], [2, 42, 3, 0], [2, 40, 41, 3]])
+    cache = SentenceCache()
+    model = MoCo(TwoTowers(Toy(), text, sentences=cache), 32, queue_size=4)
+    assert model.slow.sentences is cache
+    model.eval()
+    torch.testing.assert_close(model.online.embed_texts(ids, ids > 0), text(ids, ids > 0))
+    assert len(cache.known) == 2
+    model.train()
+    with torch.no_grad():
+        text.backbone.embeddings.word_embeddings.weight.zero_()  # what is known is not read again
+    before = cache(text, ids[:, :4], ids > 0)
+    assert not torch.allclose(before, text.pool(ids, ids > 0))
+    model.online.embed_texts(ids, ids > 0).sum().backward()
+    assert text.head.fc1.weight.grad is not None and text.backbone.embeddings.word_embeddings.weight.grad is None
+
+
+@pytest.mark.parametrize("change", ["trained layer", "dropout", "self-attention"])
+def test_a_text_that_can_change_is_not_remembered(change: str) -> None:
+    text = frozen_text()
+    if change == "trained layer":
+        text.backbone.encoder.layer[0].requires_grad_(True)
+    elif change == "dropout":
+        text.backbone.embeddings.dropout.p = 0.1
+    else:
+        text.head.attention = nn.TransformerEncoder(nn.TransformerEncoderLayer(32, 2, 32), 1, enable_nested_tensor=False)
+    assert not only_its_mlp_learns(text)

@@ -27,12 +27,14 @@ from torch.nn import functional as F
 
 from brivl_search.encoders.checkpoint import save_checkpoint
 from brivl_search.encoders.config import ModelConfig
-from brivl_search.encoders.device import has_fast_bf16, keep_freed_memory, pick_device
+from brivl_search.encoders.device import has_fast_bf16, pick_device
 from brivl_search.encoders.text_tower import TextTower
 from brivl_search.encoders.tokenizer import TextTokenizer
+from train.cpu import quicken
 from train.data import Photo, read_photos
 from train.loop import rate_at
 from train.pretrain import read_recipe
+from train.start import load_text_backbone
 from train.state import load_state, save_state, trim_log
 from train.teachers import embed_cached
 
@@ -56,7 +58,8 @@ def collect(photos: list[Photo], recipe: dict[str, Any], base: Path, cache: Path
             others = photo.captions.get(partner, []) if partner else []
             for text, other in zip(texts, others if len(others) == len(texts) else [None] * len(texts), strict=True):
                 wanted = {fields[field]: text} if field in fields else {}
-                pairs.append((text, wanted | ({fields[partner]: other} if other else {})))
+                wanted |= {fields[partner]: other} if other else {}
+                pairs += [(text, wanted)] * (1 if centre else photo.repeat)
     if not centre:
         for spec in recipe.get("words", []):
             pairs += [
@@ -151,7 +154,7 @@ def main(argv: list[str] | None = None) -> None:
     device = pick_device(cfg.get("device", "auto"))
     bf16 = bool(cfg.get("bf16", has_fast_bf16(device)))
     if device.type == "cpu":
-        keep_freed_memory()
+        quicken()
 
     config = ModelConfig.from_dict(recipe["model"])
     tokenizer = TextTokenizer((base / recipe["init"]["tokenizer"]).resolve(), config.text.max_length)
@@ -159,9 +162,10 @@ def main(argv: list[str] | None = None) -> None:
     centre: dict[str, Tensor] = {}
     lessons = collect(photos.train, recipe, base, cache, centre)
     exam = collect(photos.val, recipe, base, cache, centre) if photos.val else None
-    student = Student(TextTower(config.text, config.dim), {n: t.shape[1] for n, t in lessons.targets.items()}).to(
-        device
-    )
+    tower = TextTower(config.text, config.dim)
+    if "text" in recipe["init"]:
+        load_text_backbone(tower, (base / recipe["init"]["text"]).resolve())
+    student = Student(tower, {name: targets.shape[1] for name, targets in lessons.targets.items()}).to(device)
     decayed = [p for n, p in student.named_parameters() if p.ndim > 1 and "embeddings" not in n]
     rest = [p for n, p in student.named_parameters() if not (p.ndim > 1 and "embeddings" not in n)]
     optimizer = torch.optim.AdamW(

@@ -37,6 +37,27 @@ class KeyQueue(nn.Module):
         self.head.fill_((head + len(keys)) % size)
 
 
+class SentenceCache:
+    """Remembers what a text tower that is frozen up to its MLP says of a text; shared by online and momentum towers."""
+
+    def __init__(self) -> None:
+        self.known: dict[tuple[int, ...], Tensor] = {}
+
+    def __deepcopy__(self, _: object) -> SentenceCache:
+        return self
+
+    @torch.no_grad()
+    def __call__(self, text: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
+        """(N, width), the output of `TextTower.pool`."""
+        names = [tuple(row[:length]) for row, length in zip(ids.tolist(), mask.sum(1).tolist(), strict=True)]
+        new = [i for i, name in enumerate(names) if name not in self.known]
+        if new:
+            longest = int(mask[new].sum(1).max())
+            for i, vector in zip(new, text.pool(ids[new, :longest], mask[new, :longest]), strict=True):
+                self.known[names[i]] = vector
+        return torch.stack([self.known[name] for name in names])
+
+
 class TwoTowers(nn.Module):
     """The pair that is trained.
 
@@ -53,8 +74,10 @@ class TwoTowers(nn.Module):
         cached_blocks: Sequence[int] = (),
         frozen_blocks: Sequence[int] = (),
         text_chunks: int = 1,
+        sentences: SentenceCache | None = None,
     ) -> None:
         super().__init__()
+        self.sentences = sentences
         self.image, self.text = image, text
         self.cached_blocks, self.text_chunks = cached_blocks, text_chunks
         self.frozen_blocks = frozen_blocks or cached_blocks
@@ -75,7 +98,11 @@ class TwoTowers(nn.Module):
         return self.image(prepared)
 
     def embed_texts(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Sorted by length and in `text_chunks` parts, each cut to its longest text: little is spent on padding."""
+        """Unit vectors (N, dim).
+
+        Sorted by length and in `text_chunks` parts, each cut to its longest text: little is spent on padding."""
+        if self.sentences is not None:
+            return self.text.head.finish(self.sentences(self.text, ids, mask))
         if self.text_chunks == 1 or ids.ndim != 2:
             return self.text(ids, mask)
         lengths = mask.sum(1)
@@ -134,11 +161,14 @@ class MoCo(Contrastive):
         momentum: float = 0.99,
         temperature: float = 0.07,
         in_batch_negatives: bool = False,
+        text_weight: float = 0.0,
     ) -> None:
+        """`text_weight` is the share of a third InfoNCE, from every caption to another one of its image (not BriVL's)."""
         super().__init__(online, momentum)
         self.image_queue = KeyQueue(queue_size, dim)
         self.text_queue = KeyQueue(queue_size, dim)
         self.temperature, self.in_batch_negatives = temperature, in_batch_negatives
+        self.text_weight = text_weight
 
     @torch.no_grad()
     def keys(self, prepared: Tensor, token_ids: Tensor, token_mask: Tensor, parts: int = 1) -> tuple[Tensor, Tensor]:
@@ -152,7 +182,7 @@ class MoCo(Contrastive):
     ) -> Iterator[Tensor]:
         """One step's loss in `parts` shares, to be back-propagated one by one; their sum is the whole batch's.
 
-        L = L_i2t + L_t2i over N images with C captions each. Keys need no gradient, so those of the whole batch, and of
+        L = L_i2t + L_t2i (+ `text_weight` · L_t2t) over N images with C captions each. Keys need no gradient, so those of the whole batch, and of
         every process under `torchrun`, are there before the first share: gradient accumulation and more processes give
         the loss of one large batch, with its in-batch negatives and one entry in the queue for each of its pairs.
         Advances momentum towers before the first share and queues after the last.
@@ -164,12 +194,15 @@ class MoCo(Contrastive):
             parts: divides N.
         """
         captions = len(token_ids) // len(ids)
+        if self.text_weight and captions < 2:
+            raise SystemExit("train.text_weight ties captions of one image: set train.captions_per_image to 2 or more")
         pair_ids = ids.repeat_interleave(captions)
         images = self.online.prepare(images)
         self.update_momentum()
         image_keys, text_keys = self.keys(images, token_ids, token_mask, parts)
         all_images, all_texts, all_ids = gather(image_keys), gather(text_keys), gather(ids)
         all_pairs = all_ids.repeat_interleave(captions)
+        next_texts = text_keys.unflatten(0, (-1, captions)).roll(1, 1).flatten(0, 1)  # another caption of the image
         inside = self.in_batch_negatives
         # Copies, because the backward pass reads them after new keys have been written.
         image_queue, image_queue_ids = self.image_queue.keys.clone(), self.image_queue.ids.clone()
@@ -189,6 +222,11 @@ class MoCo(Contrastive):
                     image_queue, image_queue_ids, self.temperature,
                     in_batch_keys=all_images if inside else None, in_batch_ids=all_ids if inside else None,
                 )  # fmt: skip
+                if self.text_weight:
+                    loss = loss + self.text_weight * info_nce(
+                        text_vectors, next_texts[pairs], pair_ids[pairs], text_queue, text_queue_ids, self.temperature,
+                        in_batch_keys=all_texts if inside else None, in_batch_ids=all_pairs if inside else None,
+                    )  # fmt: skip
             yield loss / parts
         self.image_queue.enqueue(all_images, all_ids)
         self.text_queue.enqueue(all_texts, all_pairs)

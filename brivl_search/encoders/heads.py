@@ -42,16 +42,23 @@ class TowerHead(nn.Module):
         self.fc2 = nn.Linear(hidden, dim)
         self.dropout = nn.Dropout(config.mlp_dropout)
 
-    def hidden(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
-        """All but the last layer: (B, T, width) → (B, hidden), not negative."""
+    def pool(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """What the MLP is given: (B, T, width) → (B, width)."""
         if self.normalize_tokens:
             tokens = F.normalize(tokens, dim=-1)
         if self.attention is not None:
             tokens = self.attention(tokens, src_key_padding_mask=None if mask is None else ~mask)
-        pooled = self.dropout(masked_mean(tokens, mask))
-        return F.relu(self.fc1(pooled))
+        return masked_mean(tokens, mask)
+
+    def hidden(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """All but the last layer: (B, T, width) → (B, hidden), not negative."""
+        return F.relu(self.fc1(self.dropout(self.pool(tokens, mask))))
 
     def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
-        vectors = self.fc2(self.dropout(self.hidden(tokens, mask)))
+        return self.finish(self.pool(tokens, mask))
+
+    def finish(self, pooled: Tensor) -> Tensor:
+        """The MLP: output of `pool` → unit vectors (B, dim), float32."""
+        vectors = self.fc2(self.dropout(F.relu(self.fc1(self.dropout(pooled)))))
         with torch.autocast(vectors.device.type, enabled=False):
             return F.normalize(vectors.float(), dim=-1)

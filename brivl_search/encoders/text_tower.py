@@ -46,6 +46,10 @@ class TextTower(nn.Module):
         """As `forward` without the last layer: (B, hidden)."""
         return self.head.hidden(self._tokens(ids, mask), mask)
 
+    def pool(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """As `forward` without the MLP, which is `head.finish`: (B, width)."""
+        return self.head.pool(self._tokens(ids, mask), mask)
+
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """ids (B, T) int64 and mask (B, T) bool → unit vectors (B, dim), float32."""
         return self.head(self._tokens(ids, mask), mask)  # type: ignore[no-any-return]

@@ -1,0 +1,43 @@
+"""First weights: what a tower knows before this training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from brivl_search.encoders.image_tower import ImageTower
+from brivl_search.encoders.text_tower import TextTower
+
+
+def load_cnns(tower: ImageTower, paths: list[Path]) -> None:
+    """ImageNet weights by timm's key names; a classifier in the file is left out, anything else must fit."""
+    from safetensors.torch import load_file
+
+    if len(paths) != len(tower.backbones):
+        raise SystemExit(f"init.cnn names {len(paths)} files for {len(tower.backbones)} backbones: give one each")
+    for backbone, path in zip(tower.backbones, paths, strict=True):
+        state = {k: v for k, v in load_file(str(path)).items() if not k.startswith("classifier.")}
+        missing, unexpected = backbone.net.load_state_dict(state, strict=False)
+        if missing or unexpected:
+            raise SystemExit(f"{path} does not fit {backbone.name}: missing {missing[:3]}, unknown {unexpected[:3]}")
+
+
+def load_text_backbone(tower: TextTower, folder: Path) -> None:
+    """The weights of a transformers folder; its table of positions may be longer than the tower's, which is its start."""
+    from transformers import AutoModel
+
+    if not (folder / "config.json").is_file():
+        raise SystemExit(f"init.text = {folder} holds no transformers model: for brivl-mini run `python -m train.graft`")
+    given = AutoModel.from_pretrained(folder, dtype=torch.float32).state_dict()
+    wanted = tower.backbone.state_dict()
+    state = {}
+    for name, tensor in wanted.items():
+        source = given.get(name)
+        if source is not None and "position_embeddings" in name:
+            source = source[: len(tensor)]
+        if source is None or source.shape != tensor.shape:
+            found = "nothing" if source is None else tuple(source.shape)
+            raise SystemExit(f"{folder} does not fit model.text.backbone: {name} is {found}, not {tuple(tensor.shape)}")
+        state[name] = source
+    tower.backbone.load_state_dict(state)
