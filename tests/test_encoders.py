@@ -15,8 +15,9 @@ import torch
 from torch.nn import functional as F
 
 from brivl_search.encoders import load_encoder
+from brivl_search.encoders.backbones import Backbone
 from brivl_search.encoders.brivl import BriVLEncoder
-from brivl_search.encoders.config import HeadConfig, ModelConfig
+from brivl_search.encoders.config import BackboneConfig, HeadConfig, ModelConfig
 from brivl_search.encoders.heads import TowerHead, masked_mean
 from brivl_search.encoders.image_tower import ImageTower
 from brivl_search.encoders.regions import grid_boxes, pooling_matrix, sample_boxes
@@ -147,6 +148,26 @@ def test_batchnorm_stays_frozen_in_training() -> None:
     tower(torch.from_numpy(pixels(2)))
     torch.testing.assert_close(tower.backbones[0].net.bn1.running_mean, before)
     assert tower.head.training
+
+
+@pytest.mark.parametrize("name", ["mobilenetv2_035", "mobilenet_edgetpu_100", "tf_efficientnet_b0", "test_resnet"])
+def test_fused_norms_give_the_same_map(name: str) -> None:
+    torch.manual_seed(0)
+    backbone = Backbone(BackboneConfig(name=name)).eval()
+    for module in backbone.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.3)
+            module.running_var.uniform_(0.5, 2)
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.normal_(module.bias, 0, 0.3)
+    pixels = torch.randint(0, 255, (2, 64, 64, 3), dtype=torch.uint8)
+    with torch.inference_mode():
+        before = backbone(pixels)
+    backbone.fuse()
+    with torch.inference_mode():
+        torch.testing.assert_close(backbone(pixels), before, rtol=1e-3, atol=1e-4 * float(before.abs().max()))
+    left = sum(isinstance(module, torch.nn.BatchNorm2d) for module in backbone.modules())
+    assert left == 0 or name == "test_resnet"
 
 
 def test_paper_size_is_the_same_code() -> None:

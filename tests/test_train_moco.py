@@ -193,5 +193,6 @@ def test_a_text_that_can_change_is_not_remembered(change: str) -> None:
     elif change == "dropout":
         text.backbone.embeddings.dropout.p = 0.1
     else:
-        text.head.attention = nn.TransformerEncoder(nn.TransformerEncoderLayer(32, 2, 32), 1, enable_nested_tensor=False)
+        layer = nn.TransformerEncoderLayer(32, 2, 32)
+        text.head.attention = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
     assert not only_its_mlp_learns(text)

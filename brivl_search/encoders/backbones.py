@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from brivl_search.encoders.config import BackboneConfig
 from brivl_search.errors import EncoderError
@@ -40,6 +41,24 @@ class Backbone(nn.Module):
         self.channels = int(self.net.num_features)
         self.register_buffer("mean", torch.tensor(config.mean) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(config.std) * 255, persistent=False)
+
+    def fuse(self) -> None:
+        """Folds every BatchNorm into the convolution before it, for inference: the same map with fewer passes over it.
+
+        Only timm's EfficientNet family, where a norm always follows its convolution; other networks stay as they are.
+        """
+        if not hasattr(self.net, "conv_stem") or not hasattr(self.net, "blocks"):
+            return
+        for parent in list(self.net.modules()):
+            convolution: nn.Conv2d | None = None
+            for name, child in list(parent.named_children()):
+                if isinstance(child, nn.modules.batchnorm._BatchNorm) and convolution is not None:
+                    fused = fuse_conv_bn_eval(convolution, child)
+                    convolution.weight, convolution.bias = fused.weight, fused.bias
+                    setattr(parent, name, getattr(child, "act", nn.Identity()))  # timm's norms carry the activation
+                    convolution = None
+                elif isinstance(child, nn.Conv2d):
+                    convolution = child
 
     def normalize(self, pixels: Tensor) -> Tensor:
         """uint8 (B, S, S, 3) to normalised float32 (B, 3, S, S) in channels-last memory."""

@@ -82,6 +82,7 @@ class BriVLEncoder:
             keep_freed_memory()
         tower = ImageTower(self.config.image, self.dim)
         load_tower(self.folder, "image", tower)
+        tower.eval().fuse()
         return tower.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]
 
     @cached_property

@@ -48,6 +48,11 @@ class ImageTower(nn.Module):
                     module.eval()
         return self
 
+    def fuse(self) -> None:
+        """Makes the loaded tower faster, for inference only (`Backbone.fuse`)."""
+        for backbone in self._backbones():
+            backbone.fuse()
+
     def frozen_modules(self, steps: Sequence[int]) -> list[nn.Module]:
         """What `early(…, steps)` runs."""
         return [m for backbone, n in zip(self._backbones(), steps, strict=True) for m in backbone.frozen_modules(n)]
