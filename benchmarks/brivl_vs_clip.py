@@ -1,6 +1,6 @@
 """BriVL's claim at our scale: do queues of momentum keys beat CLIP's in-batch negatives where batches are small?
 
-    python benchmarks/brivl_vs_clip.py                       # 48 runs of 240 steps; goes on where it was stopped
+    python benchmarks/brivl_vs_clip.py                       # 48 runs of 200 steps; goes on where it was stopped
     python benchmarks/brivl_vs_clip.py --steps 100 --seeds 1 --batches 32,64 --queues 1024
     python benchmarks/brivl_vs_clip.py --show                # table and plot of what there is
 
@@ -112,8 +112,8 @@ def show(results: list[dict[str, Any]], image: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", type=Path, default=REPOSITORY / "train" / "recipes" / "compare.toml")
-    parser.add_argument("--captions", default="zh_mt_google", help="field of the validation captions")
-    parser.add_argument("--steps", type=int, default=240)
+    parser.add_argument("--captions", default="en", help="field of the validation captions")
+    parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--batches", default="32,64,128,256")
     parser.add_argument("--queues", default="0,1024,4096,16384", help="0 is CLIP")

@@ -144,9 +144,10 @@ class Contrastive(nn.Module):
 
     @torch.no_grad()
     def update_momentum(self) -> None:
-        """θm ← m·θm + (1−m)·θ for every parameter; buffers (BatchNorm statistics) stay."""
+        """θm ← m·θm + (1−m)·θ for every parameter that learns; buffers (BatchNorm statistics) stay."""
         for slow, fast in zip(self.slow.parameters(), self.online.parameters(), strict=True):
-            slow.lerp_(fast, 1 - self.momentum)
+            if fast.requires_grad:  # the others are equal
+                slow.lerp_(fast, 1 - self.momentum)
 
 
 class MoCo(Contrastive):
