@@ -158,7 +158,8 @@ def test_from_a_thread_that_ends(tmp_path: Path) -> None:
 
 
 SCRIPT = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's children inherit that it is ignored
 sys.path.insert(0, {root!r})
 from brivl_search.corpus.decode_pool import decode_all
 from brivl_search.corpus.images import PixelSpec
