@@ -185,6 +185,36 @@ def test_however_python_was_started(tmp_path: Path, how: str) -> None:
     assert done.returncode == 0 and done.stdout.split() == ["0", "1", "2"] and done.stderr == "", done.stderr
 
 
+LATE = """
+import sys
+sys.path.insert(0, {root!r})
+from brivl_search.corpus.light_spawn import light_context
+
+class Gone:  # stands for a semaphore or a pipe of a parent that has ended
+    def __reduce__(self):
+        return {raises}
+
+process = light_context().Process(target=print, args=(Gone(),))
+process.start()
+process.join()
+print(process.exitcode)
+"""
+
+
+@pytest.mark.parametrize(
+    ("raises", "said"),
+    [
+        ("open, ('/nowhere/at/all',)", ""),
+        ("next, (iter(()),)", "StopIteration"),  # any other failure is told
+    ],
+)
+def test_a_worker_that_starts_too_late_says_nothing(raises: str, said: str) -> None:
+    code = LATE.format(root=str(ROOT), raises=raises)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.split() == ["1"] and done.stderr.strip().endswith(said), done
+    assert bool(done.stderr) == bool(said), done
+
+
 def children_of(pid: int) -> list[int]:
     listed = Path(f"/proc/{pid}/task").glob("*/children")
     return [int(child) for path in listed for child in path.read_text().split()]

@@ -26,12 +26,7 @@ def load_encoder(name: str = DEFAULT, *, device: str = "auto", precision: Precis
 
     Raises:
         EncoderError: there is no such encoder; the message lists the names that exist.
-        UsageError: there is no such device here.
     """
-    if device not in ("auto", "cpu"):  # a mistake is told before any work has begun
-        from brivl_search.encoders.device import pick_device
-
-        pick_device(device)
     if name in bundled():
         return BriVLEncoder(BUNDLED / name, name=name, device=device, precision=precision)
     path = Path(name).expanduser()
