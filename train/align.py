@@ -16,9 +16,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from brivl_search.encoders.brivl import BriVLEncoder
 from brivl_search.encoders.checkpoint import load_tower, read_config, save_checkpoint
 from brivl_search.encoders.image_tower import ImageTower
 from brivl_search.encoders.text_tower import TextTower
@@ -38,20 +39,16 @@ def text_pairs(photos: Sequence[Photo], parallel: dict[str, str], spoken: str) -
     return pairs
 
 
-def embed(folder: Path, texts: Sequence[str], *, hidden: bool, batch: int = 256) -> Tensor:
-    """The text tower's vectors (n, dim), or what its last layer is given (n, hidden); float32."""
-    config = read_config(folder)
-    tower, tokenizer = TextTower(config.text, config.dim), TextTokenizer(folder, config.text.max_length)
-    load_tower(folder, "text", tower)
-    tower.eval()
+def before_last_layer(tower: TextTower, tokenizer: TextTokenizer, texts: Sequence[str], batch: int = 256) -> Tensor:
+    """What the tower's last layer is given for each text: (n, hidden), float32."""
     ids = tokenizer.ids(texts)
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-    out = torch.empty(len(ids), tower.head.fc1.out_features if hidden else config.dim)
+    out = torch.empty(len(ids), tower.head.fc1.out_features)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         for start in range(0, len(order), batch):
             rows = order[start : start + batch]
             padded, mask = (torch.from_numpy(a) for a in tokenizer.batch([ids[i] for i in rows]))
-            out[rows] = (tower.hidden(padded, mask) if hidden else tower(padded, mask)).float()
+            out[rows] = tower.hidden(padded, mask).float()
     return out
 
 
@@ -71,26 +68,24 @@ def align(recipe: Path, text: Path, image: Path, target: Path, spoken: str) -> f
     settings = read_recipe(recipe, [])
     photos = read_photos(settings["data"], recipe.resolve().parent)
     parallel = settings.get("parallel", {})
-    config, image_config = read_config(text), read_config(image)
-    joined = replace(image_config, name=config.name, text=config.text, calibration=None)
+    config, teacher = read_config(text), BriVLEncoder(image, device="cpu", precision="bf16")
+    tower, tokenizer = TextTower(config.text, config.dim), TextTokenizer(text, config.text.max_length)
+    load_tower(text, "text", tower)
+    tower.eval()
     fitted = []
     for part in (photos.train, photos.val):
         pairs = text_pairs(part, parallel, spoken)
         said = sorted({other for _, others in pairs for other in others})
         row = {sentence: i for i, sentence in enumerate(said)}
-        vectors = embed(image, said, hidden=False)
+        vectors = torch.from_numpy(teacher.encode_texts(said))
         wanted = F.normalize(torch.stack([vectors[[row[o] for o in others]].mean(0) for _, others in pairs]), dim=1)
-        fitted.append((embed(text, [sentence for sentence, _ in pairs], hidden=True), wanted))
+        fitted.append((before_last_layer(tower, tokenizer, [sentence for sentence, _ in pairs]), wanted))
     weight, bias = ridge(*fitted[0])
-    tower = TextTower(config.text, joined.dim)
-    # The old last layer may be of another width, and is not needed.
-    first = TextTower(config.text, config.dim)
-    load_tower(text, "text", first)
-    state = {k: v for k, v in first.state_dict().items() if not k.startswith("head.fc2")}
-    tower.load_state_dict(state | {"head.fc2.weight": weight, "head.fc2.bias": bias})
-    pictures = ImageTower(image_config.image, image_config.dim)
+    tower.head.fc2 = nn.Linear(weight.shape[1], weight.shape[0])
+    tower.head.fc2.load_state_dict({"weight": weight, "bias": bias})
+    pictures = ImageTower(teacher.config.image, teacher.dim)
     load_tower(image, "image", pictures)
-    tokenizer = TextTokenizer(text, config.text.max_length)
+    joined = replace(teacher.config, name=config.name, text=config.text, calibration=None)
     save_checkpoint(target, joined, pictures, tower, tokenizer, half=False)
     hidden, wanted = fitted[1]
     return float((F.normalize(hidden @ weight.T + bias, dim=1) * wanted).sum(1).mean())

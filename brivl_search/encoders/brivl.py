@@ -83,7 +83,7 @@ class BriVLEncoder:
         tower = ImageTower(self.config.image, self.dim)
         load_tower(self.folder, "image", tower)
         tower.eval().fuse()
-        return tower.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]
+        return tower.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
     @cached_property
     def text_tower(self) -> TextTower:

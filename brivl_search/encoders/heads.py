@@ -52,13 +52,16 @@ class TowerHead(nn.Module):
 
     def hidden(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         """All but the last layer: (B, T, width) → (B, hidden), not negative."""
-        return F.relu(self.fc1(self.dropout(self.pool(tokens, mask))))
+        return self._first_layer(self.pool(tokens, mask))
+
+    def _first_layer(self, pooled: Tensor) -> Tensor:
+        return F.relu(self.fc1(self.dropout(pooled)))
 
     def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         return self.finish(self.pool(tokens, mask))
 
     def finish(self, pooled: Tensor) -> Tensor:
         """The MLP: output of `pool` → unit vectors (B, dim), float32."""
-        vectors = self.fc2(self.dropout(F.relu(self.fc1(self.dropout(pooled)))))
+        vectors = self.fc2(self.dropout(self._first_layer(pooled)))
         with torch.autocast(vectors.device.type, enabled=False):
             return F.normalize(vectors.float(), dim=-1)
