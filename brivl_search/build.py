@@ -20,7 +20,7 @@ import numpy as np
 from brivl_search.corpus.captions import BadLine, read_captions
 from brivl_search.corpus.decode_pool import Decoded, decode_all, default_workers
 from brivl_search.corpus.images import MAX_MEGAPIXELS
-from brivl_search.corpus.walk import ImageFile, Scan, Skipped, scan
+from brivl_search.corpus.walk import ImageFile, Scan, Skipped, scan, scan_paths
 from brivl_search.encoders.base import Encoder
 from brivl_search.errors import CorpusError
 from brivl_search.index import MODALITIES, CommitReport, IndexType, IndexWriter, Item, Modality
@@ -60,6 +60,7 @@ class BuildOptions:
     caption_fields: tuple[str, ...] | None = None
     batch_size: int = 64
     shard_rows: int | None = None
+    memory: int | None = None
 
 
 @dataclass
@@ -104,14 +105,7 @@ def build_index(
     found = scan(folders, include_hidden=options.include_hidden)
     if not found.images:
         raise CorpusError(f"no images: {found.describe_empty()}")
-    with IndexWriter(
-        directory,
-        encoder_name=encoder.name,
-        fingerprint=encoder.fingerprint,
-        dim=encoder.dim,
-        index_type=options.index_type,
-        shard_rows=options.shard_rows,
-    ) as writer:
+    with _writer(directory, encoder, options, "build", folders) as writer:
         build = _Build(writer, encoder, options, progress, found)
         build.roots(folders)
         build.images()
@@ -121,10 +115,61 @@ def build_index(
         return build.report
 
 
+def add(
+    paths: Sequence[Path | str], directory: Path, encoder: Encoder, options: BuildOptions, progress: Progress
+) -> BuildReport:
+    """Adds files and folders to the index (which need not exist yet) and forgets nothing.
+
+    Args:
+        paths: image files, folders of them, and caption files (*.jsonl) of images that are or become indexed.
+
+    Raises:
+        UsageError: a path does not exist or is neither of the three.
+        CorpusError: there is nothing to add under the paths.
+        The rest as `build_index`.
+    """
+    progress.phase("scanning", None)
+    found = scan_paths(paths, include_hidden=options.include_hidden)
+    if not found.images and not found.captions:
+        raise CorpusError(f"nothing to add: {found.describe_empty()}")
+    with _writer(directory, encoder, options, "add", paths) as writer:
+        build = _Build(writer, encoder, options, progress, found, forget=False)
+        build.roots([path for path in paths if os.path.isdir(path)])
+        build.images()
+        build.captions()
+        progress.phase("writing the index", None)
+        build.report.commit = writer.commit(tuning_queries=build.tuning_queries(), progress=progress.note)
+        return build.report
+
+
+def _writer(
+    directory: Path, encoder: Encoder, options: BuildOptions, verb: str, paths: Sequence[Path | str]
+) -> IndexWriter:
+    """Killed and run again with the same paths, it goes on with what was staged."""
+    return IndexWriter(
+        directory,
+        encoder_name=encoder.name,
+        fingerprint=encoder.fingerprint,
+        dim=encoder.dim,
+        index_type=options.index_type,
+        shard_rows=options.shard_rows,
+        memory=options.memory,
+        job="\0".join([verb, *sorted({os.path.abspath(path) for path in paths})]),
+    )
+
+
 class _Build:
     def __init__(
-        self, writer: IndexWriter, encoder: Encoder, options: BuildOptions, progress: Progress, found: Scan
+        self,
+        writer: IndexWriter,
+        encoder: Encoder,
+        options: BuildOptions,
+        progress: Progress,
+        found: Scan,
+        *,
+        forget: bool = True,
     ) -> None:
+        self.forget = forget
         self.writer, self.encoder, self.options, self.progress, self.scan = writer, encoder, options, progress, found
         self.report = BuildReport(found=len(found.images), skipped=list(found.skipped))
         self.flushed = time.monotonic()
@@ -149,7 +194,8 @@ class _Build:
                 self.report.unchanged += 1
             else:
                 todo.append(file)
-        self._forget_vanished()
+        if self.forget:
+            self._forget_vanished()
         if not todo:
             return
         workers = default_workers() if self.options.workers is None else self.options.workers
@@ -248,7 +294,7 @@ class _Build:
             for line in read_captions(file, self.options.caption_fields):
                 if isinstance(line, BadLine):
                     self.report.bad_captions.append(str(line))
-                elif line.image not in self.indexed:
+                elif line.image not in self.indexed and (self.forget or not self.writer.known("image", line.image)):
                     what = "is not among the indexed images"
                     self.report.bad_captions.append(f"{line.file}:{line.line}: {line.image} {what}")
                 else:
@@ -256,7 +302,7 @@ class _Build:
                     for name, text in line.texts:
                         item = _caption_item(line.image, name, text)
                         wanted[item.key] = item
-        for root in self.scan.roots:
+        for root in self.scan.roots if self.forget else ():
             # Inside a larger indexed folder, the caption file may be one that this build does not read.
             nested = any(root.startswith(os.path.join(known, "")) for _, known in self.writer.roots if known != root)
             keep = (self.indexed if nested else self.out_of_reach) - named

@@ -14,7 +14,7 @@ import numpy as np
 from brivl_search.corpus.images import load_pixels
 from brivl_search.encoders.base import Encoder
 from brivl_search.encoders.registry import load_encoder
-from brivl_search.errors import EncoderError, ImageError, IndexIncompatibleError, UsageError
+from brivl_search.errors import EncoderError, ImageError, IndexIncompatibleError, IndexMissingError, UsageError
 from brivl_search.index import IndexReader, Modality
 
 Target = Literal["auto", "image", "text"]
@@ -76,6 +76,28 @@ class Engine:
         self.reader = IndexReader.open(directory)
         self._encoder_name, self._device = encoder, device
 
+    def refresh(self) -> bool:
+        """Switches to the generation published last, without a restart; says whether there was a newer one.
+
+        Called before every search, and cheap: see `IndexReader.stale`. Searches under way keep the generation they
+        began with. An index that is gone for the moment is answered from as it was.
+
+        Raises:
+            IndexIncompatibleError: it is damaged now, or of another encoder.
+        """
+        try:
+            if not self.reader.stale():
+                return False
+            fresh = IndexReader.open(self.reader.directory)
+        except IndexMissingError:
+            return False
+        if "encoder" in self.__dict__ and fresh.info.encoder.fingerprint != self.encoder.fingerprint:
+            raise IndexIncompatibleError(
+                f"the index at {fresh.directory} was built again with encoder {fresh.info.encoder.name!r}: open it anew"
+            )
+        self.reader = fresh
+        return True
+
     @cached_property
     def encoder(self) -> Encoder:
         built_with = self.reader.info.encoder
@@ -105,6 +127,7 @@ class Engine:
         """
         if not text.strip():
             raise UsageError('the query is empty: give some words, e.g. brivl-search query "a dog on grass"')
+        self.refresh()
         modality = self._modality("image" if target == "auto" else target)
         return self._search(self.encoder.encode_texts([_printable(text)]), "text", modality, options)
 
@@ -118,6 +141,7 @@ class Engine:
         Raises:
             UsageError: the file is missing or not a picture, k < 1, or the index holds none of the target.
         """
+        self.refresh()
         if target == "auto":
             target = "text" if self.reader.count("text") else "image"
         modality = self._modality(target)
@@ -129,28 +153,34 @@ class Engine:
 
     def _modality(self, target: Modality) -> Modality:
         if not self.reader.count(target):
+            if self.reader.damage:
+                raise IndexIncompatibleError(self.reader.damage[0])
             what = {"image": "images", "text": "captions (captions.jsonl beside the images)"}[target]
             raise UsageError(f"the index at {self.reader.directory} holds no {what}")
         return target
 
     def _search(self, vectors: np.ndarray, query: Modality, modality: Modality, options: SearchOptions) -> list[Hit]:
         calibration = self.encoder.calibration if query != modality else None
-        found = self.reader.search(
-            modality, vectors, options.k, exact=options.exact, nprobe=options.nprobe, rerank=options.rerank
-        )
-        hits: list[Hit] = []
-        for score, shard, row in zip(found.scores[0], found.shards[0], found.rows[0], strict=True):
-            if row < 0:
-                break
-            record = self.reader.record(modality, int(shard), int(row))
-            path = self._as_given(str(record["path" if modality == "image" else "image"]))
-            match = calibration.probability(float(score)) if calibration else None
-            hits.append(Hit(len(hits) + 1, float(score), modality, path, record.get("text"), record, match))
-        return hits
-
-    def _as_given(self, path: str) -> str:
-        """A path as the user gave its folder to `build-index`, where that still leads to it from here."""
-        return as_given(path, self.reader.info.roots)
+        reader = self.reader
+        while True:
+            found = reader.search(
+                modality, vectors, options.k, exact=options.exact, nprobe=options.nprobe, rerank=options.rerank
+            )
+            hits: list[Hit] = []
+            for score, shard, row in zip(found.scores[0], found.shards[0], found.rows[0], strict=True):
+                if row < 0:
+                    return hits
+                try:
+                    record = reader.record(modality, int(shard), int(row))
+                except IndexIncompatibleError as error:  # a disk that fails under an open index
+                    reader.drop(modality, int(shard), str(error))
+                    self._modality(modality)  # ends it if nothing is left
+                    break
+                path = as_given(str(record.get("path" if modality == "image" else "image", "")), reader.info.roots)
+                match = calibration.probability(float(score)) if calibration else None
+                hits.append(Hit(len(hits) + 1, float(score), modality, path, record.get("text"), record, match))
+            else:
+                return hits
 
 
 def as_given(path: str, roots: Sequence[tuple[str, str]]) -> str:

@@ -12,7 +12,7 @@ from brivl_search.corpus.captions import Dataset
 from brivl_search.corpus.decode_pool import decode_all, default_workers
 from brivl_search.corpus.walk import ImageFile
 from brivl_search.encoders.base import Encoder
-from brivl_search.errors import CorpusError, UsageError
+from brivl_search.errors import CorpusError, IndexIncompatibleError, UsageError
 from brivl_search.index import IndexReader, Modality
 from brivl_search.metrics import DEFINITION, Recall, ranks_exact, ranks_in_lists, summarize
 
@@ -123,7 +123,10 @@ def evaluate_index(reader: IndexReader, ks: Sequence[int], fields: Sequence[str]
 
     Raises:
         UsageError: the index holds no captions, or none of the `fields`.
+        IndexIncompatibleError: a shard is damaged; figures without it would be wrong.
     """
+    if reader.damage:
+        raise IndexIncompatibleError(reader.damage[0])
     images, texts = _Side(reader, "image"), _Side(reader, "text")
     if not len(texts.rows):
         raise UsageError(

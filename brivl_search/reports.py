@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.table import Table
 from rich.text import Text
 
 from brivl_search.build import BuildReport
 from brivl_search.corpus.walk import printable
 from brivl_search.evaluation import Evaluation
-from brivl_search.index import IndexInfo, ModalityInfo, VerifyReport
+from brivl_search.index import IndexInfo, Modality, ModalityInfo, Tuning, VerifyReport
 from brivl_search.output import human_bytes, say, show, table, warn
 
 SHOWN = 5  # examples named of each kind of trouble
@@ -72,7 +73,10 @@ def info_dict(info: IndexInfo) -> dict[str, Any]:
             "nprobe": tuning.nprobe if tuning else None,
             "rerank": tuning.rerank if tuning else None,
             "recall_at_10_of_exact": tuning.recall if tuning else None,
+            "recall_target": tuning.target if tuning else None,
+            "queries_per_second": tuning.qps if tuning else None,
             "tuning_queries": tuning.queries if tuning else 0,
+            "tuning_kind": tuning.kind if tuning else None,
             "shards": [
                 {"name": s.name, "rows": s.rows, "bytes": s.bytes, "kind": s.kind, "checksum": s.checksum}
                 for s in part.shards
@@ -120,7 +124,27 @@ def _search_facts(part: ModalityInfo) -> str:
         else:
             measured = f"{part.tuning.recall:.3f} on {part.tuning.queries:,} {part.tuning.kind} queries"
             text += f"recall@10 of exact search {measured}"
+        if part.tuning.qps is not None:
+            text += f", {part.tuning.qps:,.0f} queries/s one by one"
     return text
+
+
+def tuning_table(found: Mapping[Modality, Tuning]) -> Table:
+    """What `tune` stored."""
+    out = table()
+    for name in ("searched", "nprobe", "re-ranked", "recall@10 of exact", "target", "queries/s", "queries"):
+        out.add_column(name, justify="left" if name == "searched" else "right")
+    for modality, tuning in found.items():
+        out.add_row(
+            {"image": "images", "text": "captions"}[modality],
+            str(tuning.nprobe),
+            str(tuning.rerank),
+            "" if tuning.recall is None else f"{tuning.recall:.4f}",
+            f"{tuning.target:g}",
+            "" if tuning.qps is None else f"{tuning.qps:,.0f}",
+            f"{tuning.queries:,} {tuning.kind}",
+        )
+    return out
 
 
 def print_evaluation(evaluation: Evaluation) -> None:

@@ -63,17 +63,22 @@ def test_flipped_byte(index: Path, place: float) -> None:
     assert len(report.problems) == 1  # the damage is told once, not again for every item
 
 
+def assert_lost(index: Path, why: str) -> None:
+    """A reader leaves the first image shard out, says so, and goes on with the texts."""
+    with IndexReader.open(index) as reader:
+        assert len(reader.damage) == 1 and why in reader.damage[0]
+        assert reader.count("image") == 70 and reader.count("text") > 0
+
+
 def test_missing_truncated_and_swapped_shards(index: Path) -> None:
     shards = index / "shards"
     saved = (shards / "image-000001.lmdb").read_bytes()
     (shards / "image-000001.lmdb").write_bytes(saved[:-4096])
     assert "shards/image-000001.lmdb" in only_problem(index)
-    with pytest.raises(IndexIncompatibleError, match=r"image-000001.lmdb is damaged"):
-        IndexReader.open(index)
+    assert_lost(index, "image-000001.lmdb is damaged")
     (shards / "image-000001.lmdb").unlink()
     assert "shards/image-000001.lmdb: the file is missing" in only_problem(index)
-    with pytest.raises(IndexIncompatibleError, match=r"half-deleted index: .*image-000001.lmdb is missing.*build"):
-        IndexReader.open(index)
+    assert_lost(index, "image-000001.lmdb is missing")
     (shards / "image-000001.lmdb").write_bytes((shards / "text-000001.lmdb").read_bytes())
     assert "shards/image-000001.lmdb" in only_problem(index)
 
@@ -81,8 +86,7 @@ def test_missing_truncated_and_swapped_shards(index: Path) -> None:
 def test_wrong_row_count(index: Path) -> None:
     edit_meta(index, lambda body: body["parts"]["image"]["shards"][0].update(rows=49))
     assert "shards/image-000001.lmdb" in only_problem(index)
-    with pytest.raises(IndexIncompatibleError, match="another number of vectors"):
-        IndexReader.open(index)
+    assert_lost(index, "another number of vectors")
 
 
 def test_item_pointing_astray(index: Path) -> None:
@@ -98,12 +102,12 @@ def test_item_pointing_astray(index: Path) -> None:
 
 
 def test_newer_format(index: Path) -> None:
-    edit_meta(index, lambda body: body.update(format_version=2))
-    with pytest.raises(IndexIncompatibleError, match=r"format 2.*upgrade brivl-search"):
+    edit_meta(index, lambda body: body.update(format_version=3))
+    with pytest.raises(IndexIncompatibleError, match=r"format 3.*upgrade brivl-search"):
         IndexReader.open(index)
     with pytest.raises(IndexIncompatibleError, match="upgrade"):
         IndexWriter(index, encoder_name="mini", fingerprint="f", dim=DIM)
-    assert "format 2" in only_problem(index)
+    assert "format 3" in only_problem(index)
 
 
 def test_catalog_gone_or_rubbish(index: Path) -> None:

@@ -111,6 +111,39 @@ def scan(roots: Sequence[Path | str], *, include_hidden: bool = False) -> Scan:
     return result
 
 
+def scan_paths(paths: Sequence[Path | str], *, include_hidden: bool = False) -> Scan:
+    """Like `scan`, for files and folders mixed: a file that is named is taken, however it is called or hidden.
+
+    Args:
+        paths: folders, image files, and caption files ending in .jsonl.
+
+    Raises:
+        UsageError: a path does not exist, or there is none.
+        CorpusError: a folder cannot be reached.
+    """
+    folders = [path for path in paths if os.path.isdir(path)]
+    result = scan(folders, include_hidden=include_hidden) if folders else Scan(())
+    seen = {image.path for image in result.images}
+    for path in paths:
+        absolute = os.path.abspath(path)
+        if os.path.isdir(absolute) or absolute in seen:
+            continue
+        try:
+            status = os.stat(absolute)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise UsageError(f"cannot add {printable(os.fspath(path))}: {reason}: check the path") from error
+        seen.add(absolute)
+        if not stat.S_ISREG(status.st_mode):
+            result.skipped.append(Skipped(absolute, "not a regular file"))
+        elif absolute.endswith(".jsonl"):
+            result.captions = sorted({*result.captions, absolute})
+        else:
+            result.images.append(ImageFile(absolute, status.st_size, status.st_mtime_ns))
+    result.images.sort(key=lambda image: image.path)
+    return result
+
+
 @functools.cache
 def image_extensions() -> frozenset[str]:
     """Lower-case extensions, dot included, that this installation can decode."""

@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import IndexIncompatibleError, IndexMissingError
-from .store import Environment, encode_key
-from .types import FORMAT_VERSION, MODALITIES, EncoderInfo, IndexType, Modality, ShardInfo, Tuning
+from .store import Environment, encode_key, scan_txn
+from .types import FORMAT_VERSION, MODALITIES, READABLE_VERSIONS, EncoderInfo, IndexType, Modality, ShardInfo, Tuning
 
 META = b"meta"
 _ENTRY = struct.Struct(">IIQqH")
@@ -40,6 +40,7 @@ class Quantizer:
     m: int
     trained_rows: int
     sha256: str
+    error: float = 0.0  # mean squared distance of rows to their codes when it was trained; 0: not measured
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Meta:
     index_type: IndexType = "auto"
     shard_rows: int = 1_000_000
     seed: int = 0
+    memory: int = 0  # bytes that FAISS's part of an index may take; 0: no limit
     roots: tuple[tuple[str, str], ...] = ()
     parts: dict[Modality, Part] = field(default_factory=lambda: {modality: Part() for modality in MODALITIES})
 
@@ -77,9 +79,9 @@ class Meta:
         try:
             body = json.loads(raw)
             version = body.pop("format_version")
-            if version != FORMAT_VERSION:
+            if version not in READABLE_VERSIONS:
                 raise IndexIncompatibleError(
-                    f"{where} has index format {version}, this brivl-search reads format {FORMAT_VERSION}: "
+                    f"{where} has index format {version}, this brivl-search reads formats up to {FORMAT_VERSION}: "
                     + ("upgrade brivl-search" if version > FORMAT_VERSION else "build the index again")
                 )
             parts: dict[Modality, Part] = {}
@@ -145,6 +147,11 @@ def split_hash_key(key: bytes) -> tuple[str, int, int]:
     """(content, seq, row) of a `hash/` key."""
     seq, row = _PLACE.unpack(key[-_PLACE.size :])
     return key[6 : -_PLACE.size - 1].decode(), seq, row
+
+
+def scan_items(txn: Any, modality: Modality) -> Iterator[tuple[bytes, bytes]]:
+    """(LMDB key, value) of every item; see `Entry.unpack`."""
+    return scan_txn(txn, item_prefix(modality))
 
 
 def removed_key(shard: str) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,47 +19,21 @@ from numpy.typing import NDArray
 from ..errors import BrivlSearchError
 from . import catalog, ivfpq, tune
 from .catalog import Entry, Meta, Quantizer
+from .plan import (
+    COMPACT_RATIO,
+    DRIFT,
+    DRIFT_SAMPLE,
+    MERGE_RATIO,
+    MERGE_ROWS,
+    RETRAIN_RATIO,
+    RETUNE_SHARE,
+    Plan,
+)
 from .search import Searched
 from .shard import Row, Shard, record_value, seal
 from .staging import Staging
 from .store import Environment
 from .types import Item, Modality, ModalityReport, ShardInfo, Tuning
-
-MERGE_ROWS = 20_000  # a last shard up to this size is merged whatever the number of new rows
-MERGE_RATIO = 4  # and up to this multiple of the new rows, so that rows are rewritten O(log) times
-RETUNE_SHARE = 0.1  # a measured recall stands until this share of the rows came or went
-RETRAIN_RATIO = 4  # lists wanted / lists there are, from which on the quantizer is trained anew
-
-
-@dataclass
-class Plan:
-    """What a commit does to one modality.
-
-    Attributes:
-        removed: shard seq -> rows that stop counting with this commit.
-        new: staged items that need a row.
-        kept: staged keys that need none: nothing but the file's size or mtime changed, if that.
-        touched: those of `kept` whose size or mtime changed.
-        gone: staged keys whose item is removed.
-        merge: shards to be rewritten.
-        drop: shards without a live row.
-    """
-
-    removed: dict[int, set[int]] = field(default_factory=dict)
-    new: int = 0
-    kept: set[str] = field(default_factory=set)
-    touched: set[str] = field(default_factory=set)
-    gone: set[str] = field(default_factory=set)
-    merge: list[ShardInfo] = field(default_factory=list)
-    drop: list[ShardInfo] = field(default_factory=list)
-    live: int = 0
-    train: bool = False
-    ivfpq: bool = False
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def changes(self) -> bool:
-        return bool(self.removed or self.new or self.touched or self.merge or self.drop)
 
 
 class ModalityCommit:
@@ -123,7 +97,7 @@ class ModalityCommit:
         plan.drop = [shard for shard in self.before.shards if rest[shard.seq] == 0]
         stay = [shard for shard in self.before.shards if rest[shard.seq]]
         plan.live = sum(rest.values()) + plan.new
-        self._choose_kind(plan)
+        self._choose_kind(plan, compact)
         if plan.train or compact:
             kind = "ivfpq" if plan.ivfpq else "exact"
             tidy = all(shard.kind == kind and rest[shard.seq] == shard.rows for shard in stay) and all(
@@ -150,7 +124,7 @@ class ModalityCommit:
         published = self.shard(entry.seq).entry(entry.row)["record"]
         return bool(published == json.loads(json.dumps(dict(item.record))))
 
-    def _choose_kind(self, plan: Plan) -> None:
+    def _choose_kind(self, plan: Plan, compact: bool) -> None:
         """Exact or IVF-PQ, and is the quantizer to be trained?"""
         kind, quantizer = self.meta.index_type, self.before.quantizer
         if kind == "exact" or not plan.live:
@@ -162,14 +136,39 @@ class ModalityCommit:
             )
             return
         plan.ivfpq = quantizer is not None or kind == "ivfpq" or plan.live >= ivfpq.AUTO_THRESHOLD
-        wanted = ivfpq.list_count(plan.live)
-        if plan.ivfpq and (quantizer is None or wanted >= RETRAIN_RATIO * quantizer.nlist):
+        if plan.ivfpq and (quantizer is None or self._poor(plan, quantizer, compact)):
             plan.train = True
             if plan.live < ivfpq.AUTO_THRESHOLD:
                 plan.notes.append(
                     f"{self.modality}: IVF-PQ was asked for and trained on {plan.live} rows; below "
                     f"{ivfpq.AUTO_THRESHOLD:,} exact search is both faster and right"
                 )
+
+    def _poor(self, plan: Plan, quantizer: Quantizer, compact: bool) -> bool:
+        """Has the collection outgrown its quantizer, or (looked at when compacting) drifted away from it?"""
+        dim, memory = self.meta.encoder.dim, self.meta.memory
+        grown = ivfpq.list_count(plan.live) / quantizer.nlist
+        if grown >= (COMPACT_RATIO if compact else RETRAIN_RATIO):
+            return True
+        if memory and ivfpq.faiss_bytes(plan.live, dim, quantizer.nlist, quantizer.m) > memory:
+            return ivfpq.pq_bytes(dim, plan.live, memory) < quantizer.m
+        if not compact or not quantizer.error or self.trained is None:
+            return False
+        error = ivfpq.coding_error(self.trained, self._sample_published())
+        if error <= DRIFT * quantizer.error:
+            return False
+        plan.notes.append(
+            f"{self.modality}: rows lie {error / quantizer.error:.2f} times as far from their codes as those the "
+            "quantizer was trained on: it is trained anew"
+        )
+        return True
+
+    def _sample_published(self) -> NDArray[np.float32]:
+        """Up to 4,096 live published rows, spread evenly: float32 (n, dim)."""
+        places = [(info, np.flatnonzero(self.live(info))) for info in self.before.shards]
+        step = max(1, sum(len(rows) for _, rows in places) // DRIFT_SAMPLE)
+        blocks = [self.shard(info.seq).vectors[rows[::step]].astype(np.float32) for info, rows in places if len(rows)]
+        return np.concatenate(blocks)
 
     # -- seal ----------------------------------------------------------------------------------------------------
 
@@ -231,19 +230,26 @@ class ModalityCommit:
 
     def _train(self, rows: int) -> Quantizer:
         """Train on a seeded sample of the rows to be written (all rows of the modality when training)."""
-        nlist, m = ivfpq.list_count(rows), ivfpq.pq_bytes(self.meta.encoder.dim)
-        size = ivfpq.training_rows(rows, nlist)
+        dim, memory = self.meta.encoder.dim, self.meta.memory
+        nlist, m = ivfpq.list_count(rows), ivfpq.pq_bytes(dim, rows, memory)
+        if memory and (needed := ivfpq.faiss_bytes(rows, dim, nlist, m)) > memory:
+            self.plan.notes.append(
+                f"{self.modality}: {needed:,} bytes is the least that IVF-PQ takes for {rows:,} rows; the budget is "
+                f"{memory:,}"
+            )
+        size = ivfpq.training_rows(rows, nlist, dim, memory)
         chosen = np.zeros(rows, dtype=bool)
         chosen[np.random.default_rng(self.meta.seed).choice(rows, size, replace=False)] = True
         self.progress(f"training the {self.modality} quantizer: {nlist} lists, {m} bytes, {size:,} rows")
-        sample = np.empty((size, self.meta.encoder.dim), dtype=np.float32)
+        sample = np.empty((size, dim), dtype=np.float32)
         filled = 0
         for wanted, (_, vector) in zip(chosen, self.rows(), strict=True):
             if wanted:
                 sample[filled] = vector
                 filled += 1
         self.trained = ivfpq.train(sample, nlist, m, self.meta.seed)
-        return Quantizer(nlist, m, size, hashlib.sha256(self.trained).hexdigest())
+        error = ivfpq.coding_error(self.trained, sample[:: max(1, size // DRIFT_SAMPLE)])
+        return Quantizer(nlist, m, size, hashlib.sha256(self.trained).hexdigest(), error)
 
     # -- tune ----------------------------------------------------------------------------------------------------
 
@@ -281,6 +287,7 @@ class ModalityCommit:
         plan, modality = self.plan, self.modality
         for info in (*plan.merge, *plan.drop):
             txn.delete(catalog.removed_key(info.name))
+        for info in plan.merge:  # the rows of a dropped shard lose their hashes with their items
             for row, value in self.shard(info.seq).values():
                 body = json.loads(value)
                 txn.delete(catalog.hash_key(modality, body["content"], info.seq, row))

@@ -31,10 +31,25 @@ def faiss_module() -> Any:
     return faiss
 
 
-def pq_bytes(dim: int) -> int:
-    """PQ bytes per row: the divisor of `dim` nearest to dim / 4 (64 for 256), in ratio."""
+def pq_bytes(dim: int, rows: int = 0, memory: int = 0) -> int:
+    """PQ bytes per row: the divisor of `dim` nearest to dim / 4 (64 for 256), in ratio; fewer if memory asks for it.
+
+    Args:
+        dim: of the vectors.
+        rows: that there are.
+        memory: bytes that all of FAISS's part may take, 0 for no limit. Not below dim / 32 bytes a row, where codes
+            say too little; see `faiss_bytes`.
+    """
     divisors = [m for m in range(1, dim + 1) if dim % m == 0]
-    return min(divisors, key=lambda m: (abs(math.log(4 * m / dim)), m))
+    best = min(divisors, key=lambda m: (abs(math.log(4 * m / dim)), m))
+    allowed = [m for m in divisors if m <= best and 32 * m >= dim] or [best]
+    fitting = [m for m in allowed if not memory or faiss_bytes(rows, dim, list_count(rows), m) <= memory]
+    return max(fitting, default=min(allowed))
+
+
+def faiss_bytes(rows: int, dim: int, nlist: int, m: int) -> int:
+    """Bytes of an IndexIVFPQ: codes and 8-byte ids, centroids of the lists and of the PQ."""
+    return rows * (m + 8) + 4 * dim * (nlist + PQ_CENTROIDS)
 
 
 def list_count(rows: int) -> int:
@@ -44,9 +59,23 @@ def list_count(rows: int) -> int:
     return int(min(wanted, 2 ** int(math.log2(affordable))))
 
 
-def training_rows(rows: int, nlist: int) -> int:
-    """Rows to train with: 64 for each list, at least the 65,536 a PQ uses, never more than exist."""
-    return min(rows, MAX_TRAINING_ROWS, max(64 * nlist, 256 * PQ_CENTROIDS))
+def training_rows(rows: int, nlist: int, dim: int = 0, memory: int = 0) -> int:
+    """Rows to train with: 64 for each list, at least the 65,536 a PQ uses, never more than exist.
+
+    A memory budget lowers that, down to the 39 for each centroid that FAISS asks for.
+    """
+    wanted = max(64 * nlist, 256 * PQ_CENTROIDS)
+    if memory:
+        least = POINTS_PER_CENTROID * max(nlist, PQ_CENTROIDS)
+        wanted = max(least, min(wanted, memory // (4 * dim)))
+    return min(rows, MAX_TRAINING_ROWS, wanted)
+
+
+def coding_error(trained: bytes, rows: NDArray[np.float32]) -> float:
+    """Mean squared distance between rows (n, dim) and what their codes say: grows where the data has drifted."""
+    index = faiss_module().deserialize_index(np.frombuffer(trained, dtype=np.uint8))
+    rows = np.ascontiguousarray(rows, dtype=np.float32)
+    return float(np.square(rows - index.sa_decode(index.sa_encode(rows))).sum(1).mean())
 
 
 def train(sample: NDArray[np.float32], nlist: int, m: int, seed: int) -> bytes:

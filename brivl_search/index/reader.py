@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,9 @@ from . import catalog, search, tune
 from .catalog import Meta, Part
 from .search import Searched
 from .shard import BLOCK, Shard
-from .types import FORMAT_VERSION, MODALITIES, IndexInfo, Modality, ModalityInfo, SearchResult, ShardInfo
+from .types import FORMAT_VERSION, MODALITIES, IndexInfo, Item, Modality, ModalityInfo, SearchResult, ShardInfo, Tuning
+
+_CLOCK_NS = 2 * 10**9  # the coarsest clock among file systems (FAT)
 
 
 class IndexReader:
@@ -26,11 +29,19 @@ class IndexReader:
 
     It keeps showing the generation it was opened on while a build publishes new ones; see `stale`.
     Shard numbers everywhere are positions in `info.of(modality).shards`.
+
+    Attributes:
+        info: facts about what is open.
+        damage: a line for each shard that is missing or not what was sealed; they are left out of everything.
     """
 
-    def __init__(self, directory: Path, meta: Meta, parts: dict[Modality, list[Searched]]) -> None:
+    def __init__(
+        self, directory: Path, meta: Meta, parts: dict[Modality, list[Searched]], damage: tuple[str, ...] = ()
+    ) -> None:
         """Use `open`."""
         self.directory = directory
+        self.damage = damage
+        self._stamp: tuple[int, ...] = ()
         self._meta = meta
         self._parts = parts
         self.info = _info(directory, meta, parts)
@@ -41,30 +52,43 @@ class IndexReader:
 
         Raises:
             IndexMissingError: there is no index, or its first build has not finished.
-            IndexIncompatibleError: it is of another format, damaged, or a shard file is missing.
+            IndexIncompatibleError: it is of another format, its catalog is damaged, or all of its shards are.
         """
         directory = Path(directory)
         seen = -1
         while True:
+            stamp = _stamp(directory)
             with catalog.reading(directory) as (txn, meta):
                 removed = {
                     shard.name: catalog.get_removed(txn, shard.name)
                     for part in meta.parts.values()
                     for shard in part.shards
                 }
-            try:
-                parts = {
-                    modality: [_open(directory, shard, removed[shard.name], meta) for shard in part.shards]
-                    for modality, part in meta.parts.items()
-                }
-                return cls(directory, meta, parts)
-            except FileNotFoundError as error:
-                if meta.generation == seen:  # not a build that published between the two readings
-                    raise IndexIncompatibleError(
-                        f"half-deleted index: {error.filename} is missing; build it again: "
-                        f"brivl-search build-index FOLDER --index {directory}, after deleting {directory}"
-                    ) from error
+            parts: dict[Modality, list[Searched]] = {}
+            damage: list[str] = []
+            moved = False
+            for modality, part in meta.parts.items():
+                parts[modality] = []
+                for shard in part.shards:
+                    try:
+                        parts[modality].append(_open(directory, shard, removed[shard.name], meta))
+                    except FileNotFoundError:
+                        moved = True
+                        damage.append(f"{directory / 'shards' / shard.name} is missing: {shard.rows:,} rows are lost")
+                    except IndexIncompatibleError as error:
+                        damage.append(str(error))
+            if moved and meta.generation != seen:  # perhaps a build that published between the two readings
                 seen = meta.generation
+                continue
+            if damage and not any(parts.values()):
+                more = f" (and {len(damage) - 1} shards more)" if len(damage) > 1 else ""
+                raise IndexIncompatibleError(
+                    f"no shard of the index is left: {damage[0]}{more}; brivl-search verify --repair --index "
+                    f"{directory} drops what is lost, the next build-index embeds it again"
+                )
+            reader = cls(directory, meta, parts, tuple(damage))
+            reader._stamp = stamp
+            return reader
 
     def __enter__(self) -> Self:
         return self
@@ -78,10 +102,22 @@ class IndexReader:
         """Drop the shards; each is unmapped when the last search or array using it is done."""
         self._parts = {modality: [] for modality in MODALITIES}
 
+    def drop(self, modality: Modality, shard: int, why: str) -> None:
+        """Leave a shard that turned out to be damaged out of all that follows; shard numbers behind it move up."""
+        parts = {**self._parts, modality: [one for at, one in enumerate(self._parts[modality]) if at != shard]}
+        self._parts, self.damage = parts, (*self.damage, why)
+        self.info = _info(self.directory, self._meta, parts)
+
     def stale(self) -> bool:
-        """Has a build published a newer generation?"""
+        """Has a build published a newer generation? Costs one `stat` while the catalog's file is untouched."""
+        stamp = _stamp(self.directory)
+        if stamp and stamp == self._stamp:
+            return False
         with catalog.reading(self.directory) as (_, meta):
-            return meta.generation != self._meta.generation
+            if meta.generation != self._meta.generation:
+                return True
+        self._stamp = stamp
+        return False
 
     def count(self, modality: Modality) -> int:
         """Live rows."""
@@ -139,6 +175,19 @@ class IndexReader:
             tuning = replace(tuning, nprobe=nprobe or tuning.nprobe, rerank=rerank or tuning.rerank)
         return search.search(parts, queries, k, tuning, force_exact=exact)
 
+    def tune(self, modality: Modality, queries: NDArray[np.float32], kind: str, target: float) -> Tuning | None:
+        """The fastest setting that reaches a recall@10 of exact search, measured; None where search is exact anyway.
+
+        Args:
+            modality: what is searched.
+            queries: float32 (n, dim), n >= 1.
+            kind: what the queries are.
+            target: e.g. 0.99; if nothing reaches it, the setting of best recall is returned.
+        """
+        if not self.info.of(modality).nlist or not self.count(modality):
+            return None
+        return tune.tune(self._parts[modality], np.ascontiguousarray(queries, np.float32), kind, target, timed=True)
+
     def record(self, modality: Modality, shard: int, row: int) -> dict[str, Any]:
         """The JSON object stored with a row. Raises IndexError if there is no such row."""
         record: dict[str, Any] = self._parts[modality][shard].shard.entry(row)["record"]
@@ -160,6 +209,25 @@ class IndexReader:
                     yield part.shard.vectors[at : at + BLOCK], number, rows
                 elif len(rows := rows[part.live[rows]]):
                     yield part.shard.vectors[rows], number, rows
+
+    def items(self, modality: Modality) -> Iterator[tuple[list[Item], NDArray[np.float16]]]:
+        """Live rows in blocks: the items as they were put, and their vectors, float16 (n, dim)."""
+        for part in self._parts[modality]:
+            rows = np.arange(part.shard.info.rows) if part.live is None else np.flatnonzero(part.live)
+            for at in range(0, len(rows), BLOCK // 8):
+                some = rows[at : at + BLOCK // 8]
+                bodies = [part.shard.entry(int(row)) for row in some]
+                with catalog.reading(self.directory) as (txn, _):
+                    entries = [catalog.get_entry(txn, modality, body["key"]) for body in bodies]
+                yield (
+                    [
+                        Item(body["key"], body["content"], entry.size, entry.mtime_ns, body["record"])
+                        if entry is not None and entry.content == body["content"]
+                        else Item(body["key"], body["content"], record=body["record"])  # a newer generation has none
+                        for body, entry in zip(bodies, entries, strict=True)
+                    ],
+                    part.shard.vectors[some],
+                )
 
     def vector(self, modality: Modality, shard: int, row: int) -> NDArray[np.float16]:
         """float16 (dim,): the stored vector of a row."""
@@ -187,6 +255,17 @@ class IndexReader:
         return None
 
 
+def _stamp(directory: Path) -> tuple[int, ...]:
+    """What every commit changes of the catalog's file; () if it changed so lately that the clock may not tell."""
+    try:
+        status = catalog.catalog_path(directory).stat()
+    except OSError:
+        return ()
+    if time.time_ns() - status.st_mtime_ns < _CLOCK_NS:
+        return ()
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
 def _open(directory: Path, info: ShardInfo, removed: NDArray[np.uint32], meta: Meta) -> Searched:
     try:
         shard = Shard(directory, info, meta.encoder.dim)
@@ -201,7 +280,8 @@ def _open(directory: Path, info: ShardInfo, removed: NDArray[np.uint32], meta: M
 
 def _info(directory: Path, meta: Meta, parts: dict[Modality, list[Searched]]) -> IndexInfo:
     def facts(part: Part, searched: list[Searched]) -> ModalityInfo:
-        kinds = {shard.kind for shard in part.shards}
+        shards = tuple(one.shard.info for one in searched)
+        kinds = {shard.kind for shard in shards}
         kind: Literal["ivfpq", "exact", "mixed", "empty"] = "empty"
         if kinds:
             kind = "mixed" if len(kinds) > 1 else kinds.pop()
@@ -209,13 +289,13 @@ def _info(directory: Path, meta: Meta, parts: dict[Modality, list[Searched]]) ->
         rows = sum(one.count for one in searched)
         return ModalityInfo(
             rows=rows,
-            removed=sum(shard.rows for shard in part.shards) - rows,
-            shards=part.shards,
+            removed=sum(shard.rows for shard in shards) - rows,
+            shards=shards,
             kind=kind,
             nlist=quantizer.nlist if quantizer else 0,
             m=quantizer.m if quantizer else 0,
             trained_rows=quantizer.trained_rows if quantizer else 0,
-            bytes=sum(shard.bytes for shard in part.shards),
+            bytes=sum(shard.bytes for shard in shards),
             tuning=part.tuning,
         )
 

@@ -3,6 +3,7 @@
 ivfpq              FAISS bytes of an IndexIVFPQ, ids = row numbers (absent in an exact shard)
 meta               JSON: format version, modality, rows, dim, kind, encoder fingerprint, quantizer sha256
 record + row       JSON {"key", "content", "record"}; row as big-endian uint64
+sums               little-endian uint32 (rows,): CRC-32 of each row's vector bytes followed by its JSON
 vectors            little-endian float16 (rows, dim) as one value
 """
 
@@ -13,6 +14,7 @@ import json
 import os
 import struct
 import threading
+import zlib
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -25,6 +27,7 @@ from numpy.typing import NDArray
 from ..errors import BrivlSearchError, IndexIncompatibleError, UsageError
 from . import ivfpq
 from .store import Environment, fsync_directory, scan_txn
+from .trust import is_sound
 from .types import FORMAT_VERSION, Modality, ShardInfo, ShardKind
 
 Row = tuple[bytes, NDArray[np.float16]]  # the JSON value, the vector (dim,)
@@ -52,6 +55,11 @@ def record_value(key: str, content: str, record: Any) -> bytes:
     return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
 
 
+def row_sum(vector: NDArray[np.float16], value: bytes) -> int:
+    """CRC-32 of a row: its vector's bytes, then its JSON."""
+    return zlib.crc32(value, zlib.crc32(vector.tobytes()))
+
+
 class _Mapped:
     """Bytes of a map as NumPy's array interface, owning what keeps the map in place."""
 
@@ -71,8 +79,11 @@ class Shard:
         vectors: float16 (rows, dim), a view of the map.
     """
 
-    def __init__(self, directory: Path, info: ShardInfo, dim: int) -> None:
-        """Raises: FileNotFoundError; IndexIncompatibleError if the file is not what the catalog says."""
+    def __init__(self, directory: Path, info: ShardInfo, dim: int, *, trusted: bool = False) -> None:
+        """`trusted`: the caller has just checked the file's hash.
+
+        Raises: FileNotFoundError; IndexIncompatibleError if the file is not what the catalog says.
+        """
         self.path = directory / "shards" / info.name
         self.info = info
         self._lock = threading.Lock()
@@ -80,6 +91,8 @@ class Shard:
         size = self.path.stat().st_size
         if size != info.bytes:
             raise self._damaged(f"{size:,} bytes instead of {info.bytes:,}")
+        if not trusted and not is_sound(directory, info):  # before anything is mapped: LMDB trusts its pages
+            raise self._damaged("its checksum differs: the file was changed after it was sealed")
         try:
             self.environment = Environment(self.path)
         except lmdb.Error as error:
@@ -90,6 +103,7 @@ class Shard:
         if raw.nbytes != 2 * info.rows * dim:
             raise self._damaged("it holds another number of vectors than the catalog says")
         self.vectors: NDArray[np.float16] = raw.view("<f2").reshape(info.rows, dim)
+        self._sums = self._mapped(b"sums").view("<u4") if info.mtime_ns else None  # format 1 had neither
 
     def _mapped(self, key: bytes) -> NDArray[np.uint8]:
         """The value where it lies in the map, as uint8 (bytes,); the array keeps the map alive."""
@@ -99,7 +113,7 @@ class Shard:
         return np.asarray(_Mapped(value, self._txn, self.environment))
 
     def _damaged(self, why: str) -> IndexIncompatibleError:
-        return IndexIncompatibleError(f"{self.path} is damaged ({why}): build the index again")
+        return IndexIncompatibleError(f"{self.path} is damaged ({why}): mend the index with verify --repair")
 
     @property
     def index(self) -> Any:
@@ -110,13 +124,15 @@ class Shard:
             return self._index
 
     def entry(self, row: int) -> dict[str, Any]:
-        """{"key", "content", "record"} of a row. Raises IndexError, IndexIncompatibleError."""
+        """{"key", "content", "record"} of a row. Raises IndexError; IndexIncompatibleError if its checksum differs."""
         if not 0 <= row < self.info.rows:
             raise IndexError(f"row {row} of {self.info.rows}")
         with self._lock:
             value = self._txn.get(RECORD + _ROW.pack(row))
             if value is None:
                 raise self._damaged(f"record {row} is missing")
+            if self._sums is not None and row_sum(self.vectors[row], bytes(value)) != self._sums[row]:
+                raise self._damaged(f"the checksum of row {row} differs")
             body: dict[str, Any] = json.loads(bytes(value))
         return body
 
@@ -167,13 +183,15 @@ def seal(
     temporary = folder / f".tmp-{name}"
     temporary.unlink(missing_ok=True)
     vectors = np.empty((count, dim), dtype="<f2")
+    sums = np.empty(count, dtype="<u4")
     environment = Environment(temporary, writable=True, durable=False)
     try:
         filled = 0
         while part := list(islice(rows, min(BLOCK // 8, count - filled))):
             start = filled
-            for _, vector in part:
+            for value, vector in part:
                 vectors[filled] = vector
+                sums[filled] = row_sum(vectors[filled], value)
                 filled += 1
 
             def put_records(txn: Any, part: list[Row] = part, start: int = start) -> None:
@@ -193,6 +211,7 @@ def seal(
             "quantizer": "" if trained is None else hashlib.sha256(trained).hexdigest(),
         }
         environment.write(lambda txn: txn.put(b"meta", json.dumps(meta, sort_keys=True).encode()))
+        environment.write(lambda txn: txn.put(b"sums", sums.tobytes()))
         environment.write(lambda txn: txn.put(b"vectors", vectors.reshape(-1).view(np.uint8).data))
         if trained is not None:
             blocks = (vectors[at : at + BLOCK].astype(np.float32) for at in range(0, count, BLOCK))
@@ -205,11 +224,14 @@ def seal(
     with temporary.open("rb") as file:
         file_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         os.fsync(file.fileno())
-    size = temporary.stat().st_size
+    status = temporary.stat()
     temporary.replace(folder / name)
     fsync_directory(folder)
     kind: ShardKind = "exact" if trained is None else "ivfpq"
-    return ShardInfo(name, seq, count, size, checksum, file_sha256, kind, nlist if trained else 0, m if trained else 0)
+    return ShardInfo(
+        name, seq, count, status.st_size, checksum, file_sha256, kind,
+        nlist if trained else 0, m if trained else 0, status.st_mtime_ns,
+    )  # fmt: skip
 
 
 def logical_checksum(environment: Environment) -> str:

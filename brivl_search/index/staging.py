@@ -1,17 +1,20 @@
 """Staging: rows that are embedded but not yet sealed, so that a killed build continues where it was.
 
-    meta                      JSON: encoder fingerprint and the generation the changes are meant for
+    meta                      JSON: encoder fingerprint, the generation and the job the changes are meant for, and
+                              the jobs whose vectors are kept
     change/{i|t}={key}        JSON of an Item, or null: the item is gone
     change/{i|t}~{sha256}     the same for long keys
     vector/{i|t}{content}     little-endian float16 (dim,)
 
+A job is what is being done (a build of these folders, a removal, ...). The same job goes on with its changes; another
+one drops them, so that nothing half-done is published under its name, but keeps the vectors, which cost the time.
 Only the process holding the writer's lock opens it for writing, hence no reader table.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,8 @@ from numpy.typing import NDArray
 
 from .store import Environment, encode_key
 from .types import MODALITIES, Item, Modality
+
+Published = Callable[[Modality, str], bool]  # does a live row hold this content?
 
 _META = b"meta"
 _BUFFER_BYTES = 64 << 20
@@ -53,24 +58,76 @@ def _decode(value: bytes) -> tuple[str, Item | None]:
 
 
 class Staging:
-    """The staged changes and vectors; writes are buffered until `flush`, reads see them at once."""
+    """The staged changes and vectors; writes are buffered until `flush`, reads see them at once.
 
-    def __init__(self, directory: Path, fingerprint: str, generation: int) -> None:
+    Args:
+        directory: the index.
+        fingerprint: of the encoder; vectors of another one are dropped.
+        generation: the published one.
+        job: what is being done.
+        published: tells which vectors are needed no longer.
+    """
+
+    def __init__(self, directory: Path, fingerprint: str, generation: int, job: str, published: Published) -> None:
         self._path = staging_path(directory)
-        self._stamp = json.dumps({"fingerprint": fingerprint, "generation": generation}, sort_keys=True).encode()
+        self._fingerprint, self._generation, self._job, self._published = fingerprint, generation, job, published
+        self._owners = [job]
         self._buffer: dict[bytes, bytes] = {}
         self._bytes = 0
         self._environment: Environment | None = None
         self.pending: dict[Modality, int] = dict.fromkeys(MODALITIES, 0)
         if self._path.exists():
-            environment = Environment(self._path, writable=True)
-            if environment.get(_META) == self._stamp:
-                self._environment = environment
+            self._environment = Environment(self._path, writable=True)
+            stamp = json.loads(self._environment.get(_META) or b"{}")
+            if stamp.get("fingerprint") != fingerprint:
+                self.clear()
+                return
+            self._owners = sorted({job, *stamp.get("owners", [])})
+            if (stamp.get("generation"), stamp.get("job")) == (generation, job):
                 for modality in MODALITIES:
                     self.pending[modality] = sum(item is not None for _, item in self.changes(modality))
-            else:  # of another encoder, or already published when the build was killed
-                environment.close()
-                self.clear()
+            else:  # another job's, or already published when it was killed
+                self._keep_vectors()
+
+    def _stamp(self) -> bytes:
+        stamp = {
+            "fingerprint": self._fingerprint, "generation": self._generation, "job": self._job, "owners": self._owners
+        }  # fmt: skip
+        return json.dumps(stamp, sort_keys=True).encode("utf-8", "surrogatepass")
+
+    def _keep_vectors(self) -> None:
+        """Drop the changes, and the vectors that live rows hold by now; the file goes if none is left."""
+        assert self._environment is not None
+        dead = [key for key, _ in self._environment.scan(b"change/")]
+        left = False
+        for modality in MODALITIES:
+            prefix = vector_key(modality, "")
+            for content in list(self.contents(modality)):
+                if self._published(modality, content):
+                    dead.append(prefix + content.encode())
+                else:
+                    left = True
+        if not left:
+            self.clear()
+            return
+
+        def write(txn: Any) -> None:
+            for key in dead:
+                txn.delete(key)
+            txn.put(_META, self._stamp())
+
+        self._environment.write(write)
+        self.pending = dict.fromkeys(MODALITIES, 0)
+
+    def committed(self, generation: int) -> None:
+        """The changes are published: forget them, and all vectors but those that other jobs left and still need."""
+        self._generation = generation
+        self._owners = [owner for owner in self._owners if owner != self._job]
+        if self._owners and self._environment is not None:
+            self._keep_vectors()
+        else:
+            self.clear()
+        self._owners = sorted({self._job, *self._owners})
 
     def _get(self, key: bytes) -> bytes | None:
         if (value := self._buffer.get(key)) is not None:
@@ -128,7 +185,7 @@ class Staging:
             self._environment = Environment(self._path, writable=True)
 
         def write(txn: Any) -> None:
-            txn.put(_META, self._stamp)
+            txn.put(_META, self._stamp())
             for key, value in sorted(self._buffer.items()):
                 txn.put(key, value)
 
@@ -147,6 +204,7 @@ class Staging:
         self._path.unlink(missing_ok=True)
         self._buffer.clear()
         self._bytes = 0
+        self._owners = [self._job]
         self.pending = dict.fromkeys(MODALITIES, 0)
 
 

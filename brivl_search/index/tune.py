@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +15,19 @@ from .types import Tuning
 
 TARGET = 0.99
 AT = 10
-RERANKS = (20, 50, 100, 200, 400, 800)
+RERANKS = (20, 50, 100, 200, 400, 800, 1600)
+TIMED = 6  # the settings of least estimated cost that are timed against each other
 _EPSILON = 1e-6
+
+
+@dataclass(frozen=True, order=True)
+class Choice:
+    """One setting, its estimated cost and its measured recall."""
+
+    cost: float
+    recall: float
+    nprobe: int
+    rerank: int
 
 
 def default(nlist: int) -> Tuning:
@@ -27,15 +40,15 @@ def cost(nprobe: int, rerank: int, nlist: int, rows: int, dim: int, m: int, shar
     return shards * nlist * dim + rows * nprobe / nlist * m + 4 * shards * rerank * dim
 
 
-def tune(parts: Sequence[Searched], queries: NDArray[np.float32], kind: str = "cross-modal") -> Tuning:
-    """Measure recall@10 over a grid of (nprobe, rerank) and choose the cheapest pair reaching 0.99.
+def choices(parts: Sequence[Searched], queries: NDArray[np.float32], target: float) -> list[Choice]:
+    """recall@10 over a grid of (nprobe, rerank), up to the nprobe at which the fewest candidates are enough.
 
-    Rows that tie with the tenth count as found. If nothing reaches the target, the pair of best recall is chosen.
+    Rows that tie with the tenth count as found.
 
     Args:
         parts: the shards of one modality, sharing one quantizer; exact ones count as always found.
-        queries: float32 (n, dim), n >= 1, of the other modality, as users would send them.
-        kind: what the queries are, kept in the result.
+        queries: float32 (n, dim), n >= 1.
+        target: recall that ends the search.
     """
     probed = [part for part in parts if part.shard.info.kind == "ivfpq" and part.count]
     rows = sum(part.count for part in parts)
@@ -49,22 +62,68 @@ def tune(parts: Sequence[Searched], queries: NDArray[np.float32], kind: str = "c
         if part.shard.info.kind == "exact":
             others += (truth.shards == number).sum(axis=1)
 
-    choices: list[tuple[float, float, int, int]] = []  # cost, recall, nprobe, rerank
+    found: list[Choice] = []
     nprobe = 1
     while True:
         hits = np.zeros((len(RERANKS), len(queries)), dtype=np.int64)
         for part in probed:
-            found = ivfpq.candidates(part.shard.index, queries, min(RERANKS[-1], part.count), nprobe, part.live)
-            good = score(part.shard, queries, found) >= bar[:, None]
+            rows_found = ivfpq.candidates(part.shard.index, queries, min(RERANKS[-1], part.count), nprobe, part.live)
+            good = score(part.shard, queries, rows_found) >= bar[:, None]
             for place, rerank in enumerate(RERANKS):
                 hits[place] += good[:, :rerank].sum(axis=1)
         for place, rerank in enumerate(RERANKS):
             recall = float(np.mean(np.minimum(hits[place] + others, sought) / sought))
-            choices.append((cost(nprobe, rerank, nlist, rows, dim, m, len(probed)), recall, nprobe, rerank))
-        if nprobe == nlist or choices[-len(RERANKS)][1] >= TARGET:  # even the fewest candidates are enough here
-            break
+            found.append(Choice(cost(nprobe, rerank, nlist, rows, dim, m, len(probed)), recall, nprobe, rerank))
+        if nprobe == nlist or found[-len(RERANKS)].recall >= target:
+            return found
         nprobe = min(2 * nprobe, nlist)
 
-    reached = [choice for choice in choices if choice[1] >= TARGET]
-    best = min(reached) if reached else max(choices, key=lambda choice: (choice[1], -choice[0]))
-    return Tuning(best[2], best[3], round(best[1], 4), len(queries), rows, kind)
+
+def tune(
+    parts: Sequence[Searched],
+    queries: NDArray[np.float32],
+    kind: str = "cross-modal",
+    target: float = TARGET,
+    *,
+    timed: bool = False,
+) -> Tuning:
+    """Measure recall@10 over a grid of (nprobe, rerank) and choose the cheapest pair reaching the target.
+
+    If nothing reaches it, the pair of best recall is chosen.
+
+    Args:
+        parts: the shards of one modality, sharing one quantizer; exact ones count as always found.
+        queries: float32 (n, dim), n >= 1, of the other modality, as users would send them.
+        kind: what the queries are, kept in the result.
+        target: recall@10 against exact search.
+        timed: let the clock decide among the settings of least estimated cost (a build does not, so that equal builds
+            give equal indexes).
+    """
+    rows = sum(part.count for part in parts)
+    found = choices(parts, queries, target)
+    reached = sorted(choice for choice in found if choice.recall >= target)
+    if not reached:
+        reached = [max(found, key=lambda choice: (choice.recall, -choice.cost))]
+
+    def as_tuning(choice: Choice) -> Tuning:
+        recall = round(choice.recall, 4)
+        return Tuning(choice.nprobe, choice.rerank, recall, len(queries), rows, kind, target)
+
+    if not timed:
+        return as_tuning(reached[0])
+    settings = [as_tuning(choice) for choice in reached[:TIMED]]
+    speeds = [queries_per_second(parts, queries, setting) for setting in settings]
+    best = int(np.argmax(speeds))
+    return replace(settings[best], qps=round(speeds[best], 1))
+
+
+def queries_per_second(parts: Sequence[Searched], queries: NDArray[np.float32], tuning: Tuning) -> float:
+    """One query after the other, the better of two passes over at most 100 of them."""
+    some = queries[:100]
+    best = 0.0
+    for _ in range(2):
+        start = time.perf_counter()
+        for query in some:
+            search(parts, query[None], AT, tuning)
+        best = max(best, len(some) / (time.perf_counter() - start))
+    return best

@@ -15,7 +15,8 @@ IndexType = Literal["auto", "ivfpq", "exact"]
 ShardKind = Literal["ivfpq", "exact"]
 
 MODALITIES: tuple[Modality, Modality] = ("image", "text")
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READABLE_VERSIONS = (1, 2)  # 1 had no checksums of rows
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class ShardInfo:
         kind: "ivfpq" or "exact".
         nlist: inverted lists, 0 in an exact shard.
         m: PQ bytes per row, 0 in an exact shard.
+        mtime_ns: of the file when it was sealed; a file with another time is hashed before it is trusted.
     """
 
     name: str
@@ -71,6 +73,7 @@ class ShardInfo:
     kind: ShardKind
     nlist: int = 0
     m: int = 0
+    mtime_ns: int = 0
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,8 @@ class Tuning:
         queries: number of queries it was measured with.
         rows: live rows at the time of the measurement.
         kind: what the queries were, e.g. "cross-modal".
+        target: the recall that was asked for.
+        qps: queries/s measured with this setting, one query at a time; None if time was not measured.
     """
 
     nprobe: int
@@ -92,6 +97,8 @@ class Tuning:
     queries: int = 0
     rows: int = 0
     kind: str = "not measured"
+    target: float = 0.99
+    qps: float | None = None
 
 
 @dataclass(frozen=True)

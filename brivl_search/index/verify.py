@@ -21,7 +21,7 @@ from .catalog import Entry, Meta
 from .lock import is_locked
 from .shard import Shard, logical_checksum
 from .store import scan_txn
-from .types import FORMAT_VERSION, Modality, ShardInfo, VerifyReport
+from .types import READABLE_VERSIONS, Modality, ShardInfo, VerifyReport
 
 _SHOWN = 10  # lines of one kind of problem; then a count
 
@@ -84,7 +84,7 @@ def _check_shard(
         with path.open("rb") as file:  # before anything is mapped: LMDB trusts its pages
             if hashlib.file_digest(file, "sha256").hexdigest() != info.file_sha256:
                 return [f"{name}: the checksum differs, the file was changed after it was sealed"], None
-        shard = Shard(directory, info, meta.encoder.dim)
+        shard = Shard(directory, info, meta.encoder.dim, trusted=True)
     except FileNotFoundError:
         return [f"{name}: the file is missing"], None
     except (OSError, BrivlSearchError) as error:
@@ -95,7 +95,6 @@ def _check_shard(
     quantizer = meta.parts[modality].quantizer
     said = shard.meta()
     expected = {
-        "format_version": FORMAT_VERSION,
         "modality": modality,
         "rows": info.rows,
         "dim": meta.encoder.dim,
@@ -103,6 +102,8 @@ def _check_shard(
         "fingerprint": meta.encoder.fingerprint,
         "quantizer": quantizer.sha256 if quantizer and info.kind == "ivfpq" else "",
     }
+    if said.get("format_version") not in READABLE_VERSIONS:
+        problems.append(f"{name}: its format version is {said.get('format_version')!r}")
     problems += [
         f"{name}: its {key} is {said.get(key)!r}, the catalog says {value!r}"
         for key, value in expected.items()

@@ -14,15 +14,15 @@ import lmdb
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import IndexIncompatibleError, UsageError
-from . import catalog
+from ..errors import BrivlSearchError, IndexIncompatibleError, UsageError
+from . import catalog, trust
 from .catalog import Meta
 from .commit import commit_all
 from .lock import WriterLock
 from .shard import Shard, check_size
 from .staging import Staging
 from .store import Environment, fsync_directory
-from .types import MODALITIES, CommitReport, EncoderInfo, IndexType, Item, ItemState, Modality, ShardInfo
+from .types import MODALITIES, CommitReport, EncoderInfo, IndexType, Item, ItemState, Modality, ShardInfo, Tuning
 
 
 class IndexWriter:
@@ -40,6 +40,9 @@ class IndexWriter:
             has, "auto" at first.
         shard_rows: most rows of a shard; None keeps what the index has, 1,000,000 at first.
         seed: of k-means and sampling; None keeps what the index has, 0 at first.
+        memory: most bytes for FAISS's part of the index (codes and lists), 0 for no limit; None keeps what the index
+            has. It takes effect when a quantizer is trained.
+        job: what is being done; a killed job goes on where it was, and another one does not publish its changes.
 
     Raises:
         UsageError: shard_rows is too large for one LMDB value, or not positive.
@@ -57,6 +60,8 @@ class IndexWriter:
         index_type: IndexType | None = None,
         shard_rows: int | None = None,
         seed: int | None = None,
+        memory: int | None = None,
+        job: str = "build",
     ) -> None:
         self.directory = Path(directory)
         if shard_rows is not None:
@@ -77,6 +82,8 @@ class IndexWriter:
                     self._published = catalog.get_meta(txn, path)
             except lmdb.Error as error:
                 raise IndexIncompatibleError(f"{path} is damaged ({error}): delete {directory}, build again") from error
+            except OSError as error:
+                raise BrivlSearchError(f"cannot write {path}: {error.strerror or error}") from error
             encoder = EncoderInfo(encoder_name, fingerprint, dim)
             base = self._published or Meta(generation=0, encoder=encoder)
             if base.encoder.fingerprint != fingerprint or base.encoder.dim != dim:
@@ -91,12 +98,31 @@ class IndexWriter:
                 index_type=index_type or base.index_type,
                 shard_rows=shard_rows or min(base.shard_rows, _most_rows(dim)),
                 seed=base.seed if seed is None else seed,
+                memory=base.memory if memory is None else memory,
             )
-            self._staging = Staging(self.directory, fingerprint, base.generation)
+            self._staging = Staging(self.directory, fingerprint, base.generation, job, self._is_published)
             self._sweep()
         except BaseException:
             self.close()
             raise
+
+    @classmethod
+    def existing(cls, directory: Path, *, job: str, memory: int | None = None) -> Self:
+        """The writer of an index that is there, for its own encoder.
+
+        Raises:
+            IndexMissingError: there is none.
+        """
+        with catalog.reading(Path(directory)) as (_, meta):
+            encoder = meta.encoder
+        return cls(
+            directory,
+            encoder_name=encoder.name,
+            fingerprint=encoder.fingerprint,
+            dim=encoder.dim,
+            memory=memory,
+            job=job,
+        )
 
     # -- life ----------------------------------------------------------------------------------------------------
 
@@ -139,6 +165,9 @@ class IndexWriter:
                 raise ValueError("the writer is closed")
             self._reading = self._environment.env.begin()
         return self._reading
+
+    def _is_published(self, modality: Modality, content: str) -> bool:
+        return catalog.find_content(self._txn(), modality, content) is not None
 
     def _end_reading(self) -> None:
         if self._reading is not None:
@@ -185,9 +214,7 @@ class IndexWriter:
 
     def has_vector(self, modality: Modality, content: str) -> bool:
         """Is the vector of this content at hand, staged or in a live published row?"""
-        if self._stage.has_vector(modality, content):
-            return True
-        return catalog.find_content(self._txn(), modality, content) is not None
+        return self._stage.has_vector(modality, content) or self._is_published(modality, content)
 
     def pending_rows(self, modality: Modality) -> int:
         """Items put and not yet committed."""
@@ -261,6 +288,37 @@ class IndexWriter:
         """Declare that the new state does not hold this item."""
         self._stage.put(modality, key, None)
 
+    def retune(self, modality: Modality, tuning: Tuning) -> None:
+        """Search a modality like this from the next commit on."""
+        parts = self._meta.parts
+        self._meta = replace(self._meta, parts={**parts, modality: replace(parts[modality], tuning=tuning)})
+
+    def drop_damaged(self) -> dict[str, int]:
+        """Stage the removal of every item whose shard is missing or not the one that was sealed.
+
+        Returns:
+            Shard name -> items lost; the next build embeds their files again.
+        """
+        lost: dict[str, int] = {}
+        for modality, part in self._meta.parts.items():
+            broken = {}
+            for info in part.shards:
+                try:
+                    if (self.directory / "shards" / info.name).stat().st_size == info.bytes and trust.is_sound(
+                        self.directory, info, anew=True
+                    ):
+                        continue
+                except OSError:
+                    pass
+                broken[info.seq] = info.name
+                lost[info.name] = 0
+            for key, value in catalog.scan_items(self._txn(), modality) if broken else ():
+                entry = catalog.Entry.unpack(key, value)
+                if entry.seq in broken:
+                    lost[broken[entry.seq]] += 1
+                    self.remove(modality, entry.key)
+        return lost
+
     def set_roots(self, roots: Sequence[tuple[str, str]]) -> None:
         """Remember the indexed folders as (as given, absolute) pairs; published with the next commit."""
         self._meta = replace(self._meta, roots=tuple((str(given), str(absolute)) for given, absolute in roots))
@@ -312,8 +370,7 @@ class IndexWriter:
         self._published = self._meta
         reports = {modality: commits[modality].report() for modality in MODALITIES}
         notes = tuple(note for one in commits.values() for note in one.plan.notes)
-        self._stage.clear()
-        self._staging = Staging(self.directory, self._meta.encoder.fingerprint, self._meta.generation)
+        self._stage.committed(self._meta.generation)
         commits.clear()
         self._sweep()
         return CommitReport(self._meta.generation, changed, reports["image"], reports["text"], notes)

@@ -1,0 +1,20 @@
+"""The command line: one verb per screen. Heavy modules are imported inside the verbs that need them."""
+
+from __future__ import annotations
+
+import sys
+
+from brivl_search.cli.app import app
+from brivl_search.errors import BrivlSearchError
+
+from . import change, search, transfer  # noqa: F401  (they register their verbs)
+
+
+def main() -> None:
+    """Entry point: runs a verb and turns errors into one line and an exit code."""
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names that are not UTF-8
+    try:
+        app()
+    except BrivlSearchError as error:
+        print(f"brivl-search: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(error.exit_code)
