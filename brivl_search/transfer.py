@@ -68,8 +68,9 @@ def export(directory: Path, out: Path, kind: Kind, advance: Advance | None = Non
                 "fingerprint": info.encoder.fingerprint,
                 "dim": info.encoder.dim,
                 "rows": counts,
+                "folders": info.roots,
             }
-            (temporary / "export.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+            (temporary / "export.json").write_text(json.dumps(about, indent=2, ensure_ascii=True) + "\n", encoding="utf-8")
             temporary.rename(out)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -140,7 +141,7 @@ def _write_parquet(folder: Path, modality: Modality, blocks: Blocks, rows: int, 
                     values.append(line[name])
             flat = pa.array(vectors.reshape(-1), type=pa.float16())
             arrays = [pa.array(columns[name], type=schema.field(name).type) for name in columns]
-            writer.write_table(pa.Table.from_arrays([*arrays, pa.FixedSizeListArray.from_arrays(flat, dim)], schema))
+            writer.write_table(pa.Table.from_arrays([*arrays, pa.FixedSizeListArray.from_arrays(flat, dim)], schema=schema))
 
 
 _WRITERS: dict[Kind, Callable[..., None]] = {"npy": _write_npy, "jsonl": _write_jsonl, "parquet": _write_parquet}
@@ -185,11 +186,12 @@ def import_folder(
         about = json.loads((source / "export.json").read_text("utf-8"))
         encoder = EncoderInfo(about["encoder"], about["fingerprint"], int(about["dim"]))
         kind, counts = about["format"], {m: int(about["rows"][m]) for m in MODALITIES}
+        folders = [(str(given), str(absolute)) for given, absolute in about.get("folders", [])]
         reader = _READERS[kind]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{source} is no folder that export wrote (export.json: {error})") from error
     rows = {m: reader(source, m, counts[m], encoder.dim) for m in MODALITIES if counts[m]}
-    return _take(directory, encoder, rows, f"import\0{source.absolute()}", encode, advance)
+    return _take(directory, encoder, rows, f"import\0{source.absolute()}", encode, advance, folders)
 
 
 def import_vectors(
@@ -344,10 +346,13 @@ def _take(
     job: str,
     encode: Callable[[Sequence[str]], np.ndarray],
     advance: Advance | None,
+    folders: Sequence[tuple[str, str]] = (),
 ) -> CommitReport:
     with IndexWriter(
         directory, encoder_name=encoder.name, fingerprint=encoder.fingerprint, dim=encoder.dim, job=job
     ) as writer:
+        known = {absolute for _, absolute in writer.roots}
+        writer.set_roots([*writer.roots, *(pair for pair in folders if pair[1] not in known)])
         for modality, stream in rows.items():
             done = 0
             while block := list(islice(stream, BLOCK)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -280,3 +281,39 @@ def encoder_scores(engine: Engine, paths: list[Path], text: str) -> np.ndarray:
     load: Callable[[str], np.ndarray] = lambda path: load_pixels(path, engine.encoder.pixels)  # noqa: E731
     pixels = np.stack([load(str(path)) for path in paths])
     return engine.encoder.encode_images(pixels) @ engine.encoder.encode_texts([text])[0]
+
+
+def test_a_long_lived_engine_sees_a_new_generation(tmp_path: Path, encoder: StubEncoder) -> None:
+    draw("red", "circle").save(tmp_path / "first.png")
+    index = build(tmp_path, tmp_path / "index", encoder)
+    engine = Engine(index)
+    before = engine.reader
+    assert names(engine.by_text("a red circle", SearchOptions())) == ["first.png"] and engine.reader is before
+    draw("blue", "cross").save(tmp_path / "second.png")
+    build(tmp_path, index, encoder)
+    assert names(engine.by_text("a blue cross", SearchOptions())) == ["second.png", "first.png"]
+    assert engine.reader is not before and before.count("image") == 1
+    shutil.rmtree(index)  # deleted under it: the last state goes on answering
+    assert names(engine.by_text("a blue cross", SearchOptions())) == ["second.png", "first.png"]
+    build(tmp_path, index, StubEncoder("other", "other-fingerprint"))
+    with pytest.raises(IndexIncompatibleError, match="built again with encoder 'other'"):
+        engine.by_text("a blue cross", SearchOptions())
+
+
+def test_an_untouched_catalog_costs_one_stat(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    status = (index / "catalog.lmdb").stat()
+    os.utime(index / "catalog.lmdb", ns=(status.st_atime_ns, status.st_mtime_ns - 10**11))  # not changed just now
+    with IndexReader.open(index) as reader:
+        monkeypatch.setattr("brivl_search.index.catalog.reading", None)
+        assert not reader.stale()
+
+
+def test_a_shard_that_fails_under_an_open_engine_is_left_out(tmp_path: Path, encoder: StubEncoder) -> None:
+    for number, (colour, shape) in enumerate([("red", "circle"), ("blue", "cross"), ("green", "ring")]):
+        draw(colour, shape).save(tmp_path / f"{number}.png")
+    index = build(tmp_path, tmp_path / "index", encoder, shard_rows=1)
+    engine = Engine(index)
+    shard = engine.reader._parts["image"][1].shard
+    shard._sums = shard._sums ^ 1  # what reading a rotten page gives: bytes and checksum differ
+    assert sorted(names(engine.by_text("a blue cross", SearchOptions()))) == ["0.png", "2.png"]
+    assert "image-000002.lmdb is damaged" in engine.reader.damage[0]

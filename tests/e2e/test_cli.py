@@ -22,7 +22,13 @@ import pytest
 from tests.e2e.stub import REPO, environment
 from tests.pictures import jpeg, write_bad_files, write_corpus
 
-PROGRESS = ("scanning ...", "images: ")  # what a build may have said before it met the error
+PROGRESS = (
+    "tuning ...",
+    "compacting ...",
+    "rows",
+    "scanning ...",
+    "images: ",
+)  # what a build may have said before it met the error
 PICTURE = "photos/images/0000-red-circle.jpg"
 
 
