@@ -70,7 +70,9 @@ def export(directory: Path, out: Path, kind: Kind, advance: Advance | None = Non
                 "rows": counts,
                 "folders": info.roots,
             }
-            (temporary / "export.json").write_text(json.dumps(about, indent=2, ensure_ascii=True) + "\n", encoding="utf-8")
+            (temporary / "export.json").write_text(
+                json.dumps(about, indent=2, ensure_ascii=True) + "\n", encoding="utf-8"
+            )
             temporary.rename(out)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -141,7 +143,9 @@ def _write_parquet(folder: Path, modality: Modality, blocks: Blocks, rows: int, 
                     values.append(line[name])
             flat = pa.array(vectors.reshape(-1), type=pa.float16())
             arrays = [pa.array(columns[name], type=schema.field(name).type) for name in columns]
-            writer.write_table(pa.Table.from_arrays([*arrays, pa.FixedSizeListArray.from_arrays(flat, dim)], schema=schema))
+            writer.write_table(
+                pa.Table.from_arrays([*arrays, pa.FixedSizeListArray.from_arrays(flat, dim)], schema=schema)
+            )
 
 
 _WRITERS: dict[Kind, Callable[..., None]] = {"npy": _write_npy, "jsonl": _write_jsonl, "parquet": _write_parquet}

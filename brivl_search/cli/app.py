@@ -102,8 +102,9 @@ def load_for(index: Path, encoder: str | None, device: str) -> Any:
     """The encoder asked for; else the one an existing index was built with; else the bundled one."""
     from brivl_search.encoders import DEFAULT, load_encoder
     from brivl_search.errors import IndexMissingError
-    from brivl_search.index import IndexReader
+    from brivl_search.index import IndexReader, gpu
 
+    gpu.choose(device)
     if encoder is None:
         try:
             with IndexReader.open(index) as reader:

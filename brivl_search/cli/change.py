@@ -191,12 +191,13 @@ def compact(
     index: IndexOption = DEFAULT_INDEX, memory: Memory = None, device: DeviceOption = "auto", quiet: Quiet = False
 ) -> None:
     """Merge small shards, drop removed rows, train the quantizer anew where the collection has outgrown it."""
-    from brivl_search.index import IndexReader
+    from brivl_search.index import IndexReader, gpu
     from brivl_search.maintenance import compact as compact_index
     from brivl_search.output import Bar, say
 
     with IndexReader.open(index) as reader:
         before = reader.info
+    gpu.choose(device)
     with Bar(quiet=quiet) as bar:
         bar.phase("compacting", None)
         report = compact_index(
@@ -234,6 +235,7 @@ def tune(
     quiet: Quiet = False,
 ) -> None:
     """Measure IVF-PQ against exact search on real queries; store the fastest setting that reaches the recall."""
+    from brivl_search.index import gpu
     from brivl_search.maintenance import tune as tune_index
     from brivl_search.output import Bar, show, warn
     from brivl_search.reports import tuning_table
@@ -247,6 +249,7 @@ def tune(
         if not texts:
             raise UsageError(f"--queries {queries} holds no query: write one a line")
         vectors = load_for(index, None, device).encode_texts(texts)
+    gpu.choose(device)
     with Bar(quiet=quiet) as bar:
         bar.phase("tuning", None)
         report = tune_index(index, recall=recall, queries=vectors, progress=bar.note)

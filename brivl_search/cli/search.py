@@ -104,8 +104,9 @@ def evaluate(
             bar.phase("images and captions", len(data.images) + sum(map(len, data.captions)))
             result = evaluation.evaluate_dataset(data, loaded, ks, bar.advance)
     else:
-        from brivl_search.index import IndexReader
+        from brivl_search.index import IndexReader, gpu
 
+        gpu.choose(device)
         result = evaluation.evaluate_index(IndexReader.open(index), ks, caption_fields(captions))
     if json_wanted(form):
         typer.echo(json.dumps(result.to_dict(), ensure_ascii=False, indent=2))

@@ -14,12 +14,13 @@ import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from brivl_search.corpus.walk import CAPTIONS_NAME, printable
 from brivl_search.errors import CorpusError, UsageError
 
 DEFAULT_FIELDS = ("zh", "en", "captions")
+MAX_LINE_BYTES = 4 << 20  # thousands of captions; as objects in memory a hostile line takes some thirty times its bytes
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -112,7 +113,7 @@ def read_captions(path: Path | str, fields: Sequence[str] | None = None) -> Iter
             image = _image_path(record, os.path.dirname(file))
             texts = tuple(_texts(record, fields or DEFAULT_FIELDS))
             if not texts and not fields:
-                there = ", ".join(sorted(set(record) - {"image"})) or "none"
+                there = ", ".join(sorted(set(record) - {"image"}))[:200] or "none"
                 raise _Bad("no caption", f"looked for {', '.join(DEFAULT_FIELDS)}; fields here: {_shown(there)}")
         except _Bad as bad:
             yield BadLine(file, number, bad.reason, bad.detail)
@@ -189,16 +190,27 @@ def _records(file: str) -> Iterator[tuple[int, dict[str, Any] | BadLine]]:
         if not stat.S_ISREG(os.stat(file).st_mode):
             raise CorpusError(f"{printable(file)} is not a regular file")
         with open(file, "rb") as handle:
-            for number, raw in enumerate(handle, start=1):
+            for number, raw in enumerate(_lines(handle), start=1):
                 line = (raw.removeprefix(_BOM) if number == 1 else raw).strip()
                 if not line:
                     continue
                 try:
+                    if len(raw) > MAX_LINE_BYTES:
+                        raise _Bad("line too long", f"the limit is {MAX_LINE_BYTES:,} bytes")
                     yield number, _parse(line)
                 except _Bad as bad:
                     yield number, BadLine(file, number, bad.reason, bad.detail)
     except OSError as error:
         raise CorpusError(f"cannot read {printable(file)}: {error.strerror or error}") from error
+
+
+def _lines(handle: BinaryIO) -> Iterator[bytes]:
+    """The lines of a file; of one longer than MAX_LINE_BYTES, its first MAX_LINE_BYTES + 1 bytes."""
+    while raw := handle.readline(MAX_LINE_BYTES + 1):
+        rest = raw
+        while len(rest) > MAX_LINE_BYTES and not rest.endswith(b"\n"):
+            rest = handle.readline(MAX_LINE_BYTES + 1)
+        yield raw
 
 
 def _parse(line: bytes) -> dict[str, Any]:

@@ -10,12 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DependencyError
+from . import gpu
 
 PQ_CENTROIDS = 256
 POINTS_PER_CENTROID = 39  # FAISS warns below this
 AUTO_THRESHOLD = POINTS_PER_CENTROID * PQ_CENTROIDS  # 9,984 rows: the fewest that train a PQ honestly
 FORCED_MINIMUM = PQ_CENTROIDS  # FAISS refuses fewer
 MAX_TRAINING_ROWS = 500_000
+GPU_MOST = 2048  # FAISS's own limit for k and nprobe on a GPU
 
 
 def faiss_module() -> Any:
@@ -99,6 +101,9 @@ def train(sample: NDArray[np.float32], nlist: int, m: int, seed: int) -> bytes:
         clustering.min_points_per_centroid = 1  # the caller has counted, and says so where they are few
         clustering.max_points_per_centroid = max(256, -(-len(sample) // nlist))
     index.pq.cp.max_points_per_centroid = 256
+    if gpu.number(faiss) is not None:
+        index.clustering_index = held = gpu.copy(faiss, faiss.IndexFlatIP(dim))
+        index.referenced_objects = [quantizer, held]
     index.train(np.ascontiguousarray(sample, dtype=np.float32))
     return bytes(faiss.serialize_index(index))
 
@@ -107,9 +112,14 @@ def build(trained: bytes, blocks: Iterable[NDArray[np.float32]]) -> NDArray[np.u
     """Add rows to a copy of the trained index, ids = row numbers; returns the serialized bytes (uint8)."""
     faiss = faiss_module()
     index = faiss.deserialize_index(np.frombuffer(trained, dtype=np.uint8))
+    if on_gpu := gpu.number(faiss) is not None:
+        try:
+            index = gpu.copy(faiss, index)
+        except RuntimeError:  # too large for the device, or codes it does not know
+            on_gpu = False
     for block in blocks:
         index.add(np.ascontiguousarray(block, dtype=np.float32))
-    serialized: NDArray[np.uint8] = faiss.serialize_index(index)
+    serialized: NDArray[np.uint8] = faiss.serialize_index(faiss.index_gpu_to_cpu(index) if on_gpu else index)
     return serialized
 
 
@@ -142,6 +152,15 @@ def candidates(
         int64 (n, count).
     """
     faiss = faiss_module()
+    if live is None and len(queries) >= gpu.BATCH and count <= GPU_MOST and gpu.number(faiss) is not None:
+        try:
+            on_gpu = gpu.copy(faiss, index)
+        except RuntimeError:
+            pass
+        else:
+            on_gpu.nprobe = min(nprobe, index.nlist, GPU_MOST)
+            gpu_found: NDArray[np.int64] = on_gpu.search(queries, count)[1]
+            return gpu_found
     parameters = faiss.SearchParametersIVF(nprobe=min(nprobe, index.nlist))
     if live is not None:
         bitmap = np.packbits(live, bitorder="little")
