@@ -15,6 +15,9 @@ A message is one line: it names the thing and says how to mend it. 0 is success,
 
 from __future__ import annotations
 
+import errno
+import os
+
 
 class BrivlSearchError(Exception):
     """Root of the tree; `exit_code` is what the command line ends with."""
@@ -65,3 +68,33 @@ class IndexIncompatibleError(BrivlSearchError):
 
 class SkippedItemsError(BrivlSearchError):
     exit_code = 4
+
+
+def system_error(error: BaseException) -> BrivlSearchError | None:
+    """A full disk, a folder that cannot be written and the like, as one line for the user; None for anything else."""
+    code = getattr(error, "errno", None)
+    text = str(error)
+    if type(error).__module__.startswith("lmdb"):  # its own classes, known here by what they say
+        code = next((c for c in _ADVICE if os.strerror(c).lower() in text.lower()), None)
+        if type(error).__name__ == "DiskError":
+            code = errno.ENOSPC
+    elif not isinstance(error, OSError):
+        return None
+    name = getattr(error, "filename", None)
+    where = f" ({os.fsencode(name).decode('utf-8', 'backslashreplace')})" if isinstance(name, str) else ""
+    if code in _ADVICE:
+        return BrivlSearchError(f"{os.strerror(code)}{where}: {_ADVICE[code]}")
+    return None
+
+
+_KEPT = "what was committed is untouched and what was embedded is kept, the same command goes on from there"
+_ADVICE = {
+    errno.ENOSPC: f"free some space and run the same command again; {_KEPT}",
+    errno.EDQUOT: f"free some space and run the same command again; {_KEPT}",
+    errno.EFBIG: f"raise the limit on file sizes (ulimit -f) and run the same command again; {_KEPT}",
+    errno.EROFS: "give a folder on a file system that can be written",
+    errno.EACCES: "give a folder that you may write to, or change its permissions",
+    errno.EPERM: "give a folder that you may write to, or change its permissions",
+    errno.EMFILE: "raise the limit on open files (ulimit -n), or compact the index",
+    errno.EIO: f"the disk is full (LMDB cannot tell), or fails: free some space and run the same command again; {_KEPT}",
+}

@@ -110,14 +110,15 @@ def _json(body: dict[str, Any]) -> str:
 
 
 def _write_npy(folder: Path, modality: Modality, blocks: Blocks, rows: int, dim: int, arrow: Any) -> None:
-    out = np.lib.format.open_memmap(folder / f"{modality}.npy", mode="w+", dtype=np.float16, shape=(rows, dim))
-    at = 0
-    with (folder / f"{modality}.jsonl").open("w", encoding="utf-8") as lines:
+    head = {"descr": "<f2", "fortran_order": False, "shape": (rows, dim)}
+    with (
+        (folder / f"{modality}.jsonl").open("w", encoding="utf-8") as lines,
+        (folder / f"{modality}.npy").open("wb") as out,
+    ):
+        np.lib.format.write_array_header_1_0(out, head)  # not a memory map: a full disk is an error there, not SIGBUS
         for items, vectors in blocks:
-            out[at : at + len(items)] = vectors
-            at += len(items)
+            out.write(np.ascontiguousarray(vectors, "<f2").tobytes())
             lines.writelines(_json(_line(item)) for item in items)
-    out.flush()
 
 
 def _write_jsonl(folder: Path, modality: Modality, blocks: Blocks, rows: int, dim: int, arrow: Any) -> None:

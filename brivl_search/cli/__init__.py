@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from brivl_search.cli.app import app
-from brivl_search.errors import BrivlSearchError
+from brivl_search.errors import BrivlSearchError, system_error
 
 from . import change, search, transfer  # noqa: F401  (they register their verbs)
 
@@ -18,3 +18,8 @@ def main() -> None:
     except BrivlSearchError as error:
         print(f"brivl-search: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except Exception as error:
+        if (known := system_error(error)) is None:
+            raise
+        print(f"brivl-search: {' '.join(str(known).split())}", file=sys.stderr)
+        sys.exit(known.exit_code)
