@@ -96,5 +96,5 @@ _ADVICE = {
     errno.EACCES: "give a folder that you may write to, or change its permissions",
     errno.EPERM: "give a folder that you may write to, or change its permissions",
     errno.EMFILE: "raise the limit on open files (ulimit -n), or compact the index",
-    errno.EIO: f"the disk is full (LMDB cannot tell), or fails: free some space and run the same command again; {_KEPT}",
+    errno.EIO: f"the disk is full, or fails: free some space and run the same command again; {_KEPT}",
 }

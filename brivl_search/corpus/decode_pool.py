@@ -95,7 +95,8 @@ def decode_all(
         raise ValueError(f"workers = {workers}, timeout_s = {timeout_s}, ahead = {ahead}")
     if workers and getattr(decoder, "__module__", None) == "__main__":
         raise ValueError("the decoder must come from a module that a new process can import, not from __main__")
-    job = Job(spec, max_megapixels, max_bytes, _alarm_s(timeout_s) if workers else 0, decoder)
+    alarm_s, memory = (_alarm_s(timeout_s), _memory(max_megapixels)) if workers else (0, 0)
+    job = Job(spec, max_megapixels, max_bytes, alarm_s, memory, decoder)
     known = known_hashes or (lambda file: ())
     if workers == 0:
         return _decode_here(files, job, known)
@@ -241,6 +242,11 @@ class _Run:
 def _alarm_s(timeout_s: float) -> int:
     """When the system ends a worker by itself: after the pool would have."""
     return int(1.5 * timeout_s) + 10
+
+
+def _memory(max_megapixels: float) -> int:
+    """What a worker may take: the hungriest decoder (JPEG 2000 with transparency) needs 25 bytes a pixel."""
+    return (512 << 20) + round(32e6 * max_megapixels)
 
 
 def _start(workers: int) -> Any:

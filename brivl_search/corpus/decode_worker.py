@@ -6,12 +6,14 @@ The process may be killed at any moment, by the pool or by a decoder that crashe
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import logging
 import os
 import signal
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from brivl_search.corpus.images import MAX_FILE_BYTES, DecodedImage, PixelSpec, decode, read_file
 from brivl_search.errors import ImageError
@@ -29,6 +31,8 @@ class Job:
         max_bytes: limit on the size of a file.
         alarm_s: the operating system ends the process after this long on one chunk, even if the parent is dead and
             the decoder hangs in C code; 0 for never.
+        memory: bytes the process may take on top of what it starts with, where the system can limit that (Linux); a
+            file that asks for more is out of memory, alone. 0 for no limit.
         decoder: called as decoder(data, spec, max_megapixels=...); importable by name, so that it can be sent.
     """
 
@@ -36,6 +40,7 @@ class Job:
     max_megapixels: float
     max_bytes: int = MAX_FILE_BYTES
     alarm_s: int = 0
+    memory: int = 0
     decoder: Decoder = decode
 
 
@@ -61,6 +66,8 @@ def decode_chunk(tasks: Sequence[Task], job: Job) -> tuple[list[Outcome], bytear
     Returns:
         One outcome per task, and the uint8 (size, size, 3) pixels of those that were decoded, one after the other.
     """
+    if job.memory:
+        _cap_memory(job.memory)
     if job.alarm_s and hasattr(signal, "alarm"):
         signal.alarm(job.alarm_s)
     outcomes: list[Outcome] = []
@@ -86,7 +93,22 @@ def decode_one(path: str, known: Collection[str], job: Job) -> tuple[Outcome, De
         image = job.decoder(data, job.spec, max_megapixels=job.max_megapixels)
     except ImageError as error:
         return Outcome(sha256, reason=error.reason, detail=error.detail), None
+    except MemoryError as error:
+        return Outcome(sha256, reason="out of memory", detail=str(error)), None
     return Outcome(sha256, image.width, image.height), image
+
+
+@functools.cache
+def _cap_memory(memory: int) -> None:
+    """Let this process have so many bytes more than it has now. Systems that cannot do that do without."""
+    with contextlib.suppress(ImportError, AttributeError, LookupError, ArithmeticError, OSError, ValueError):
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_bytes().split()[5])  # data and stack
+        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        wanted = pages * resource.getpagesize() + memory
+        limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
 
 
 def settle_in() -> None:

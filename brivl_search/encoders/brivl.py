@@ -25,6 +25,9 @@ Precision = Literal["auto", "fp32", "bf16"]
 # OpenMP threads that wait by spinning take the cores that decode the next pictures. Read once, when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+# For no more tokens than these a CPU takes longer to turn the text tower's weights into bfloat16 than it then saves.
+FEW_TOKENS = 64
+
 
 class BriVLEncoder:
     """Images and texts to unit vectors with a BriVL checkpoint (see `brivl_search.encoders.base.Encoder`)."""
@@ -43,7 +46,8 @@ class BriVLEncoder:
         Args:
             folder: a checkpoint folder.
             device: a torch device, or "auto": the GPU where there is one.
-            precision: "auto": bfloat16 where the processor multiplies it natively, else float32.
+            precision: "auto": bfloat16 where the processor multiplies it natively, else float32; a few texts on a CPU
+                always in float32.
             batch_size: images or texts per forward pass.
 
         Raises:
@@ -122,8 +126,10 @@ class BriVLEncoder:
         ids = self.tokenizer.ids(texts)
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
         out = np.empty((len(ids), self.dim), dtype=np.float32)
-        tower = self.text_tower
-        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
+        tower, bf16 = self.text_tower, self._autocast
+        if self._precision == "auto" and self.device.type == "cpu" and sum(map(len, ids)) <= FEW_TOKENS:
+            bf16 = False
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
             for start in range(0, len(order), self.batch_size):
                 rows = order[start : start + self.batch_size]
                 padded, mask = self.tokenizer.batch([ids[i] for i in rows])
