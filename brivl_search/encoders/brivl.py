@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from brivl_search.calibration import Calibration
+from brivl_search.encoders import numpy_text
 from brivl_search.encoders.checkpoint import fingerprint, load_tower, read_config
 from brivl_search.encoders.tokenizer import TextTokenizer
 
@@ -121,9 +123,11 @@ class BriVLEncoder:
 
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Texts → float32 (n, dim), unit length; batches are sorted by length, so little is spent on padding."""
+        ids = self.tokenizer.ids(texts)
+        if self._without_torch(sum(map(len, ids))):
+            return self._numpy_text_tower.encode(ids)
         import torch
 
-        ids = self.tokenizer.ids(texts)
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
         out = np.empty((len(ids), self.dim), dtype=np.float32)
         tower, bf16 = self.text_tower, self._autocast
@@ -136,6 +140,20 @@ class BriVLEncoder:
                 vectors = tower(torch.from_numpy(padded).to(self.device), torch.from_numpy(mask).to(self.device))
                 out[rows] = vectors.cpu().numpy()
         return out
+
+    def _without_torch(self, tokens: int) -> bool:
+        """Whether NumPy is to encode a few texts, because importing torch would take longer than they do."""
+        return (
+            "torch" not in sys.modules
+            and 0 < tokens <= numpy_text.MOST_TOKENS
+            and self._device in ("auto", "cpu")
+            and self._precision != "bf16"
+            and numpy_text.supports(self.config.text)
+        )
+
+    @cached_property
+    def _numpy_text_tower(self) -> numpy_text.NumpyTextTower:
+        return numpy_text.NumpyTextTower(self.folder, self.config.text)
 
     def warm_up(self) -> None:
         self._encode_pixels(np.zeros((1, self.pixels.size, self.pixels.size, 3), dtype=np.uint8))
