@@ -23,7 +23,7 @@ from brivl_search.corpus.images import MAX_MEGAPIXELS
 from brivl_search.corpus.walk import ImageFile, Scan, Skipped, scan, scan_paths
 from brivl_search.encoders.base import Encoder
 from brivl_search.errors import CorpusError
-from brivl_search.index import MODALITIES, CommitReport, IndexType, IndexWriter, Item, Modality
+from brivl_search.index import MODALITIES, Codec, CommitReport, IndexType, IndexWriter, Item, Modality
 from brivl_search.index.ivfpq import AUTO_THRESHOLD
 from brivl_search.tuning_queries import tuning_texts
 
@@ -60,6 +60,7 @@ class BuildOptions:
     caption_fields: tuple[str, ...] | None = None
     batch_size: int = 64
     shard_rows: int | None = None
+    codec: Codec | None = None
     memory: int | None = None
 
 
@@ -153,6 +154,7 @@ def _writer(
         dim=encoder.dim,
         index_type=options.index_type,
         shard_rows=options.shard_rows,
+        codec=options.codec,
         memory=options.memory,
         job="\0".join([verb, *sorted({os.path.abspath(path) for path in paths})]),
     )

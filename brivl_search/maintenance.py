@@ -14,7 +14,7 @@ import numpy as np
 
 from brivl_search.corpus.walk import printable
 from brivl_search.errors import UsageError
-from brivl_search.index import MODALITIES, CommitReport, IndexReader, IndexWriter, Modality, Tuning
+from brivl_search.index import MODALITIES, Codec, CommitReport, IndexReader, IndexWriter, Modality, Tuning
 from brivl_search.tuning_queries import tuning_texts
 
 QUERIES = 512
@@ -98,7 +98,12 @@ def _below(writer: IndexWriter, folder: str) -> Iterator[tuple[Modality, str]]:
 
 
 def compact(
-    directory: Path, *, encode: Encode | None = None, memory: int | None = None, progress: Note | None = None
+    directory: Path,
+    *,
+    encode: Encode | None = None,
+    codec: Codec | None = None,
+    memory: int | None = None,
+    progress: Note | None = None,
 ) -> CommitReport:
     """Merges small shards, drops removed rows, and trains the quantizer anew where the collection outgrew it.
 
@@ -106,10 +111,10 @@ def compact(
         directory: the index.
         encode: texts → vectors, to tune with where the index has no captions; None: such an index keeps its tuning,
             or gets a cautious one that was not measured.
-        memory: as of `IndexWriter`.
+        codec, memory: as of `IndexWriter`.
         progress: told in one line each what is going on.
     """
-    with IndexWriter.existing(directory, job="compact", memory=memory) as writer:
+    with IndexWriter.existing(directory, job="compact", codec=codec, memory=memory) as writer:
         queries: dict[Modality, np.ndarray] = {}
         with IndexReader.open(directory) as reader:
             probed = [m for m in MODALITIES if reader.info.of(m).nlist]

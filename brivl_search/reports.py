@@ -69,6 +69,7 @@ def info_dict(info: IndexInfo) -> dict[str, Any]:
             "bytes": part.bytes,
             "index_type": part.kind,
             "nlist": part.nlist,
+            "codec": part.codec,
             "pq_bytes": part.m,
             "nprobe": tuning.nprobe if tuning else None,
             "rerank": tuning.rerank if tuning else None,
@@ -116,7 +117,7 @@ def print_info(info: IndexInfo) -> None:
 def _search_facts(part: ModalityInfo) -> str:
     if not part.nlist:
         return "exact search over float16 rows (too few rows to train IVF-PQ honestly, or asked for)"
-    text = f"IVF-PQ, nlist {part.nlist}, {part.m} bytes a row, trained on {part.trained_rows:,} rows"
+    text = f"IVF-PQ ({part.codec}), nlist {part.nlist}, {part.m} bytes a row, trained on {part.trained_rows:,} rows"
     if part.tuning is not None:
         text += f"; nprobe {part.tuning.nprobe}, {part.tuning.rerank} re-ranked exactly; "
         if part.tuning.recall is None:

@@ -54,7 +54,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
 
 
 def build(directory: Path) -> IndexReader:
-    with writer(directory, index_type="ivfpq") as w:
+    with writer(directory, index_type="ivfpq", codec="pq8") as w:
         add(w, clustered(1000))
         w.commit()
     return IndexReader.open(directory)

@@ -64,6 +64,11 @@ class IndexKind(StrEnum):
     exact = "exact"
 
 
+class CodecKind(StrEnum):
+    fastscan = "fastscan"
+    pq8 = "pq8"
+
+
 class Target(StrEnum):
     auto = "auto"
     image = "image"

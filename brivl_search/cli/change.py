@@ -9,6 +9,7 @@ import typer
 
 from brivl_search.cli.app import (
     DEFAULT_INDEX,
+    CodecKind,
     DeviceOption,
     EncoderOption,
     IndexKind,
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from brivl_search.build import BuildOptions, BuildReport
 
 Kind = Annotated[IndexKind | None, typer.Option("--index-type", help="How vectors are searched; auto decides by size.")]
+Codec = Annotated[
+    CodecKind | None,
+    typer.Option("--codec", help="Codes of IVF-PQ: fastscan (faster) or pq8 (searched in place, nothing copied)."),
+]
 Memory = Annotated[
     str | None,
     typer.Option(metavar="SIZE", help="Most bytes for FAISS's part of an index, e.g. 2G: fewer code bytes a row."),
@@ -48,6 +53,7 @@ def _options(
     max_megapixels: float,
     workers: int | None,
     batch_size: int,
+    codec: CodecKind | None,
     memory: str | None,
 ) -> BuildOptions:
     from brivl_search.build import BuildOptions
@@ -59,6 +65,7 @@ def _options(
         max_megapixels=max_megapixels,
         caption_fields=caption_fields(captions),
         batch_size=batch_size,
+        codec=codec.value if codec else None,
         memory=None if memory is None else byte_count("--memory", memory),
     )
 
@@ -80,6 +87,7 @@ def build_index(
     index: IndexOption = DEFAULT_INDEX,
     encoder: EncoderOption = None,
     index_type: Kind = None,
+    codec: Codec = None,
     memory: Memory = None,
     captions: Captions = None,
     include_hidden: Hidden = False,
@@ -95,7 +103,7 @@ def build_index(
     from brivl_search.build import build_index as build
     from brivl_search.output import Bar
 
-    choices = _options(index_type, captions, include_hidden, max_megapixels, workers, batch_size, memory)
+    choices = _options(index_type, captions, include_hidden, max_megapixels, workers, batch_size, codec, memory)
     loaded = load_for(index, encoder, device)
     with Bar(quiet=quiet) as bar:
         report = build(folders, index, loaded, choices, bar)
@@ -123,7 +131,7 @@ def sync(
     from brivl_search.index import IndexReader
     from brivl_search.output import Bar
 
-    choices = _options(None, captions, include_hidden, max_megapixels, workers, batch_size, None)
+    choices = _options(None, captions, include_hidden, max_megapixels, workers, batch_size, None, None)
     with IndexReader.open(index) as reader:
         roots = [absolute for _, absolute in reader.info.roots]
     if not (folders or roots):
@@ -156,7 +164,7 @@ def add(
     from brivl_search.build import add as add_paths
     from brivl_search.output import Bar
 
-    choices = _options(None, captions, include_hidden, max_megapixels, workers, batch_size, None)
+    choices = _options(None, captions, include_hidden, max_megapixels, workers, batch_size, None, None)
     loaded = load_for(index, encoder, device)
     with Bar(quiet=quiet) as bar:
         report = add_paths(paths, index, loaded, choices, bar)
@@ -188,7 +196,11 @@ def remove(
 
 @app.command()
 def compact(
-    index: IndexOption = DEFAULT_INDEX, memory: Memory = None, device: DeviceOption = "auto", quiet: Quiet = False
+    index: IndexOption = DEFAULT_INDEX,
+    codec: Codec = None,
+    memory: Memory = None,
+    device: DeviceOption = "auto",
+    quiet: Quiet = False,
 ) -> None:
     """Merge small shards, drop removed rows, train the quantizer anew where the collection has outgrown it."""
     from brivl_search.index import IndexReader, gpu
@@ -203,6 +215,7 @@ def compact(
         report = compact_index(
             index,
             encode=lambda texts: load_for(index, None, device).encode_texts(texts),
+            codec=codec.value if codec else None,
             memory=None if memory is None else byte_count("--memory", memory),
             progress=bar.note,
         )

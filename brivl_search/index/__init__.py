@@ -14,6 +14,7 @@ from .reader import IndexReader
 from .types import (
     FORMAT_VERSION,
     MODALITIES,
+    Codec,
     CommitReport,
     EncoderInfo,
     IndexInfo,
@@ -34,6 +35,7 @@ from .writer import IndexWriter
 __all__ = [
     "FORMAT_VERSION",
     "MODALITIES",
+    "Codec",
     "CommitReport",
     "EncoderInfo",
     "IndexInfo",

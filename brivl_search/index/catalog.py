@@ -25,7 +25,17 @@ from numpy.typing import NDArray
 
 from ..errors import IndexIncompatibleError, IndexMissingError
 from .store import Environment, encode_key, scan_txn
-from .types import FORMAT_VERSION, MODALITIES, READABLE_VERSIONS, EncoderInfo, IndexType, Modality, ShardInfo, Tuning
+from .types import (
+    FORMAT_VERSION,
+    MODALITIES,
+    READABLE_VERSIONS,
+    Codec,
+    EncoderInfo,
+    IndexType,
+    Modality,
+    ShardInfo,
+    Tuning,
+)
 
 META = b"meta"
 _ENTRY = struct.Struct(">IIQqH")
@@ -40,6 +50,7 @@ class Quantizer:
     m: int
     trained_rows: int
     sha256: str
+    codec: Codec = "pq8"
     error: float = 0.0  # mean squared distance of rows to their codes when it was trained; 0: not measured
 
 
@@ -62,6 +73,7 @@ class Meta:
     index_type: IndexType = "auto"
     shard_rows: int = 1_000_000
     seed: int = 0
+    codec: Codec = "fastscan"  # of the next quantizer that is trained
     memory: int = 0  # bytes that FAISS's part of an index may take; 0: no limit
     roots: tuple[tuple[str, str], ...] = ()
     parts: dict[Modality, Part] = field(default_factory=lambda: {modality: Part() for modality in MODALITIES})

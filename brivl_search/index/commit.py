@@ -151,7 +151,9 @@ class ModalityCommit:
         if grown >= (COMPACT_RATIO if compact else RETRAIN_RATIO):
             return True
         if memory and ivfpq.faiss_bytes(plan.live, dim, quantizer.nlist, quantizer.m) > memory:
-            return ivfpq.pq_bytes(dim, plan.live, memory) < quantizer.m
+            return ivfpq.pq_bytes(dim, plan.live, memory, quantizer.codec) < quantizer.m
+        if compact and quantizer.codec != ivfpq.usable(self.meta.codec, dim):
+            return True
         if not compact or not quantizer.error or self.trained is None:
             return False
         error = ivfpq.coding_error(self.trained, self._sample_published())
@@ -220,6 +222,7 @@ class ModalityCommit:
                 trained=self.trained,
                 nlist=quantizer.nlist if quantizer else 0,
                 m=quantizer.m if quantizer else 0,
+                codec=quantizer.codec if quantizer else "pq8",
             )
             self.sealed.append(info)
             self.progress(f"sealed {name}")
@@ -231,7 +234,8 @@ class ModalityCommit:
     def _train(self, rows: int) -> Quantizer:
         """Train on a seeded sample of the rows to be written (all rows of the modality when training)."""
         dim, memory = self.meta.encoder.dim, self.meta.memory
-        nlist, m = ivfpq.list_count(rows), ivfpq.pq_bytes(dim, rows, memory)
+        codec = ivfpq.usable(self.meta.codec, dim)
+        nlist, m = ivfpq.list_count(rows), ivfpq.pq_bytes(dim, rows, memory, codec)
         if memory and (needed := ivfpq.faiss_bytes(rows, dim, nlist, m)) > memory:
             self.plan.notes.append(
                 f"{self.modality}: {needed:,} bytes is the least that IVF-PQ takes for {rows:,} rows; the budget is "
@@ -247,9 +251,9 @@ class ModalityCommit:
             if wanted:
                 sample[filled] = vector
                 filled += 1
-        self.trained = ivfpq.train(sample, nlist, m, self.meta.seed)
+        self.trained = ivfpq.train(sample, nlist, m, self.meta.seed, codec)
         error = ivfpq.coding_error(self.trained, sample[:: max(1, size // DRIFT_SAMPLE)])
-        return Quantizer(nlist, m, size, hashlib.sha256(self.trained).hexdigest(), error)
+        return Quantizer(nlist, m, size, hashlib.sha256(self.trained).hexdigest(), codec, error)
 
     # -- tune ----------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..errors import DependencyError
 from . import gpu
+from .types import Codec
 
 PQ_CENTROIDS = 256
 POINTS_PER_CENTROID = 39  # FAISS warns below this
@@ -33,17 +34,24 @@ def faiss_module() -> Any:
     return faiss
 
 
-def pq_bytes(dim: int, rows: int = 0, memory: int = 0) -> int:
-    """PQ bytes per row: the divisor of `dim` nearest to dim / 4 (64 for 256), in ratio; fewer if memory asks for it.
+def usable(codec: Codec, dim: int) -> Codec:
+    """The codec asked for, or "pq8" where there is no even number of 4-bit codes that divides `dim`."""
+    return codec if dim % 2 == 0 else "pq8"
+
+
+def pq_bytes(dim: int, rows: int = 0, memory: int = 0, codec: Codec = "pq8") -> int:
+    """PQ bytes per row, the choice nearest in ratio to dim / 4 with 8 bits (64 for 256) and to dim / 8 with 4 (32).
 
     Args:
         dim: of the vectors.
         rows: that there are.
         memory: bytes that all of FAISS's part may take, 0 for no limit. Not below dim / 32 bytes a row, where codes
             say too little; see `faiss_bytes`.
+        codec: "pq8": a byte for each of `m` sub-vectors; "fastscan": half a byte for each of 2 `m`.
     """
-    divisors = [m for m in range(1, dim + 1) if dim % m == 0]
-    best = min(divisors, key=lambda m: (abs(math.log(4 * m / dim)), m))
+    share, codes = (4, 1) if codec == "pq8" else (8, 2)  # of the dimensions; sub-vectors a byte
+    divisors = [m for m in range(1, dim // codes + 1) if dim % (codes * m) == 0]
+    best = min(divisors, key=lambda m: (abs(math.log(share * m / dim)), m))
     allowed = [m for m in divisors if m <= best and 32 * m >= dim] or [best]
     fitting = [m for m in allowed if not memory or faiss_bytes(rows, dim, list_count(rows), m) <= memory]
     return max(fitting, default=min(allowed))
@@ -77,17 +85,21 @@ def coding_error(trained: bytes, rows: NDArray[np.float32]) -> float:
     """Mean squared distance between rows (n, dim) and what their codes say: grows where the data has drifted."""
     index = faiss_module().deserialize_index(np.frombuffer(trained, dtype=np.uint8))
     rows = np.ascontiguousarray(rows, dtype=np.float32)
-    return float(np.square(rows - index.sa_decode(index.sa_encode(rows))).sum(1).mean())
+    _, lists = index.quantizer.search(rows, 1)
+    left = rows - index.quantizer.reconstruct_batch(lists[:, 0])
+    coded = index.pq.decode(index.pq.compute_codes(left))  # sa_decode crashes on a 4-bit index that was read
+    return float(np.square(left - coded).sum(1).mean())
 
 
-def train(sample: NDArray[np.float32], nlist: int, m: int, seed: int) -> bytes:
-    """Train an empty IndexIVFPQ (inner product, 8 bit, no polysemous pass).
+def train(sample: NDArray[np.float32], nlist: int, m: int, seed: int, codec: Codec = "pq8") -> bytes:
+    """Train an empty IndexIVFPQ (8 bit, no polysemous pass) or IndexIVFPQFastScan (4 bit), for inner product.
 
     Args:
         sample: float32 (rows, dim), at least 256 rows.
         nlist: inverted lists.
-        m: PQ bytes per row; divides dim.
+        m: PQ bytes per row; see `pq_bytes`.
         seed: of both k-means.
+        codec: of the rows.
 
     Returns:
         The serialized index; it is the same for the same arguments on the same machine.
@@ -95,7 +107,11 @@ def train(sample: NDArray[np.float32], nlist: int, m: int, seed: int) -> bytes:
     faiss = faiss_module()
     dim = sample.shape[1]
     quantizer = faiss.IndexFlatIP(dim)
-    index = faiss.IndexIVFPQ(quantizer, dim, nlist, m, 8, faiss.METRIC_INNER_PRODUCT)
+    if codec == "fastscan":
+        index = faiss.IndexIVFPQFastScan(quantizer, dim, nlist, 2 * m, 4, faiss.METRIC_INNER_PRODUCT)
+        index.by_residual = True
+    else:
+        index = faiss.IndexIVFPQ(quantizer, dim, nlist, m, 8, faiss.METRIC_INNER_PRODUCT)
     for clustering in (index.cp, index.pq.cp):
         clustering.seed = seed + 1234
         clustering.min_points_per_centroid = 1  # the caller has counted, and says so where they are few
@@ -124,7 +140,7 @@ def build(trained: bytes, blocks: Iterable[NDArray[np.float32]]) -> NDArray[np.u
 
 
 def view(raw: NDArray[np.uint8]) -> Any:
-    """An IndexIVFPQ whose lists lie in `raw` (a view of an LMDB map), which it keeps alive; nothing is copied."""
+    """An index whose lists lie in `raw` (a view of an LMDB map), which it keeps alive; 4-bit codes FAISS copies."""
     faiss = faiss_module()
     reader = faiss.ZeroCopyIOReader(faiss.swig_ptr(raw), raw.nbytes)
     index = faiss.read_index(reader)
@@ -142,7 +158,7 @@ def candidates(
     """Row numbers of the `count` nearest codes in `nprobe` lists, nearest first, -1 where there are fewer.
 
     Args:
-        index: an IndexIVFPQ; no setting of it is changed.
+        index: an IndexIVFPQ or IndexIVFPQFastScan; no setting of it is changed.
         queries: float32 (n, dim).
         count: candidates for each query.
         nprobe: lists to visit.

@@ -297,6 +297,7 @@ def _info(directory: Path, meta: Meta, parts: dict[Modality, list[Searched]]) ->
             trained_rows=quantizer.trained_rows if quantizer else 0,
             bytes=sum(shard.bytes for shard in shards),
             tuning=part.tuning,
+            codec=quantizer.codec if quantizer else None,
         )
 
     return IndexInfo(

@@ -28,7 +28,7 @@ from ..errors import BrivlSearchError, IndexIncompatibleError, UsageError
 from . import ivfpq
 from .store import Environment, fsync_directory, scan_txn
 from .trust import is_sound
-from .types import FORMAT_VERSION, Modality, ShardInfo, ShardKind
+from .types import FORMAT_VERSION, Codec, Modality, ShardInfo, ShardKind
 
 Row = tuple[bytes, NDArray[np.float16]]  # the JSON value, the vector (dim,)
 
@@ -160,6 +160,7 @@ def seal(
     trained: bytes | None,
     nlist: int = 0,
     m: int = 0,
+    codec: Codec = "pq8",
 ) -> ShardInfo:
     """Write `count` rows as a shard: to a temporary file, fsynced, then renamed into place.
 
@@ -175,6 +176,7 @@ def seal(
         trained: the modality's trained quantizer, None for an exact shard.
         nlist: of the trained quantizer.
         m: of the trained quantizer.
+        codec: of the trained quantizer.
 
     Returns:
         The catalog's description of the shard.
@@ -230,7 +232,7 @@ def seal(
     kind: ShardKind = "exact" if trained is None else "ivfpq"
     return ShardInfo(
         name, seq, count, status.st_size, checksum, file_sha256, kind,
-        nlist if trained else 0, m if trained else 0, status.st_mtime_ns,
+        nlist if trained else 0, m if trained else 0, status.st_mtime_ns, codec,
     )  # fmt: skip
 
 

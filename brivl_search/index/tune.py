@@ -35,8 +35,11 @@ def default(nlist: int) -> Tuning:
     return Tuning(nprobe=max(1, min(nlist, max(8, nlist // 8))), rerank=200)
 
 
-def cost(nprobe: int, rerank: int, nlist: int, rows: int, dim: int, m: int, shards: int) -> float:
-    """Work per query in byte-like units: coarse centroids + codes scanned + rows fetched (random reads weigh 4)."""
+def cost(nprobe: int, rerank: int, nlist: int, rows: int, dim: int, m: float, shards: int) -> float:
+    """Work per query in byte-like units: coarse centroids + codes scanned + rows fetched (random reads weigh 4).
+
+    `m` bytes a row, a quarter of that where 4-bit codes are scanned in registers.
+    """
     return shards * nlist * dim + rows * nprobe / nlist * m + 4 * shards * rerank * dim
 
 
@@ -52,7 +55,8 @@ def choices(parts: Sequence[Searched], queries: NDArray[np.float32], target: flo
     """
     probed = [part for part in parts if part.shard.info.kind == "ivfpq" and part.count]
     rows = sum(part.count for part in parts)
-    nlist, m = probed[0].shard.info.nlist, probed[0].shard.info.m
+    info = probed[0].shard.info
+    nlist, m = info.nlist, info.m / (4 if info.codec == "fastscan" else 1)
     dim = queries.shape[1]
     truth = search(parts, queries, AT, None, force_exact=True)
     sought = np.isfinite(truth.scores).sum(axis=1)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 Modality = Literal["image", "text"]
 IndexType = Literal["auto", "ivfpq", "exact"]
 ShardKind = Literal["ivfpq", "exact"]
+Codec = Literal["fastscan", "pq8"]
 
 MODALITIES: tuple[Modality, Modality] = ("image", "text")
 FORMAT_VERSION = 2
@@ -61,6 +62,8 @@ class ShardInfo:
         kind: "ivfpq" or "exact".
         nlist: inverted lists, 0 in an exact shard.
         m: PQ bytes per row, 0 in an exact shard.
+        codec: how rows are coded: "fastscan" (4 bit, scanned in registers, copied to RAM when opened) or "pq8" (8 bit,
+            searched in place).
         mtime_ns: of the file when it was sealed; a file with another time is hashed before it is trusted.
     """
 
@@ -74,6 +77,7 @@ class ShardInfo:
     nlist: int = 0
     m: int = 0
     mtime_ns: int = 0
+    codec: Codec = "pq8"
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,7 @@ class ModalityInfo:
     trained_rows: int
     bytes: int
     tuning: Tuning | None
+    codec: Codec | None = None
 
 
 @dataclass(frozen=True)

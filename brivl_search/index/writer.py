@@ -22,7 +22,7 @@ from .lock import WriterLock
 from .shard import Shard, check_size
 from .staging import Staging
 from .store import Environment, fsync_directory
-from .types import MODALITIES, CommitReport, EncoderInfo, IndexType, Item, ItemState, Modality, ShardInfo, Tuning
+from .types import MODALITIES, Codec, CommitReport, EncoderInfo, IndexType, Item, ItemState, Modality, ShardInfo, Tuning
 
 
 class IndexWriter:
@@ -40,6 +40,8 @@ class IndexWriter:
             has, "auto" at first.
         shard_rows: most rows of a shard; None keeps what the index has, 1,000,000 at first.
         seed: of k-means and sampling; None keeps what the index has, 0 at first.
+        codec: how IVF-PQ codes rows (see `ShardInfo.codec`), when a quantizer is trained or the index compacted; None
+            keeps what the index has, "fastscan" at first.
         memory: most bytes for FAISS's part of the index (codes and lists), 0 for no limit; None keeps what the index
             has. It takes effect when a quantizer is trained.
         job: what is being done; a killed job goes on where it was, and another one does not publish its changes.
@@ -60,6 +62,7 @@ class IndexWriter:
         index_type: IndexType | None = None,
         shard_rows: int | None = None,
         seed: int | None = None,
+        codec: Codec | None = None,
         memory: int | None = None,
         job: str = "build",
     ) -> None:
@@ -98,6 +101,7 @@ class IndexWriter:
                 index_type=index_type or base.index_type,
                 shard_rows=shard_rows or min(base.shard_rows, _most_rows(dim)),
                 seed=base.seed if seed is None else seed,
+                codec=codec or base.codec,
                 memory=base.memory if memory is None else memory,
             )
             self._staging = Staging(self.directory, fingerprint, base.generation, job, self._is_published)
@@ -107,7 +111,7 @@ class IndexWriter:
             raise
 
     @classmethod
-    def existing(cls, directory: Path, *, job: str, memory: int | None = None) -> Self:
+    def existing(cls, directory: Path, *, job: str, codec: Codec | None = None, memory: int | None = None) -> Self:
         """The writer of an index that is there, for its own encoder.
 
         Raises:
@@ -120,6 +124,7 @@ class IndexWriter:
             encoder_name=encoder.name,
             fingerprint=encoder.fingerprint,
             dim=encoder.dim,
+            codec=codec,
             memory=memory,
             job=job,
         )
