@@ -54,8 +54,7 @@ def remove(
     """
     if not (paths or under or keys):
         raise UsageError("nothing to remove: give paths, --under FOLDER or --key KEY")
-    job = "\0".join(["remove", *map(os.path.abspath, (*paths, *under)), *keys])
-    with IndexWriter.existing(directory, job=job) as writer:
+    with IndexWriter.existing(directory) as writer:
         gone: dict[Modality, set[str]] = {modality: set() for modality in MODALITIES}
         for path in paths:
             absolute = os.path.abspath(path)
@@ -114,7 +113,7 @@ def compact(
         codec, memory: as of `IndexWriter`.
         progress: told in one line each what is going on.
     """
-    with IndexWriter.existing(directory, job="compact", codec=codec, memory=memory) as writer:
+    with IndexWriter.existing(directory, codec=codec, memory=memory) as writer:
         queries: dict[Modality, np.ndarray] = {}
         with IndexReader.open(directory) as reader:
             probed = [m for m in MODALITIES if reader.info.of(m).nlist]
@@ -157,7 +156,7 @@ def tune(
     if not 0 < recall <= 1:
         raise UsageError(f"--recall {recall:g}: give a share between 0 and 1, such as 0.99")
     report = TuneReport()
-    with IndexWriter.existing(directory, job="tune") as writer:
+    with IndexWriter.existing(directory) as writer:
         with IndexReader.open(directory) as reader:
             for modality in MODALITIES:
                 if not reader.info.of(modality).nlist or not reader.count(modality):
@@ -199,6 +198,6 @@ def repair(directory: Path, *, progress: Note | None = None) -> tuple[dict[str, 
     Returns:
         Shard name -> items that were in it, and the commit.
     """
-    with IndexWriter.existing(directory, job="repair") as writer:
+    with IndexWriter.existing(directory) as writer:
         lost = writer.drop_damaged()
         return lost, writer.commit(progress=progress)

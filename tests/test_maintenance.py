@@ -120,7 +120,7 @@ def test_remove_of_what_is_not_there_changes_nothing(two: Path, tmp_path: Path) 
 
 
 def test_a_second_writer_is_told_at_once(two: Path) -> None:
-    with IndexWriter.existing(two, job="x"):
+    with IndexWriter.existing(two):
         for change in (maintenance.compact, maintenance.repair, lambda i: maintenance.remove(i, keys=["x"])):
             with pytest.raises(BrivlSearchError, match="another build is writing"):
                 change(two)

@@ -27,7 +27,7 @@ Precision = Literal["auto", "fp32", "bf16"]
 # OpenMP threads that wait by spinning take the cores that decode the next pictures. Read once, when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-# For no more tokens than these a CPU takes longer to turn the text tower's weights into bfloat16 than it then saves.
+# So few tokens take a CPU longer in bfloat16 than in float32: benchmarks/README.md, "What the towers cost".
 FEW_TOKENS = 64
 
 

@@ -64,14 +64,14 @@ class Staging:
         directory: the index.
         fingerprint: of the encoder; vectors of another one are dropped.
         generation: the published one.
-        job: what is being done.
+        job: what is being done; "" is never continued (a removal is planned anew each time).
         published: tells which vectors are needed no longer.
     """
 
     def __init__(self, directory: Path, fingerprint: str, generation: int, job: str, published: Published) -> None:
         self._path = staging_path(directory)
         self._fingerprint, self._generation, self._job, self._published = fingerprint, generation, job, published
-        self._owners = [job]
+        self._owners = [job] if job else []
         self._buffer: dict[bytes, bytes] = {}
         self._bytes = 0
         self._environment: Environment | None = None
@@ -82,8 +82,8 @@ class Staging:
             if stamp.get("fingerprint") != fingerprint:
                 self.clear()
                 return
-            self._owners = sorted({job, *stamp.get("owners", [])})
-            if (stamp.get("generation"), stamp.get("job")) == (generation, job):
+            self._owners = sorted({*self._owners, *stamp.get("owners", [])})
+            if job and (stamp.get("generation"), stamp.get("job")) == (generation, job):
                 for modality in MODALITIES:
                     self.pending[modality] = sum(item is not None for _, item in self.changes(modality))
             else:  # another job's, or already published when it was killed
@@ -127,7 +127,7 @@ class Staging:
             self._keep_vectors()
         else:
             self.clear()
-        self._owners = sorted({self._job, *self._owners})
+        self._owners = sorted({*([self._job] if self._job else []), *self._owners})
 
     def _get(self, key: bytes) -> bytes | None:
         if (value := self._buffer.get(key)) is not None:
@@ -204,7 +204,7 @@ class Staging:
         self._path.unlink(missing_ok=True)
         self._buffer.clear()
         self._bytes = 0
-        self._owners = [self._job]
+        self._owners = [self._job] if self._job else []
         self.pending = dict.fromkeys(MODALITIES, 0)
 
 

@@ -45,6 +45,7 @@ class IndexWriter:
         memory: most bytes for FAISS's part of the index (codes and lists), 0 for no limit; None keeps what the index
             has. It takes effect when a quantizer is trained.
         job: what is being done; a killed job goes on where it was, and another one does not publish its changes.
+            "" begins anew each time.
 
     Raises:
         UsageError: shard_rows is too large for one LMDB value, or not positive.
@@ -111,8 +112,8 @@ class IndexWriter:
             raise
 
     @classmethod
-    def existing(cls, directory: Path, *, job: str, codec: Codec | None = None, memory: int | None = None) -> Self:
-        """The writer of an index that is there, for its own encoder.
+    def existing(cls, directory: Path, *, codec: Codec | None = None, memory: int | None = None) -> Self:
+        """The writer of an index that is there, for its own encoder; it continues nothing.
 
         Raises:
             IndexMissingError: there is none.
@@ -126,7 +127,7 @@ class IndexWriter:
             dim=encoder.dim,
             codec=codec,
             memory=memory,
-            job=job,
+            job="",
         )
 
     # -- life ----------------------------------------------------------------------------------------------------
