@@ -89,6 +89,21 @@ def test_bf16_and_fp32_agree(tiny_checkpoint: Path) -> None:
     assert (a * b).sum(1).min() > 0.99  # eight bits of mantissa through a random network
 
 
+def test_few_tokens_are_float32_and_agree_with_bf16(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One text takes the precise path, many the fast one; no vector changes by more than bfloat16's noise."""
+    monkeypatch.setattr("brivl_search.encoders.device.has_fast_bf16", lambda device: True)
+    auto, exact, fast = (BriVLEncoder(tiny_checkpoint, device="cpu", precision=p) for p in ("auto", "fp32", "bf16"))
+    texts = ["a red dog", "一只在草地上的狗", "the green circle on the blue square"]
+    for text in texts:
+        np.testing.assert_array_equal(auto.encode_texts([text]), exact.encode_texts([text]))
+        assert float(auto.encode_texts([text])[0] @ fast.encode_texts([text])[0]) >= 0.999
+    many = auto.encode_texts(texts * 10)
+    np.testing.assert_array_equal(many, fast.encode_texts(texts * 10))
+    alone = np.concatenate([auto.encode_texts([text]) for text in texts])
+    assert (many[:3] * alone).sum(1).min() >= 0.999
+    assert auto.fingerprint == exact.fingerprint == fast.fingerprint
+
+
 def test_towers_load_lazily_and_alone(tiny_checkpoint: Path) -> None:
     encoder = BriVLEncoder(tiny_checkpoint)
     encoder.encode_texts(["dog"])

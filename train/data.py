@@ -42,8 +42,9 @@ def read_folder(spec: dict[str, Any], base: Path) -> Photos:
     """Reads one `[[data]]` table of a recipe.
 
     Keys: `folder`; `file` (default "captions.jsonl"); `captions` = {field = weight}; `templates` = {field = [formats]}
-    turns a label field into sentences ("一张{}的照片"); `hold_out_last` = rows kept for validation; `repeat` = draws of
-    each photo per epoch; `missing_ok` skips the folder where it is absent.
+    turns a label field into sentences ("一张{}的照片"); `hold_out_last` = rows kept for validation; `skip_every` = n
+    leaves every n-th other row out of training and validation (`train/zeroshot.py`); `repeat` = draws of each photo per
+    epoch; `missing_ok` skips the folder where it is absent.
     """
     folder = (base / spec["folder"]).resolve()
     if spec.get("missing_ok") and not folder.is_dir():
@@ -63,8 +64,9 @@ def read_folder(spec: dict[str, Any], base: Path) -> Photos:
             if captions:
                 used = {name: weights[name] for name in captions}
                 photos.append(Photo(str(folder / row["image"]), captions, used, int(spec.get("repeat", 1))))
-    held = int(spec.get("hold_out_last", 0))
-    return Photos(photos[: len(photos) - held], photos[len(photos) - held :])
+    held, skip = int(spec.get("hold_out_last", 0)), int(spec.get("skip_every", 0))
+    train = [photo for i, photo in enumerate(photos[: len(photos) - held], 1) if not skip or i % skip]
+    return Photos(train, photos[len(photos) - held :])
 
 
 def read_photos(specs: Sequence[dict[str, Any]], base: Path) -> Photos:

@@ -37,7 +37,7 @@ from train.validate import Validation
 
 
 def read_recipe(path: Path, changes: list[str]) -> dict[str, Any]:
-    """The recipe as a dict, with `--set section.key=value` applied (values are TOML)."""
+    """The recipe as a dict, with `--set section.key=value` applied (values are TOML; `data.2.key`: third [[data]])."""
     recipe = tomllib.loads(path.read_text(encoding="utf-8"))
     for change in changes:
         name, _, value = change.partition("=")
@@ -48,7 +48,7 @@ def read_recipe(path: Path, changes: list[str]) -> dict[str, Any]:
         *parents, last = name.split(".")
         table = recipe
         for parent in parents:
-            table = table.setdefault(parent, {})
+            table = table[int(parent)] if isinstance(table, list) else table.setdefault(parent, {})
         table[last] = parsed
     return recipe
 
