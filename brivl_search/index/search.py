@@ -60,13 +60,16 @@ def score(shard: Shard, queries: NDArray[np.float32], rows: NDArray[np.int64]) -
     """Exact dot products of queries (n, dim) with their own candidate rows (n, c); -inf where the row is -1."""
     n, c = rows.shape
     scores = np.empty((n, c), dtype=np.float32)
+    none = rows < 0
+    some = bool(none.any())
     step = max(1, _CELLS // max(1, c * queries.shape[1]))
     for at in range(0, n, step):
         part = rows[at : at + step]
-        vectors = shard.vectors[np.maximum(part, 0)].astype(np.float32)
+        vectors = shard.vectors.take(np.maximum(part, 0) if some else part, axis=0).astype(np.float32)
         # einsum, not matmul: equal vectors get equal scores wherever they stand, so ties fall as promised
-        scores[at : at + step] = np.einsum("ncd,nd->nc", vectors, queries[at : at + step])
-    scores[rows < 0] = -np.inf
+        np.einsum("ncd,nd->nc", vectors, queries[at : at + step], out=scores[at : at + step])
+    if some:
+        scores[none] = -np.inf
     return scores
 
 
