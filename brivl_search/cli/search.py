@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -56,6 +57,8 @@ def query(
     for name, value in (("--nprobe", nprobe), ("--rerank", rerank)):
         if value is not None and value < 1:
             raise UsageError(f"{name} {value}: give a whole number from 1 on")
+    # For one query NumPy's threads wait for each other longer than they work. Read when NumPy is imported.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from brivl_search.engine import Engine, SearchOptions
     from brivl_search.output import default_format, print_hits, warn
 
