@@ -23,7 +23,7 @@ import lmdb
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import IndexIncompatibleError, IndexMissingError
+from ..errors import IndexIncompatibleError, IndexMissingError, system_error
 from .store import Environment, encode_key, scan_txn
 from .types import (
     FORMAT_VERSION,
@@ -230,6 +230,8 @@ def reading(directory: Path) -> Iterator[tuple[Any, Meta]]:
         except (lmdb.LockError, lmdb.ReadonlyError, PermissionError):  # a folder of ours, a lock file of another's
             environment = Environment(path, lock=False)
     except (lmdb.Error, OSError) as error:
+        if known := system_error(error):
+            raise known from error
         raise IndexIncompatibleError(f"{path} cannot be opened ({error}): build the index again") from error
     try:
         with environment.read() as txn:

@@ -14,7 +14,7 @@ import lmdb
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BrivlSearchError, IndexIncompatibleError, UsageError
+from ..errors import BrivlSearchError, IndexIncompatibleError, UsageError, system_error
 from . import catalog, trust
 from .catalog import Meta
 from .commit import commit_all
@@ -85,6 +85,8 @@ class IndexWriter:
                 with self._environment.read() as txn:
                     self._published = catalog.get_meta(txn, path)
             except lmdb.Error as error:
+                if known := system_error(error):
+                    raise known from error
                 raise IndexIncompatibleError(f"{path} is damaged ({error}): delete {directory}, build again") from error
             except OSError as error:
                 raise BrivlSearchError(f"cannot write {path}: {error.strerror or error}") from error
