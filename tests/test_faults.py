@@ -96,6 +96,42 @@ def test_file_size_limit(tmp_path: Path, limit: int) -> None:
     assert len(images(index)) == 40 and verify(index).ok and verify(index).leftovers == ()
 
 
+def test_full_disk_without_the_lock_file(tmp_path: Path, small: Path) -> None:
+    """LMDB's reader table is written through a map: that must not end in a SIGBUS."""
+    write_corpus(tmp_path / "photos", 6)
+    photos, index = str(tmp_path / "photos"), small / "index"
+    assert cli("build-index", photos, "--index", str(index), "--workers", "0").returncode == 0
+    (index / "catalog.lmdb-lock").unlink()
+    (small / "ballast").write_bytes(b"x" * shutil.disk_usage(small).free)
+    found = cli("query", "a red circle", "--index", str(index), "--format", "paths")
+    assert found.returncode == 0 and len(found.stdout.splitlines()) == 6, found
+    one_line(cli("remove", "--under", photos, "--index", str(index)), "free some space")
+    one_line(cli("build-index", photos, "--index", str(small / "other")), "free some space")
+    (small / "ballast").unlink()
+    assert cli("build-index", photos, "--index", str(small / "other"), "--workers", "0").returncode == 0
+
+
+def test_file_size_limit_within_the_first_page(tmp_path: Path) -> None:
+    write_corpus(tmp_path / "photos", 6)
+    photos, index = str(tmp_path / "photos"), tmp_path / "index"
+    build(tmp_path / "photos", index, StubEncoder())
+    write_corpus(tmp_path / "photos", 12)
+    one_line(cli("build-index", photos, "--index", str(index), "--workers", "0", limit=1000), "run the same command")
+    assert cli("build-index", photos, "--index", str(index), "--workers", "0").returncode == 0
+    assert len(images(index)) == 12 and verify(index).leftovers == ()
+
+
+def test_a_torn_staging_file_costs_only_time(tmp_path: Path) -> None:
+    write_corpus(tmp_path / "photos", 6)
+    build(tmp_path / "photos", tmp_path / "index", StubEncoder())
+    whole = (tmp_path / "index" / "catalog.lmdb").read_bytes()
+    write_corpus(tmp_path / "photos", 12)
+    for size in (1, 100, 4096):
+        (tmp_path / "index" / "staging.lmdb").write_bytes(whole[:size])
+        build(tmp_path / "photos", tmp_path / "index", StubEncoder())
+    assert len(images(tmp_path / "index")) == 12 and verify(tmp_path / "index").leftovers == ()
+
+
 def test_maps_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Catalog, staging and shards begin far too small and double as they fill."""
     monkeypatch.setattr(store, "INITIAL_MAP", 64 << 10)

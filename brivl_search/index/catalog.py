@@ -10,6 +10,7 @@ hash/{i|t}{content}\\0{seq}{row}  empty value: this live row holds the vector of
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import struct
@@ -227,7 +228,11 @@ def reading(directory: Path) -> Iterator[tuple[Any, Meta]]:
     try:
         try:
             environment = Environment(path, lock=os.access(directory, os.W_OK))
-        except (lmdb.LockError, lmdb.ReadonlyError, PermissionError):  # a folder of ours, a lock file of another's
+        except (lmdb.LockError, lmdb.ReadonlyError):
+            environment = Environment(path, lock=False)
+        except OSError as error:  # a lock file of another's; or a full disk and no lock file, so nobody is writing
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT):
+                raise
             environment = Environment(path, lock=False)
     except (lmdb.Error, OSError) as error:
         if known := system_error(error):

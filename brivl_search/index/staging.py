@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import lmdb
 import numpy as np
 from numpy.typing import NDArray
 
@@ -77,7 +78,11 @@ class Staging:
         self._environment: Environment | None = None
         self.pending: dict[Modality, int] = dict.fromkeys(MODALITIES, 0)
         if self._path.exists():
-            self._environment = Environment(self._path, writable=True)
+            try:
+                self._environment = Environment(self._path, writable=True)
+            except (lmdb.InvalidError, lmdb.CorruptedError, lmdb.VersionMismatchError):
+                self.clear()  # torn by a crash of the machine: only time is lost
+                return
             stamp = json.loads(self._environment.get(_META) or b"{}")
             if stamp.get("fingerprint") != fingerprint:
                 self.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import threading
@@ -16,6 +17,7 @@ import lmdb
 
 T = TypeVar("T")
 
+_READER_TABLE = 64 << 10  # bytes: 512 readers of 64 bytes and a head, and some
 INITIAL_MAP = 4 << 30  # address space, not disk: the file grows as it is filled
 _MAX_PLAIN_KEY = 480  # LMDB allows 511 bytes; a prefix goes in front
 
@@ -79,6 +81,10 @@ class Environment:
 
     @staticmethod
     def _fresh(path: Path, writable: bool, lock: bool, durable: bool) -> Any:
+        if writable and not path.exists():
+            _create(path)
+        if lock:
+            _reserve(path.with_name(path.name + "-lock"))
         if writable:
             return lmdb.open(
                 os.fsencode(path), subdir=False, map_size=INITIAL_MAP, lock=lock, sync=durable, max_readers=512
@@ -143,6 +149,36 @@ class Environment:
             if len(page) < batch:
                 return
             start = page[-1][0] + b"\0"
+
+
+def _create(path: Path) -> None:
+    """An empty LMDB file, whole at once: LMDB can be killed, or meet a full disk, half-way through its first pages."""
+    temporary = path.with_name(f".new-{path.name}")
+    temporary.unlink(missing_ok=True)
+    try:
+        lmdb.open(os.fsencode(temporary), subdir=False, map_size=1 << 20, lock=False).close()
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _reserve(path: Path) -> None:
+    """Disk for LMDB's reader table: it is written through a map, which on a full disk is a SIGBUS. Raises OSError."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o664)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        return  # LMDB will say it better
+    try:
+        os.posix_fallocate(handle, 0, max(os.fstat(handle).st_size, _READER_TABLE))
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OSError(error.errno, error.strerror, str(path)) from None
+    finally:
+        os.close(handle)
 
 
 def _page(txn: Any, start: bytes, prefix: bytes, batch: int) -> Iterator[tuple[bytes, bytes]]:

@@ -140,7 +140,11 @@ class IndexWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except Exception:
+            if error is None:  # else the first error says more
+                raise
 
     def close(self) -> None:
         """Flush what is staged and release the lock; nothing is published."""
