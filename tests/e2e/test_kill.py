@@ -124,7 +124,7 @@ def test_killed_at_any_moment(photos: Path, tmp_path: Path, undisturbed: dict[st
 def test_interrupted_with_a_second_build_waiting(photos: Path, tmp_path: Path, undisturbed: dict[str, Any]) -> None:
     """Ctrl-C loses nothing; and while one build is writing, another one is refused in one line."""
     runs = Runs(photos, tmp_path / "index")
-    process = runs.start(STUB_SLEEP="0.1")
+    process = runs.start(STUB_SLEEP="0.5")
     runs.wait_for(20)
     code, err = runs.run()
     assert code == 1, err
