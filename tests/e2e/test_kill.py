@@ -34,7 +34,14 @@ class Runs:
         command = [sys.executable, "-m", "tests.e2e.stub", "build-index", str(self.folder), "--index", str(self.index)]
         command += ["--batch-size", str(BATCH), *self.options]
         settings = environment(STUB_LOG=str(self.log), **more)
-        return subprocess.Popen(command, env=settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(
+            command,
+            env=settings,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests begun with & inherit none
+        )
 
     def run(self, **more: str) -> tuple[int, str]:
         process = self.start(**more)
