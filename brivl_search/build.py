@@ -108,12 +108,7 @@ def build_index(
         raise CorpusError(f"no images: {found.describe_empty()}")
     with _writer(directory, encoder, options, "build", folders) as writer:
         build = _Build(writer, encoder, options, progress, found)
-        build.roots(folders)
-        build.images()
-        build.captions()
-        progress.phase("writing the index", None)
-        build.report.commit = writer.commit(tuning_queries=build.tuning_queries(), progress=progress.note)
-        return build.report
+        return build.run(folders)
 
 
 def add(
@@ -135,12 +130,7 @@ def add(
         raise CorpusError(f"nothing to add: {found.describe_empty()}")
     with _writer(directory, encoder, options, "add", paths) as writer:
         build = _Build(writer, encoder, options, progress, found, forget=False)
-        build.roots([path for path in paths if os.path.isdir(path)])
-        build.images()
-        build.captions()
-        progress.phase("writing the index", None)
-        build.report.commit = writer.commit(tuning_queries=build.tuning_queries(), progress=progress.note)
-        return build.report
+        return build.run([path for path in paths if os.path.isdir(path)])
 
 
 def _writer(
@@ -178,6 +168,15 @@ class _Build:
         self.started: float | None = None
         self.indexed = {image.path for image in found.images}  # minus the skipped ones, as they are met
         self.out_of_reach: set[str] = set()  # images in the index that this scan could not look at
+
+    def run(self, folders: Iterable[Path | str]) -> BuildReport:
+        """Stages everything, remembers the folders, and commits."""
+        self.roots(folders)
+        self.images()
+        self.captions()
+        self.progress.phase("writing the index", None)
+        self.report.commit = self.writer.commit(tuning_queries=self.tuning_queries(), progress=self.progress.note)
+        return self.report
 
     def roots(self, folders: Iterable[Path | str]) -> None:
         known = {absolute: given for given, absolute in self.writer.roots}

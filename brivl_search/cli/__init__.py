@@ -15,11 +15,9 @@ def main() -> None:
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names that are not UTF-8
     try:
         app()
-    except BrivlSearchError as error:
-        print(f"brivl-search: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(error.exit_code)
     except Exception as error:
-        if (known := system_error(error)) is None:
+        known = error if isinstance(error, BrivlSearchError) else system_error(error)
+        if known is None:
             raise
         print(f"brivl-search: {' '.join(str(known).split())}", file=sys.stderr)
         sys.exit(known.exit_code)
