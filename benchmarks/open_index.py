@@ -32,7 +32,7 @@ import numpy as np
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from brivl_search.index import IndexReader, IndexWriter, Item  # noqa: E402
+from brivl_search.index import Codec, IndexReader, IndexWriter, Item  # noqa: E402
 from brivl_search.index.ivfpq import candidates, faiss_module  # noqa: E402
 
 READY_MS, MEMORY, SPEED = 20.0, 0.1, 0.9
@@ -60,12 +60,12 @@ class Collection:
         return unit
 
 
-def build(directory: Path, rows: int, dim: int) -> float:
+def build(directory: Path, rows: int, dim: int, codec: Codec = "pq8") -> float:
     """Seconds for staging and committing `rows` rows with an IVF-PQ."""
     collection = Collection(rows, dim)
     start = time.perf_counter()
     with IndexWriter(
-        directory, encoder_name="benchmark", fingerprint="0" * 64, dim=dim, index_type="ivfpq", codec="pq8"
+        directory, encoder_name="benchmark", fingerprint="0" * 64, dim=dim, index_type="ivfpq", codec=codec
     ) as writer:
         for at in range(0, rows, BLOCK):
             keys = [f"/photos/{row:08}.jpg" for row in range(at, min(at + BLOCK, rows))]

@@ -45,7 +45,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from open_index import BLOCK, Collection, IndexReader, IndexWriter, Item, faiss_module, note
+from open_index import BLOCK, Collection, IndexReader, build, faiss_module, note
 from search_peers import ENGINES, K
 from search_timing import BATCH, TARGET
 
@@ -93,18 +93,9 @@ def build_ours(folder: Path, entry: str, rows: int, codec: Codec) -> None:
     """Stage and commit the rows, and tune with queries that are not those of the measurement."""
     temporary = folder / f"tmp-{entry}"
     shutil.rmtree(temporary, ignore_errors=True)
-    collection, start = Collection(rows, DIM), time.perf_counter()
-    facts = {"encoder_name": "benchmark", "fingerprint": "0" * 64, "dim": DIM}
-    with IndexWriter(temporary, **facts, index_type="ivfpq", codec=codec) as writer:
-        for at in range(0, rows, BLOCK):
-            keys = [f"/photos/{row:08}.jpg" for row in range(at, min(at + BLOCK, rows))]
-            contents = [f"{row:064x}" for row in range(at, at + len(keys))]
-            writer.stage_vectors("image", contents, collection.draw(len(keys), seed=1000 + at))
-            for key, content in zip(keys, contents, strict=True):
-                writer.put("image", Item(key, content, record={"path": key, "width": 500, "height": 375}))
-        writer.commit(tuning_queries={"image": collection.draw(512, seed=1).astype(np.float32)}, progress=note)
+    seconds = build(temporary, rows, DIM, codec)
     temporary.replace(folder / entry)
-    remember(folder, entry, time.perf_counter() - start)
+    remember(folder, entry, seconds)
 
 
 def built(folder: Path, name: str, args: argparse.Namespace) -> str:
