@@ -3,9 +3,8 @@
     python benchmarks/open_index.py                               # 500,000 rows of 256 dimensions, built first
     python benchmarks/open_index.py --cache /tmp/indexes --json   # keeps the index, or uses the one kept there
 
-Codes are pq8, which are searched in place; search.py measures the default, fastscan. Every measurement runs in fresh
-processes, after their imports (faiss, lmdb, numpy and our own), with the index in the
-page cache:
+Codes are fastscan, the default, or what --codec says. Every measurement runs in fresh processes, after their imports
+(faiss, lmdb, numpy and our own), with the index in the page cache:
 
     ready    IndexReader.open, the first record, and the FAISS index at hand; bar: 20 ms
     memory   growth of RssAnon by opening and 100 searches, over the bytes of the shard; bar: below 1/10
@@ -33,7 +32,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
 from brivl_search.index import Codec, IndexReader, IndexWriter, Item  # noqa: E402
-from brivl_search.index.ivfpq import candidates, faiss_module  # noqa: E402
+from brivl_search.index.ivfpq import candidates, faiss_module, view  # noqa: E402
 
 READY_MS, MEMORY, SPEED = 20.0, 0.1, 0.9
 ROWS_PER_CLUSTER, FACTORS, BLOCK = 250, 48, 10_000
@@ -60,7 +59,7 @@ class Collection:
         return unit
 
 
-def build(directory: Path, rows: int, dim: int, codec: Codec = "pq8") -> float:
+def build(directory: Path, rows: int, dim: int, codec: Codec = "fastscan") -> float:
     """Seconds for staging and committing `rows` rows with an IVF-PQ."""
     collection = Collection(rows, dim)
     start = time.perf_counter()
@@ -113,6 +112,12 @@ def memory(directory: Path) -> dict[str, float]:
     return {"grown_bytes": anonymous_bytes() - before, "shard_bytes": reader.info.image.bytes}
 
 
+def in_ram(shard: Any) -> Any:
+    """The FAISS index of a shard over copies of its bytes."""
+    copies = [np.array(shard._mapped(key)) for key in (b"ivfpq", b"lists") if key.decode() in shard.info.places]
+    return view(*copies)
+
+
 def speed(directory: Path) -> dict[str, Any]:
     faiss = faiss_module()
     reader = IndexReader.open(directory)
@@ -120,7 +125,7 @@ def speed(directory: Path) -> dict[str, Any]:
     tuning = reader.info.image.tuning
     assert tuning is not None
     shard = reader._parts["image"][0].shard
-    indexes = {"map": shard.index, "ram": faiss.deserialize_index(np.array(shard._mapped(b"ivfpq")))}
+    indexes = {"map": shard.index, "ram": in_ram(shard)}
     count = min(tuning.rerank, reader.count("image"))
     found = {name: candidates(index, queries, count, tuning.nprobe) for name, index in indexes.items()}
     assert np.array_equal(found["map"], found["ram"])
@@ -178,6 +183,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=500_000, help="[%(default)s]")
     parser.add_argument("--dim", type=int, default=256, help="[%(default)s]")
+    parser.add_argument("--codec", choices=["fastscan", "pq8"], default="fastscan", help="[%(default)s]")
     parser.add_argument("--cache", type=Path, help="keep the index under this folder, and use it if it is there")
     parser.add_argument("--processes", type=int, default=7, help="fresh processes that open the index [%(default)s]")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout instead of the table")
@@ -187,10 +193,10 @@ def main() -> int:
         print(json.dumps({"ready": ready, "memory": memory, "speed": speed}[args.only](args.cache)))
         return 0
     with tempfile.TemporaryDirectory(prefix="brivl-bench-") as scratch:
-        directory = (args.cache or Path(scratch)) / f"clustered-{args.rows}x{args.dim}"
+        directory = (args.cache or Path(scratch)) / f"clustered-{args.codec}-{args.rows}x{args.dim}"
         queries = directory.with_name(directory.name + ".queries.npy")
         if not queries.exists():
-            note(f"built in {build(directory, args.rows, args.dim):.0f} s")
+            note(f"built in {build(directory, args.rows, args.dim, args.codec):.0f} s")
             np.save(queries, Collection(args.rows, args.dim).draw(QUERIES, seed=2))
         result = measure(directory, args)
     print(json.dumps(result, indent=2) if args.json else table(result))

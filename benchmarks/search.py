@@ -24,7 +24,7 @@ count, the page cache behind an engine that reads its files (lancedb, milvus-lit
 Bars, at a million rows (or the most below): recall@10 0.99; single queries p50 2 ms and p99 6 ms; queries/s 0.95 of the
 same search over the same bytes copied into RAM, in turns in one process; more queries/s for each byte resident than any
 peer, and more queries/s than any disk-resident one; open 20 ms. They are set on `ours`, the default; `ours-pq8` is the
-codec that is searched in place, codes included. Row `faiss-ivfpq` is FAISS's own way of doing what ours
+other codec, 8 bits. Row `faiss-ivfpq` is FAISS's own way of doing what ours
 does (IVF-PQ and IndexRefine over float16 in RAM): not a peer but the measure of what lies around FAISS.
 """
 
@@ -45,7 +45,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from open_index import BLOCK, Collection, IndexReader, build, faiss_module, note
+from open_index import BLOCK, Collection, IndexReader, build, faiss_module, in_ram, note
 from search_peers import ENGINES, K
 from search_timing import BATCH, TARGET
 
@@ -160,11 +160,10 @@ def against_ram(directory: Path, setting: dict[str, int], cpus: int) -> dict[str
     """Queries/s of `IndexReader.search` over the map and over copies of the same bytes in RAM, in turns."""
     if cpus:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-cpus:])
-    faiss = faiss_module()
     readers = {name: IndexReader.open(directory) for name in ("map", "ram")}
     copies = []
     for part in readers["ram"]._parts["image"]:
-        index = faiss.deserialize_index(np.array(part.shard._mapped(b"ivfpq")))
+        index = in_ram(part.shard)
         shard = SimpleNamespace(index=index, vectors=np.array(part.shard.vectors), info=part.shard.info)
         copies.append(replace(part, shard=shard))
     readers["ram"]._parts["image"] = copies

@@ -99,7 +99,7 @@ class OursPQ8(Ours):
 
 
 class FaissIVFPQ(Engine):
-    """The bytes of our index deserialised, and FAISS's own re-rank (IndexRefine) over float16 rows in RAM."""
+    """Our quantizer and rows in FAISS's own index, and its own re-rank (IndexRefine) over float16 rows in RAM."""
 
     ours = True
 
@@ -111,17 +111,13 @@ class FaissIVFPQ(Engine):
 
     def open(self, folder: Path) -> None:
         faiss, reader = self.faiss, self.open_reader(folder / Ours.entry)
-        base = rows = None
-        for part in reader._parts["image"]:
-            vectors = part.shard.vectors
-            if base is None:
-                base = faiss.deserialize_index(np.array(part.shard._mapped(b"ivfpq")))
-                rows = faiss.IndexScalarQuantizer(
-                    vectors.shape[1], faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
-                )
-            else:
-                base.merge_from(faiss.deserialize_index(np.array(part.shard._mapped(b"ivfpq"))), base.ntotal)
-            for block in blocks(vectors):
+        parts = [part.shard for part in reader._parts["image"]]
+        base = faiss.deserialize_index(np.array(parts[0]._mapped(b"ivfpq")))  # trained
+        base.reset()
+        rows = faiss.IndexScalarQuantizer(base.d, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+        for shard in parts:
+            for block in blocks(shard.vectors):
+                base.add(block.astype(np.float32))
                 rows.add(block.astype(np.float32))
         self.index = faiss.IndexRefine(base, rows)
         self.kept = (base, rows)

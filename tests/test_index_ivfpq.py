@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from brivl_search.index import IndexReader, IndexWriter, Item, commit, ivfpq, search, verify
+from brivl_search.errors import IndexIncompatibleError
+from brivl_search.index import Codec, IndexReader, IndexWriter, Item, commit, ivfpq, search, tune, verify
+from brivl_search.index.shard import Shard
 
 DIM = 32
 
@@ -179,7 +182,7 @@ def test_removed_rows_never_come_back(tmp_path: Path) -> None:
 
 
 def test_search_reads_the_map_without_copying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Opening and searching a shard must not bring its bytes into private memory."""
+    """Opening and searching a shard must not bring its bytes into private memory, nor does opening read them."""
     rows, dim = 60_000, 64
     rng = np.random.default_rng(0)
     with IndexWriter(tmp_path, encoder_name="mini", fingerprint="f", dim=dim, index_type="ivfpq") as w:
@@ -194,22 +197,87 @@ def test_search_reads_the_map_without_copying(tmp_path: Path, monkeypatch: pytes
 import re, time
 import faiss, numpy as np
 from brivl_search.index import IndexReader
-def private():
-    return int(re.search(r"RssAnon:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
+def resident(kind):
+    return int(re.search(rf"{{kind}}:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
 faiss.omp_set_num_threads(1)
 q = np.ones((1, {dim}), np.float32)
 warm = faiss.IndexFlatIP({dim}); warm.add(q); warm.search(q, 1)
-start = private()
+start, mapped = resident("RssAnon"), resident("RssFile")
 began = time.perf_counter()
 r = IndexReader.open({str(tmp_path)!r})
 opened = time.perf_counter() - began
 index = r._parts["image"][0].shard.index
 assert index.ntotal == {rows}
+touched = resident("RssFile") - mapped
 found = r.search("image", q, 10, nprobe=1, rerank=50)
 assert (found.rows >= 0).all()
-print(private() - start, r.info.image.bytes, opened)
+print(resident("RssAnon") - start, touched, r.info.image.bytes, opened)
 """
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    grown, size, seconds = (float(word) for word in done.stdout.split())
+    grown, touched, size, seconds = (float(word) for word in done.stdout.split())
     assert grown < size / 10, f"{grown / 2**20:.1f} MiB of {size / 2**20:.1f} MiB were copied"
+    assert touched < size / 5, f"{touched / 2**20:.1f} MiB of {size / 2**20:.1f} MiB were read to open it"
     assert seconds < 0.5
+
+
+@pytest.mark.parametrize("codec", ["fastscan", "pq8"])
+def test_values_found_by_place_and_by_key_are_the_same(tmp_path: Path, codec: Codec) -> None:
+    """What an index of format 2 does, which knows no places, and what one of format 3 does."""
+    with writer(tmp_path, index_type="ivfpq", codec=codec) as w:
+        add(w, clustered(1000))
+        w.commit()
+    with IndexReader.open(tmp_path) as r:
+        info, dim = r.info.image.shards[0], r.info.encoder.dim
+        placed = r._parts["image"][0].shard
+    assert info.places.keys() == {"ivfpq", "meta", "sums", "vectors"} | ({"lists"} if codec == "fastscan" else set())
+    content = placed.path.read_bytes()
+    for key, (offset, size) in info.places.items():
+        asked = placed._txn.get(key.encode())
+        assert bytes(asked) == content[offset : offset + size] == placed._mapped(key.encode()).tobytes()
+    if codec == "pq8":
+        by_key = Shard(tmp_path, replace(info, places={}), dim)
+        assert np.array_equal(by_key.vectors, placed.vectors)
+        found = [ivfpq.candidates(shard.index, clustered(50, seed=2), 20, 4) for shard in (placed, by_key)]
+        assert np.array_equal(*found)
+
+
+def test_fastscan_shards_of_format_2(tmp_path: Path) -> None:
+    """There `ivfpq` held the whole index; it is copied to RAM."""
+    faiss = ivfpq.faiss_module()
+    rows = clustered(1000)
+    trained = ivfpq.train(rows, 4, 8, 0, "fastscan")
+    whole = faiss.deserialize_index(np.frombuffer(trained, np.uint8))
+    whole.add(rows)
+    built = ivfpq.build(trained, [rows[:300], rows[300:]])
+    new = ivfpq.view(built["ivfpq"], built["lists"])
+    old = ivfpq.view(faiss.serialize_index(whole))
+    queries = clustered(50, seed=2)
+    assert new.ntotal == old.ntotal == 1000
+    assert np.array_equal(*(ivfpq.candidates(index, queries, 20, 2) for index in (new, old)))
+
+
+@pytest.mark.parametrize("what", ["vectors", "meta", "lists"])
+def test_places_that_cannot_be(tmp_path: Path, what: str) -> None:
+    with writer(tmp_path, index_type="ivfpq") as w:
+        add(w, clustered(1000))
+        w.commit()
+    with IndexReader.open(tmp_path) as r:
+        info, dim = r.info.image.shards[0], r.info.encoder.dim
+    offset, size = info.places[what]
+    for wrong in ([offset + info.bytes, size], [-offset, size], [offset + 1, size] if what == "meta" else [0, -1]):
+        with pytest.raises(IndexIncompatibleError, match="damaged"):
+            Shard(tmp_path, replace(info, places={**info.places, what: wrong}), dim)
+    short = replace(info, places={**info.places, "lists": [info.places["lists"][0], 40]})
+    with pytest.raises(IndexIncompatibleError, match="damaged"):
+        assert Shard(tmp_path, short, dim).index
+
+
+def test_tuning_leaves_a_margin(tuned: Path) -> None:
+    """What was chosen with some queries holds for others."""
+    with IndexReader.open(tuned) as r:
+        found = tune.choices(r._parts["image"], clustered(200, seed=5), 0.9)
+        chosen = tune.tune(r._parts["image"], clustered(200, seed=5), target=0.9)
+    assert all(0 <= choice.safe <= choice.recall <= 1 for choice in found)
+    assert any(choice.safe < choice.recall for choice in found)
+    cheapest = min(choice for choice in found if choice.safe >= 0.9)
+    assert (chosen.nprobe, chosen.rerank) == (cheapest.nprobe, cheapest.rerank)

@@ -18,6 +18,7 @@ POINTS_PER_CENTROID = 39  # FAISS warns below this
 AUTO_THRESHOLD = POINTS_PER_CENTROID * PQ_CENTROIDS  # 9,984 rows: the fewest that train a PQ honestly
 FORCED_MINIMUM = PQ_CENTROIDS  # FAISS refuses fewer
 MAX_TRAINING_ROWS = 500_000
+FASTSCAN_BLOCK = 32  # rows that FAISS packs together in 4-bit codes
 GPU_MOST = 2048  # FAISS's own limit for k and nprobe on a GPU
 
 
@@ -124,8 +125,12 @@ def train(sample: NDArray[np.float32], nlist: int, m: int, seed: int, codec: Cod
     return bytes(faiss.serialize_index(index))
 
 
-def build(trained: bytes, blocks: Iterable[NDArray[np.float32]]) -> NDArray[np.uint8]:
-    """Add rows to a copy of the trained index, ids = row numbers; returns the serialized bytes (uint8)."""
+def build(trained: bytes, blocks: Iterable[NDArray[np.float32]]) -> dict[str, NDArray[np.uint8]]:
+    """Add rows to a copy of the trained index, ids = row numbers.
+
+    Returns:
+        What `view` needs: "ivfpq", FAISS bytes of the index; and "lists" if those are apart from it (4 bit).
+    """
     faiss = faiss_module()
     index = faiss.deserialize_index(np.frombuffer(trained, dtype=np.uint8))
     if on_gpu := gpu.number(faiss) is not None:
@@ -135,16 +140,76 @@ def build(trained: bytes, blocks: Iterable[NDArray[np.float32]]) -> NDArray[np.u
             on_gpu = False
     for block in blocks:
         index.add(np.ascontiguousarray(block, dtype=np.float32))
-    serialized: NDArray[np.uint8] = faiss.serialize_index(faiss.index_gpu_to_cpu(index) if on_gpu else index)
-    return serialized
+    if isinstance(index, faiss.IndexIVFPQFastScan):
+        lists = pack_lists(index)
+        index.reset()
+        return {"ivfpq": faiss.serialize_index(index), "lists": lists}
+    return {"ivfpq": faiss.serialize_index(faiss.index_gpu_to_cpu(index) if on_gpu else index)}
 
 
-def view(raw: NDArray[np.uint8]) -> Any:
-    """An index whose lists lie in `raw` (a view of an LMDB map), which it keeps alive; 4-bit codes FAISS copies."""
+def _layout(sizes: NDArray[np.int64], code_size: int) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+    """Room (rows) and offset (bytes) of each list in `pack_lists`, and the bytes of all."""
+    room = -(-sizes // FASTSCAN_BLOCK) * FASTSCAN_BLOCK
+    head = 8 * len(sizes)
+    ends = np.cumsum(room * (code_size + 8)) + head
+    return room, np.concatenate([[head], ends[:-1]]), int(ends[-1])
+
+
+def pack_lists(index: Any) -> NDArray[np.uint8]:
+    """The lists of an IndexIVFPQFastScan so that FAISS's OnDiskInvertedLists can read them where they lie.
+
+    int64 rows of each list (nlist,); then for each list, with room for its rows rounded up to 32, the codes as FAISS
+    blocks them (room x code_size bytes) and the int64 ids (room,).
+    """
+    faiss = faiss_module()
+    lists = faiss.downcast_InvertedLists(index.invlists)
+    sizes = np.array([lists.list_size(number) for number in range(index.nlist)], dtype=np.int64)
+    room, offsets, total = _layout(sizes, index.code_size)
+    packed: NDArray[np.uint8] = np.zeros(total, dtype=np.uint8)
+    packed[: sizes.nbytes] = sizes.view(np.uint8)
+    for number in np.flatnonzero(sizes).tolist():
+        codes, size = int(room[number]) * index.code_size, int(sizes[number])
+        at = int(offsets[number])
+        packed[at : at + codes] = faiss.rev_swig_ptr(lists.get_codes(number), codes)
+        packed[at + codes : at + codes + 8 * size] = faiss.rev_swig_ptr(lists.get_ids(number), size).view(np.uint8)
+    return packed
+
+
+class _Borrowed:
+    """Lists in memory that is not FAISS's: its destructor, which would unmap it, is told so first."""
+
+    def __init__(self, lists: Any, raw: NDArray[np.uint8]) -> None:
+        self.lists, self.raw = lists, raw
+
+    def __del__(self) -> None:
+        self.lists.ptr = None
+
+
+def view(raw: NDArray[np.uint8], lists: NDArray[np.uint8] | None = None) -> Any:
+    """An index whose lists lie in `raw`, or in `lists`: views of an LMDB map, which it keeps alive.
+
+    Raises: RuntimeError (FAISS) or ValueError if the bytes are no such index.
+    """
     faiss = faiss_module()
     reader = faiss.ZeroCopyIOReader(faiss.swig_ptr(raw), raw.nbytes)
     index = faiss.read_index(reader)
     index.referenced_objects = [reader, raw]
+    if lists is None:
+        return index
+    sizes = lists[: 8 * index.nlist].view(np.int64)
+    room, offsets, total = _layout(sizes, index.code_size)
+    if total != lists.nbytes or (sizes < 0).any():
+        raise ValueError("its inverted lists have another size than they say")
+    borrowed = faiss.OnDiskInvertedLists()
+    borrowed.nlist, borrowed.code_size = index.nlist, index.code_size
+    borrowed.read_only, borrowed.prefetch_nthread = True, 0
+    table = np.stack([sizes, room, offsets], axis=1).astype(np.uint64)
+    borrowed.lists.resize(index.nlist)
+    faiss.memcpy(borrowed.lists.data(), faiss.swig_ptr(table), table.nbytes)
+    borrowed.ptr, borrowed.totsize = faiss.swig_ptr(lists), lists.nbytes
+    index.replace_invlists(borrowed, False)
+    index.ntotal = int(sizes.sum())
+    index.referenced_objects.append(_Borrowed(borrowed, lists))
     return index
 
 

@@ -1,6 +1,7 @@
 """A shard: one LMDB file that is written once, sealed, and from then on only read.
 
-ivfpq              FAISS bytes of an IndexIVFPQ, ids = row numbers (absent in an exact shard)
+ivfpq              FAISS bytes of an IndexIVFPQ, ids = row numbers, or of an empty IndexIVFPQFastScan (none if exact)
+lists              the inverted lists of an IndexIVFPQFastScan, as `ivfpq.pack_lists` lays them out
 meta               JSON: format version, modality, rows, dim, kind, encoder fingerprint, quantizer sha256
 record + row       JSON {"key", "content", "record"}; row as big-endian uint64
 sums               little-endian uint32 (rows,): CRC-32 of each row's vector bytes followed by its JSON
@@ -16,6 +17,7 @@ import struct
 import threading
 import zlib
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BrivlSearchError, IndexIncompatibleError, UsageError
-from . import ivfpq
+from . import ivfpq, places
 from .store import Environment, fsync_directory, scan_txn
 from .trust import is_sound
 from .types import FORMAT_VERSION, Codec, Modality, ShardInfo, ShardKind
@@ -60,16 +62,8 @@ def row_sum(vector: NDArray[np.float16], value: bytes) -> int:
     return zlib.crc32(value, zlib.crc32(vector.tobytes()))
 
 
-class _Mapped:
-    """Bytes of a map as NumPy's array interface, owning what keeps the map in place."""
-
-    def __init__(self, value: memoryview, *owners: Any) -> None:
-        self.owners = owners
-        self.__array_interface__ = {**np.frombuffer(value, dtype=np.uint8).__array_interface__}
-
-
 class Shard:
-    """A sealed shard, open for reading. Cheap to open; FAISS is touched only by `index`.
+    """A sealed shard, open for reading. Opening reads a few pages of it; FAISS is touched only by `index`.
 
     There is no `close`: the file is unmapped when the shard and every array and FAISS index taken from it are gone,
     so no thread can be left with a view of nothing.
@@ -99,6 +93,11 @@ class Shard:
             self.path.stat()  # FileNotFoundError: a build published and removed it since the line above
             raise self._damaged(str(error)) from error
         self._txn = self.environment.env.begin(buffers=True)
+        self._base: int | None = None
+        if info.places:
+            self._base = places.base(info.places, self._txn.get(places.ANCHOR, b"\0"), info.bytes)
+            if self._base is None:
+                raise self._damaged("its values are not where the catalog says")
         raw = self._mapped(b"vectors")
         if raw.nbytes != 2 * info.rows * dim:
             raise self._damaged("it holds another number of vectors than the catalog says")
@@ -107,20 +106,27 @@ class Shard:
 
     def _mapped(self, key: bytes) -> NDArray[np.uint8]:
         """The value where it lies in the map, as uint8 (bytes,); the array keeps the map alive."""
+        if self._base is not None and key.decode() in self.info.places:
+            offset, size = self.info.places[key.decode()]
+            return np.asarray(places.Mapped(self._base + offset, size, self._txn, self.environment))
         value = self._txn.get(key)
         if value is None:
             raise self._damaged(f"its {key.decode()} value is missing")
-        return np.asarray(_Mapped(value, self._txn, self.environment))
+        return np.asarray(places.Mapped(places.address(value), len(value), self._txn, self.environment))
 
     def _damaged(self, why: str) -> IndexIncompatibleError:
         return IndexIncompatibleError(f"{self.path} is damaged ({why}): mend the index with verify --repair")
 
     @property
     def index(self) -> Any:
-        """The IndexIVFPQ in the map, None in an exact shard."""
+        """The IndexIVFPQ or IndexIVFPQFastScan in the map, None in an exact shard."""
         with self._lock:
             if self._index is None and self.info.kind == "ivfpq":
-                self._index = ivfpq.view(self._mapped(b"ivfpq"))
+                lists = self._mapped(b"lists") if "lists" in self.info.places else None
+                try:
+                    self._index = ivfpq.view(self._mapped(b"ivfpq"), lists)
+                except (RuntimeError, ValueError) as error:
+                    raise self._damaged(f"FAISS cannot read it: {error}".splitlines()[0]) from error
             return self._index
 
     def entry(self, row: int) -> dict[str, Any]:
@@ -145,6 +151,10 @@ class Shard:
     def meta(self) -> dict[str, Any]:
         body: dict[str, Any] = json.loads(bytes(self._txn.get(b"meta")))
         return body
+
+
+def _put(key: bytes, value: NDArray[np.uint8], txn: Any) -> None:
+    txn.put(key, value.data)
 
 
 def seal(
@@ -217,10 +227,12 @@ def seal(
         environment.write(lambda txn: txn.put(b"vectors", vectors.reshape(-1).view(np.uint8).data))
         if trained is not None:
             blocks = (vectors[at : at + BLOCK].astype(np.float32) for at in range(0, count, BLOCK))
-            codes = ivfpq.build(trained, blocks)
-            environment.write(lambda txn: txn.put(b"ivfpq", codes.data))
+            built = ivfpq.build(trained, blocks)
+            for key in list(built):
+                environment.write(partial(_put, key.encode(), built.pop(key)))
         environment.env.sync(True)
         checksum = logical_checksum(environment)
+        where = places.locate(environment, temporary)
     finally:
         environment.close()
     with temporary.open("rb") as file:
@@ -232,7 +244,7 @@ def seal(
     kind: ShardKind = "exact" if trained is None else "ivfpq"
     return ShardInfo(
         name, seq, count, status.st_size, checksum, file_sha256, kind,
-        nlist if trained else 0, m if trained else 0, status.st_mtime_ns, codec,
+        nlist if trained else 0, m if trained else 0, status.st_mtime_ns, codec, where,
     )  # fmt: skip
 
 

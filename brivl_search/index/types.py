@@ -16,8 +16,8 @@ ShardKind = Literal["ivfpq", "exact"]
 Codec = Literal["fastscan", "pq8"]
 
 MODALITIES: tuple[Modality, Modality] = ("image", "text")
-FORMAT_VERSION = 2
-READABLE_VERSIONS = (1, 2)  # 1 had no checksums of rows
+FORMAT_VERSION = 3
+READABLE_VERSIONS = (1, 2, 3)  # 1 had no checksums of rows, 2 no places
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,9 @@ class ShardInfo:
         kind: "ivfpq" or "exact".
         nlist: inverted lists, 0 in an exact shard.
         m: PQ bytes per row, 0 in an exact shard.
-        codec: how rows are coded: "fastscan" (4 bit, scanned in registers, copied to RAM when opened) or "pq8" (8 bit,
-            searched in place).
+        codec: how rows are coded: "fastscan" (4 bit, scanned in registers) or "pq8" (8 bit).
         mtime_ns: of the file when it was sealed; a file with another time is hashed before it is trusted.
+        places: [offset in the file, bytes] of each large value and of `meta`.
     """
 
     name: str
@@ -78,6 +78,7 @@ class ShardInfo:
     m: int = 0
     mtime_ns: int = 0
     codec: Codec = "pq8"
+    places: dict[str, list[int]] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
