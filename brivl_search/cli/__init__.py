@@ -7,7 +7,7 @@ import sys
 from brivl_search.cli.app import app
 from brivl_search.errors import BrivlSearchError, system_error
 
-from . import change, search, transfer  # noqa: F401  (they register their verbs)
+from . import change, evaluate, search, transfer  # noqa: F401  (they register their verbs)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Verbs that read an index: query, eval, info, demo."""
+"""Verbs that read an index: query, info, demo."""
 
 from __future__ import annotations
 
@@ -15,11 +15,9 @@ from brivl_search.cli.app import (
     EncoderOption,
     HitFormat,
     IndexOption,
-    Quiet,
     ReportOption,
     Target,
     app,
-    caption_fields,
     json_wanted,
     load_for,
 )
@@ -74,47 +72,6 @@ def query(
     for line in engine.reader.damage:
         warn(f"not searched: {line}")
     print_hits(hits, "paths" if print0 else form.value if form else default_format(), nul=print0)
-
-
-@app.command("eval")
-def evaluate(
-    recall_at: Annotated[str, typer.Option("--recall-at", metavar="K,K,...", help="Cut-offs.")] = "1,5,10",
-    index: IndexOption = DEFAULT_INDEX,
-    dataset: Annotated[
-        Path | None, typer.Option(help="Measure on this folder (images and captions.jsonl) instead of an index.")
-    ] = None,
-    captions: Annotated[
-        str | None, typer.Option(metavar="FIELDS", help="Which captions [default: all / zh,en,captions].")
-    ] = None,
-    form: ReportOption = None,
-    encoder: EncoderOption = None,
-    device: DeviceOption = "auto",
-    quiet: Quiet = False,
-) -> None:
-    """Measure recall@k, text to image and image to text, over known caption pairs."""
-    from brivl_search import evaluation
-    from brivl_search.output import Bar
-    from brivl_search.reports import print_evaluation
-
-    ks = evaluation.parse_ks(recall_at)
-    if dataset is not None:
-        from brivl_search.corpus.captions import load_dataset
-        from brivl_search.encoders import DEFAULT, load_encoder
-
-        data = load_dataset(dataset, caption_fields(captions))
-        loaded = load_encoder(encoder or DEFAULT, device=device)
-        with Bar(quiet=quiet) as bar:
-            bar.phase("images and captions", len(data.images) + sum(map(len, data.captions)))
-            result = evaluation.evaluate_dataset(data, loaded, ks, bar.advance)
-    else:
-        from brivl_search.index import IndexReader, gpu
-
-        gpu.choose(device)
-        result = evaluation.evaluate_index(IndexReader.open(index), ks, caption_fields(captions))
-    if json_wanted(form):
-        typer.echo(json.dumps(result.to_dict(), ensure_ascii=False, indent=2))
-    else:
-        print_evaluation(result)
 
 
 @app.command()
