@@ -25,8 +25,8 @@ class Hit:
     """One answer.
 
     `score` is the cosine between query and row, `match` the probability that text and picture belong together (None
-    where the encoder knows none, and between two pictures or two texts). `path` is the image's, for a caption its own
-    image's.
+    where the encoder knows none, between two pictures or two texts, and for sums of several). `path` is the image's,
+    for a caption its own image's. `duplicates` are the hits that `--dedupe` has folded into this one, best first.
     """
 
     rank: int
@@ -36,6 +36,7 @@ class Hit:
     text: str | None = None
     record: dict[str, Any] = field(default_factory=dict, repr=False)
     match: float | None = None
+    duplicates: tuple[Hit, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """What `--format jsonl` prints."""
@@ -46,6 +47,9 @@ class Hit:
             row |= {"text": self.text, "field": self.record.get("field"), "image": self.path}
         else:
             row |= {"path": self.path, "width": self.record.get("width"), "height": self.record.get("height")}
+        if self.duplicates:
+            row["alike"] = len(self.duplicates)
+            row["alike_paths"] = [hit.path for hit in self.duplicates]
         return row
 
 
