@@ -12,20 +12,14 @@ from brivl_search.build import BuildReport
 from brivl_search.corpus.walk import printable
 from brivl_search.evaluation import Evaluation
 from brivl_search.index import IndexInfo, Modality, ModalityInfo, Tuning, VerifyReport
-from brivl_search.output import human_bytes, say, show, table, warn
+from brivl_search.output import human_bytes, print_skips, say, show, table, warn
 
 SHOWN = 5  # examples named of each kind of trouble
 
 
 def print_build(report: BuildReport, directory: str, *, verbose: bool) -> None:
     """The summary of a build, on stderr: counts, every skip reason with examples, what the index now holds."""
-    for reason, count in report.skip_counts():
-        skips = [skip for skip in report.skipped if skip.reason == reason]
-        warn(f"{count:,} skipped: {reason}")
-        for skip in skips if verbose else skips[:SHOWN]:
-            say(f"    {printable(skip.path)}" + (f"  ({skip.detail})" if skip.detail else ""))
-        if count > SHOWN and not verbose:
-            say(f"    ... and {count - SHOWN:,} more (-v names them all)")
+    print_skips(report.skipped, verbose=verbose)
     if report.bad_captions:
         warn(f"{len(report.bad_captions):,} caption lines not used")
         for line in report.bad_captions if verbose else report.bad_captions[:SHOWN]:

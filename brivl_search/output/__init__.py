@@ -1,0 +1,35 @@
+"""What a person or a pipe sees: tables on a terminal, JSON lines, CSV or bare paths elsewhere. Results go to stdout,
+everything else to stderr. Nothing here imports rich before something is drawn with it: a query in a pipe needs none."""
+
+from __future__ import annotations
+
+from brivl_search.output.console import (
+    default_format,
+    harmless,
+    human_bytes,
+    match_bar,
+    print_skips,
+    say,
+    show,
+    table,
+    warn,
+)
+from brivl_search.output.formats import hits_table, print_csv, print_hits, print_jsonl
+from brivl_search.output.progress import Bar
+
+__all__ = [
+    "Bar",
+    "default_format",
+    "harmless",
+    "hits_table",
+    "human_bytes",
+    "match_bar",
+    "print_csv",
+    "print_hits",
+    "print_jsonl",
+    "print_skips",
+    "say",
+    "show",
+    "table",
+    "warn",
+]
