@@ -14,8 +14,11 @@ from brivl_search.output.console import (
     table,
     warn,
 )
+from brivl_search.output.contact_sheet import write_contact_sheet
 from brivl_search.output.formats import hits_table, print_csv, print_hits, print_jsonl
+from brivl_search.output.preview import preview_hits
 from brivl_search.output.progress import Bar
+from brivl_search.output.viewer import open_hit
 
 __all__ = [
     "Bar",
@@ -24,6 +27,8 @@ __all__ = [
     "hits_table",
     "human_bytes",
     "match_bar",
+    "open_hit",
+    "preview_hits",
     "print_csv",
     "print_hits",
     "print_jsonl",
@@ -32,4 +37,5 @@ __all__ = [
     "show",
     "table",
     "warn",
+    "write_contact_sheet",
 ]
