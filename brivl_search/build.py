@@ -6,7 +6,6 @@ whatever the file is called now. What is embedded is staged durably every two se
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections import Counter
@@ -17,7 +16,8 @@ from typing import Protocol
 
 import numpy as np
 
-from brivl_search.corpus.captions import BadLine, read_captions
+from brivl_search.build_captions import CaptionStage
+from brivl_search.corpus.captions import read_captions
 from brivl_search.corpus.decode_pool import Decoded, decode_all, default_workers
 from brivl_search.corpus.images import MAX_MEGAPIXELS
 from brivl_search.corpus.walk import ImageFile, Scan, Skipped, scan, scan_paths
@@ -28,7 +28,6 @@ from brivl_search.index.ivfpq import AUTO_THRESHOLD
 from brivl_search.tuning_queries import tuning_texts
 
 FLUSH_SECONDS = 2.0
-TEXT_BATCH = 256
 TUNING_QUERIES = 512
 # Reasons that may pass: what the index holds of such a file is kept. Any other reason is about the content itself.
 PASSING_REASONS = {"permission denied", "read error", "file vanished", "out of memory", "decoding timed out"}
@@ -241,8 +240,7 @@ class _Build:
             pixels = np.stack([one.pixels for one in first.values() if one.pixels is not None])
             self.writer.stage_vectors("image", list(first), self.encoder.encode_images(pixels))
         for one in waiting:
-            record = {"path": one.file.path, "width": one.width, "height": one.height}
-            item = Item(one.file.path, one.sha256, one.file.size, one.file.mtime_ns, record)
+            item = Item(one.file.path, one.sha256, one.file.size, one.file.mtime_ns, self._record(one))
             self.writer.put("image", item)
         self.report.embedded += len(first)
         self.report.reused += len(waiting) - len(first)
@@ -250,6 +248,13 @@ class _Build:
         waiting.clear()
         fresh.clear()
         self._flush_now_and_then()
+
+    def _record(self, one: Decoded) -> dict[str, object]:
+        """What users see of an image; one that was not decoded, because its content is known, keeps what it had."""
+        if one.known and (before := self.writer.record("image", one.file.path)) is not None:
+            return before
+        record: dict[str, object] = {"path": one.file.path, "width": one.width, "height": one.height}
+        return record | ({"taken": one.taken} if one.taken else {})
 
     def _flush_now_and_then(self) -> None:
         if time.monotonic() - self.flushed > FLUSH_SECONDS:
@@ -289,46 +294,26 @@ class _Build:
 
     def captions(self) -> None:
         """Stages the captions of indexed images as texts and forgets those that are gone."""
-        wanted: dict[str, Item] = {}
-        named: set[str] = set()
+        stage = CaptionStage(
+            self.writer,
+            self.encoder,
+            self.progress,
+            self.report,
+            indexed=self.indexed,
+            forget=self.forget,
+            flush=self._flush_now_and_then,
+        )
         for file in self.scan.captions:
-            for line in read_captions(file, self.options.caption_fields):
-                if isinstance(line, BadLine):
-                    self.report.bad_captions.append(str(line))
-                elif line.image not in self.indexed and (self.forget or not self.writer.known("image", line.image)):
-                    what = "is not among the indexed images"
-                    self.report.bad_captions.append(f"{line.file}:{line.line}: {line.image} {what}")
-                else:
-                    named.add(line.image)
-                    for name, text in line.texts:
-                        item = _caption_item(line.image, name, text)
-                        wanted[item.key] = item
+            stage.read(read_captions(file, self.options.caption_fields))
+        kept: set[str] = set()
         for root in self.scan.roots if self.forget else ():
             # Inside a larger indexed folder, the caption file may be one that this build does not read.
             nested = any(root.startswith(os.path.join(known, "")) for _, known in self.writer.roots if known != root)
-            keep = (self.indexed if nested else self.out_of_reach) - named
-            for key in self.writer.keys_under("text", os.path.join(root, "")):
-                if key not in wanted and key.split("\0", 1)[0] not in keep:
-                    self.writer.remove("text", key)
-                    self.report.captions_removed += 1
-        self.report.captions = len(wanted)
-        todo = [item for item in wanted.values() if self.writer.known("text", item.key) is None]
-        if not todo:
-            return
-        self.progress.phase("captions", len(todo))
-        for start in range(0, len(todo), 4 * TEXT_BATCH):
-            part = todo[start : start + 4 * TEXT_BATCH]
-            fresh = {item.content: str(item.record["text"]) for item in part}
-            fresh = {key: text for key, text in fresh.items() if not self.writer.has_vector("text", key)}
-            if fresh:
-                texts = list(fresh.values())
-                self.report.cut_captions += sum(cut > 0 for cut in self.encoder.cut_tokens(texts))
-                self.writer.stage_vectors("text", list(fresh), self.encoder.encode_texts(texts))
-                self.report.captions_embedded += len(fresh)
-            for item in part:
-                self.writer.put("text", item)
-            self.progress.advance(len(part))
-            self._flush_now_and_then()
+            keep = {image for image in (self.indexed if nested else self.out_of_reach) if image not in stage.fields}
+            stage.forget_under(os.path.join(root, ""), keep.__contains__)
+            kept |= keep
+        stage.set_fields(kept.__contains__)
+        stage.stage()
 
     def tuning_queries(self) -> dict[Modality, np.ndarray]:
         """Real queries of the other modality for tuning IVF-PQ: the index's own captions and pictures.
@@ -346,9 +331,3 @@ class _Build:
         if len(texts) < 64:
             texts = self.encoder.encode_texts(tuning_texts())
         return {"image": texts, "text": self.writer.sample("image", TUNING_QUERIES)}
-
-
-def _caption_item(image: str, name: str, text: str) -> Item:
-    content = hashlib.sha256(text.encode("utf-8")).hexdigest()
-    record = {"text": text, "field": name, "image": image}
-    return Item(f"{image}\0{name}\0{content[:24]}", content, record=record)

@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from brivl_search.corpus.captions import BadLine, CaptionLine, load_dataset, read_captions
+from brivl_search.corpus.captions import BadLine, CaptionLine, read_captions
+from brivl_search.corpus.dataset import load_dataset
 from brivl_search.corpus.decode_pool import _memory
 from brivl_search.corpus.decode_worker import _cap_memory, settle_in
 from brivl_search.corpus.images import DecodedImage, PixelSpec, decode

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from brivl_search.corpus.captions import load_dataset
+from brivl_search.corpus.dataset import load_dataset
 from brivl_search.corpus.images import load_pixels
 from brivl_search.encoders import load_encoder
 from brivl_search.encoders.base import Encoder

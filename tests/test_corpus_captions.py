@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from brivl_search.corpus.captions import BadLine, CaptionLine, load_dataset, read_captions
+from brivl_search.corpus.captions import BadLine, CaptionLine, read_captions
+from brivl_search.corpus.dataset import load_dataset
 from brivl_search.errors import CorpusError, UsageError
 from tests import pictures
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from brivl_search.calibration import Calibration, expected_calibration_error
-from brivl_search.corpus.captions import load_dataset
+from brivl_search.corpus.dataset import load_dataset
 from brivl_search.corpus.images import load_pixels
 from brivl_search.encoders.brivl import BriVLEncoder
 

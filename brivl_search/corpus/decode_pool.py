@@ -47,6 +47,7 @@ class Decoded:
         known: the content is one of those `known_hashes` named, so it was not decoded.
         reason: why the file is skipped, short and countable; empty if it is not.
         detail: what exactly was met.
+        taken: when, by EXIF, as `DecodedImage.taken`; empty without pixels.
     """
 
     file: ImageFile
@@ -57,6 +58,7 @@ class Decoded:
     known: bool = False
     reason: str = ""
     detail: str = ""
+    taken: str = ""
 
 
 def decode_all(
@@ -110,13 +112,13 @@ def decode_all(
 
 def _decode_here(files: Iterable[ImageFile], job: Job, known: KnownHashes) -> Iterator[Decoded]:
     for file in files:
-        outcome, image = decode_one(file.path, frozenset(known(file)), job)
+        outcome, image = decode_one(file.path, frozenset(known(file)), job, file.place)
         yield _decoded(file, outcome, None if image is None else image.pixels)
 
 
 def _decoded(file: ImageFile, outcome: Outcome, pixels: NDArray[np.uint8] | None) -> Decoded:
     it = outcome
-    return Decoded(file, it.sha256, pixels, it.width, it.height, it.known, it.reason, it.detail)
+    return Decoded(file, it.sha256, pixels, it.width, it.height, it.known, it.reason, it.detail, it.taken)
 
 
 @dataclass
@@ -136,7 +138,7 @@ class _Chunk:
 def _chunks(files: Iterable[ImageFile], size: int, known: KnownHashes) -> Iterator[_Chunk]:
     iterator = iter(files)
     while chunk := list(itertools.islice(iterator, size)):
-        yield _Chunk(chunk, [(file.path, tuple(known(file))) for file in chunk])
+        yield _Chunk(chunk, [(file.path, tuple(known(file)), file.place) for file in chunk])
 
 
 class _Run:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from brivl_search.corpus.containers import Place
 from brivl_search.corpus.images import MAX_FILE_BYTES, DecodedImage, PixelSpec, decode, read_file
 from brivl_search.errors import ImageError
 
@@ -54,10 +55,11 @@ class Outcome:
     known: bool = False
     reason: str = ""
     detail: str = ""
+    taken: str = ""
 
 
-Task = tuple[str, tuple[str, ...]]
-"""A path, and the hashes of contents whose pixels are not needed."""
+Task = tuple[str, tuple[str, ...], Place | None]
+"""A path, the hashes of contents whose pixels are not needed, and the place of an image inside a container."""
 
 
 def decode_chunk(tasks: Sequence[Task], job: Job) -> tuple[list[Outcome], bytearray]:
@@ -72,8 +74,8 @@ def decode_chunk(tasks: Sequence[Task], job: Job) -> tuple[list[Outcome], bytear
         signal.alarm(job.alarm_s)
     outcomes: list[Outcome] = []
     pixels = bytearray()
-    for path, known in tasks:
-        outcome, image = decode_one(path, known, job)
+    for path, known, place in tasks:
+        outcome, image = decode_one(path, known, job, place)
         outcomes.append(outcome)
         if image is not None:
             pixels += image.pixels.data
@@ -82,11 +84,13 @@ def decode_chunk(tasks: Sequence[Task], job: Job) -> tuple[list[Outcome], bytear
     return outcomes, pixels
 
 
-def decode_one(path: str, known: Collection[str], job: Job) -> tuple[Outcome, DecodedImage | None]:
+def decode_one(
+    path: str, known: Collection[str], job: Job, place: Place | None = None
+) -> tuple[Outcome, DecodedImage | None]:
     """Read a file once, hash and decode the same bytes. Never raises an error of the file's own making."""
     sha256 = ""
     try:
-        data = read_file(path, max_bytes=job.max_bytes)
+        data = read_file(path, max_bytes=job.max_bytes, place=place)
         sha256 = hashlib.sha256(data).hexdigest()
         if sha256 in known:
             return Outcome(sha256, known=True), None
@@ -95,7 +99,7 @@ def decode_one(path: str, known: Collection[str], job: Job) -> tuple[Outcome, De
         return Outcome(sha256, reason=error.reason, detail=error.detail), None
     except MemoryError as error:
         return Outcome(sha256, reason="out of memory", detail=str(error)), None
-    return Outcome(sha256, image.width, image.height), image
+    return Outcome(sha256, image.width, image.height, taken=image.taken), image
 
 
 @functools.cache

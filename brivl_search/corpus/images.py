@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from brivl_search.corpus import containers, exif
 from brivl_search.errors import ImageError
 
 if TYPE_CHECKING:
@@ -58,15 +59,20 @@ class PixelSpec:
         size: side of the square.
         resize: "squash" ignores the aspect ratio (BriVL); "crop" scales the short side, then cuts out the centre.
         interpolation: the filter, antialiased as Pillow does it.
+        antialias: False reads single pixels around each sample however much the image shrinks, which is what
+            published BriVL was trained on (torchvision's resize of a tensor, before 0.17); bilinear only.
     """
 
     size: int = 224
     resize: Literal["squash", "crop"] = "squash"
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    antialias: bool = True
 
     def __post_init__(self) -> None:
         if self.size < 1 or self.resize not in ("squash", "crop") or self.interpolation not in ("bilinear", "bicubic"):
             raise ValueError(f"not a pixel specification: {self}")
+        if not self.antialias and self.interpolation != "bilinear":
+            raise ValueError("antialias = false needs interpolation = bilinear")
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready dictionary; `from_dict` reads it back."""
@@ -79,7 +85,7 @@ class PixelSpec:
         Raises:
             ValueError: on unknown keys or values.
         """
-        unknown = sorted(set(values) - {"size", "resize", "interpolation"})
+        unknown = sorted(set(values) - {"size", "resize", "interpolation", "antialias"})
         if unknown:
             raise ValueError(f"unknown keys in a pixel specification: {', '.join(unknown)}")
         return cls(**values)
@@ -93,18 +99,20 @@ class DecodedImage:
         pixels: uint8 (size, size, 3), RGB, writable.
         width: width of the original, after EXIF orientation.
         height: height of the original, after EXIF orientation.
+        taken: when, by its EXIF block: ISO 8601 local time without a zone; "" where it does not say.
     """
 
     pixels: NDArray[np.uint8]
     width: int
     height: int
+    taken: str = ""
 
 
 def load_pixels(source: str | bytes, spec: PixelSpec, *, max_megapixels: float = MAX_MEGAPIXELS) -> NDArray[np.uint8]:
     """Decode one image.
 
     Args:
-        source: a path (str) or the content of a file (bytes).
+        source: a path (str; CONTAINER::MEMBER for an image inside a tar, TSV or LMDB) or the content of a file (bytes).
         spec: what the pixels shall look like.
         max_megapixels: refuse larger images before decoding them.
 
@@ -118,12 +126,21 @@ def load_pixels(source: str | bytes, spec: PixelSpec, *, max_megapixels: float =
     return decode(data, spec, max_megapixels=max_megapixels).pixels
 
 
-def read_file(path: str, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
+def read_file(path: str, *, max_bytes: int = MAX_FILE_BYTES, place: containers.Place | None = None) -> bytes:
     """Read a regular file whole; never waits on a FIFO or a device that took a file's place.
 
+    Args:
+        path: the file, or CONTAINER::MEMBER.
+        max_bytes: refuse larger ones.
+        place: where the member lies; None: the container is looked through for it.
+
     Raises:
-        ImageError: "file vanished", "permission denied", "not a regular file", "too large", "read error".
+        ImageError: "file vanished", "permission denied", "not a regular file", "too large", "read error"; for a
+            member also the reasons of `containers.read`.
     """
+    place = place or containers.locate(path)
+    if place is not None:
+        return containers.read(place, max_bytes)
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         with open(descriptor, "rb", buffering=0) as handle:
@@ -167,7 +184,8 @@ def _decode(data: bytes, spec: PixelSpec, max_megapixels: float) -> DecodedImage
     with image_module.open(io.BytesIO(data), formats=_openable()) as image:
         width, height = image.size
         _check_area(width, height, max_megapixels)
-        if image.format in ("JPEG", "MPO"):
+        taken = exif.taken(image) if image.format == "TIFF" else ""
+        if image.format in ("JPEG", "MPO") and spec.antialias:
             # libjpeg scales by 1/2, 1/4 or 1/8 while decoding, never below the size asked for: twice the target,
             # so that the resize below still decides what the pixels look like.
             image.draft(None, (2 * spec.size, 2 * spec.size))
@@ -176,13 +194,14 @@ def _decode(data: bytes, spec: PixelSpec, max_megapixels: float) -> DecodedImage
             image.load()
             width, height = image.size  # TIFF turns itself upright while loading
             _check_area(width, height, max_megapixels)
+        taken = taken or exif.taken(image)  # in a PNG the block may follow the pixels
         upright = _UPRIGHT.get(_orientation(image))
         if upright and upright not in ("FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM"):
             width, height = height, width
         square = _to_rgb(_to_square(_to_smooth_mode(image), spec))
         if upright:
             square = square.transpose(image_module.Transpose[upright])
-        return DecodedImage(np.array(square, dtype=np.uint8), width, height)
+        return DecodedImage(np.array(square, dtype=np.uint8), width, height, taken)
 
 
 def _check_area(width: int, height: int, max_megapixels: float) -> None:
@@ -245,7 +264,29 @@ def _to_square(image: Image.Image, spec: PixelSpec) -> Image.Image:
         side = float(min(image.size))
         left, top = (image.width - side) / 2, (image.height - side) / 2
         box = (left, top, left + side, top + side)
+    if not spec.antialias:
+        return _sampled(_to_rgb(image), box, spec.size)
     return image.resize((spec.size, spec.size), resample, box, reducing_gap=2.0)
+
+
+def _sampled(image: Image.Image, box: tuple[float, float, float, float], size: int) -> Image.Image:
+    """Bilinear without antialiasing, as torch's `interpolate(mode="bilinear")`; rounded to whole grey levels."""
+    pixels = np.asarray(image)
+    left, top, right, bottom = box
+
+    def ends(start: float, stop: float, limit: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
+        at = start + (np.arange(size) + 0.5) * ((stop - start) / size) - 0.5
+        at = at.clip(0, limit - 1)
+        low = np.floor(at).astype(np.intp)
+        return low, np.minimum(low + 1, limit - 1), (at - low).astype(np.float32)
+
+    y0, y1, dy = ends(top, bottom, image.height)
+    x0, x1, dx = ends(left, right, image.width)
+    dy, dx = dy[:, None, None], dx[None, :, None]
+    upper = pixels[np.ix_(y0, x0)] * (1 - dx) + pixels[np.ix_(y0, x1)] * dx
+    lower = pixels[np.ix_(y1, x0)] * (1 - dx) + pixels[np.ix_(y1, x1)] * dx
+    square: Image.Image = _pillow().fromarray(np.rint(upper * (1 - dy) + lower * dy).astype(np.uint8))
+    return square
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from brivl_search.corpus.containers import Place
 from brivl_search.errors import CorpusError, UsageError
 
 CAPTIONS_NAME = "captions.jsonl"
@@ -31,12 +32,14 @@ class ImageFile:
         path: absolute, below the root as it was given (links are not resolved); bytes that are not UTF-8 survive as
             surrogate escapes, so `os.fsencode` gives the name on disk.
         size: bytes.
-        mtime_ns: time of the last change.
+        mtime_ns: time of the last change; for an image inside a container, the container's.
+        place: where its bytes lie inside a container (path CONTAINER::MEMBER); None: it is a file of its own.
     """
 
     path: str
     size: int
     mtime_ns: int
+    place: Place | None = None
 
 
 @dataclass(frozen=True, slots=True)

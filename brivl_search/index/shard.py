@@ -51,6 +51,11 @@ def check_size(rows: int, dim: int) -> None:
         raise UsageError(f"shard_rows must be between 1 and {most:,} for vectors of {dim} dimensions, not {rows:,}")
 
 
+def most_rows(dim: int) -> int:
+    """The largest shard_rows allowed for vectors of `dim` dimensions, for the default to bow to."""
+    return _MAX_VALUE // (2 * dim + 16)
+
+
 def record_value(key: str, content: str, record: Any) -> bytes:
     """The value of a `record` key."""
     body = {"key": key, "content": content, "record": record}

@@ -19,7 +19,7 @@ from . import catalog, trust
 from .catalog import Meta
 from .commit import commit_all
 from .lock import WriterLock
-from .shard import Shard, check_size
+from .shard import Shard, check_size, most_rows
 from .staging import Staging
 from .store import Environment, fsync_directory
 from .types import MODALITIES, Codec, CommitReport, EncoderInfo, IndexType, Item, ItemState, Modality, ShardInfo, Tuning
@@ -102,7 +102,7 @@ class IndexWriter:
                 base,
                 encoder=encoder,
                 index_type=index_type or base.index_type,
-                shard_rows=shard_rows or min(base.shard_rows, _most_rows(dim)),
+                shard_rows=shard_rows or min(base.shard_rows, most_rows(dim)),
                 seed=base.seed if seed is None else seed,
                 codec=codec or base.codec,
                 memory=base.memory if memory is None else memory,
@@ -207,6 +207,17 @@ class IndexWriter:
         entry = catalog.get_entry(self._txn(), modality, key)
         return None if entry is None else ItemState(entry.content, entry.size, entry.mtime_ns)
 
+    def record(self, modality: Modality, key: str) -> dict[str, Any] | None:
+        """The record of the item with this key, a copy; None if there is none, or its shard is damaged."""
+        staged, item = self._stage.change(modality, key)
+        if staged:
+            return None if item is None else dict(item.record)
+        entry = catalog.get_entry(self._txn(), modality, key)
+        try:
+            return None if entry is None else dict(self._shard(modality, entry.seq).entry(entry.row)["record"])
+        except (IndexIncompatibleError, OSError):
+            return None
+
     def keys_under(self, modality: Modality, prefix: str = "") -> Iterator[str]:
         """Keys beginning with `prefix` of all items, published and staged, that are not staged as removed.
 
@@ -258,12 +269,15 @@ class IndexWriter:
             yield content, (seq, row)
 
     def _row(self, modality: Modality, seq: int, row: int) -> NDArray[np.float16]:
+        vector: NDArray[np.float16] = self._shard(modality, seq).vectors[row]
+        return vector
+
+    def _shard(self, modality: Modality, seq: int) -> Shard:
         number = (seq << 1) + (modality == "text")
         if number not in self._shards:
             info: ShardInfo = next(shard for shard in self._meta.parts[modality].shards if shard.seq == seq)
             self._shards[number] = Shard(self.directory, info, self._meta.encoder.dim)
-        vector: NDArray[np.float16] = self._shards[number].vectors[row]
-        return vector
+        return self._shards[number]
 
     # -- what changes --------------------------------------------------------------------------------------------
 
@@ -384,8 +398,3 @@ class IndexWriter:
         commits.clear()
         self._sweep()
         return CommitReport(self._meta.generation, changed, reports["image"], reports["text"], notes)
-
-
-def _most_rows(dim: int) -> int:
-    """The largest shard_rows allowed for vectors of `dim` dimensions, for the default to bow to."""
-    return ((4 << 30) - 1) // (2 * dim + 16)
