@@ -21,7 +21,7 @@ import threading
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -50,6 +50,8 @@ _UPRIGHT = {  # EXIF orientation -> the Transpose that undoes it
     8: "ROTATE_90",
 }
 
+_FIRST_FIELDS = ("size", "resize", "interpolation")
+
 
 @dataclass(frozen=True, slots=True)
 class PixelSpec:
@@ -57,26 +59,32 @@ class PixelSpec:
 
     Attributes:
         size: side of the square.
-        resize: "squash" ignores the aspect ratio (BriVL); "crop" scales the short side, then cuts out the centre.
+        resize: "squash" ignores the aspect ratio (BriVL); "crop" scales the short side, then cuts out the centre (CLIP).
         interpolation: the filter, antialiased as Pillow does it.
         antialias: False reads single pixels around each sample however much the image shrinks, which is what
             published BriVL was trained on (torchvision's resize of a tensor, before 0.17); bilinear only.
+        short_side: what "crop" scales the short side to; 0: to `size`, so that only the long side is cut.
     """
 
     size: int = 224
     resize: Literal["squash", "crop"] = "squash"
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     antialias: bool = True
+    short_side: int = 0
 
     def __post_init__(self) -> None:
         if self.size < 1 or self.resize not in ("squash", "crop") or self.interpolation not in ("bilinear", "bicubic"):
             raise ValueError(f"not a pixel specification: {self}")
         if not self.antialias and self.interpolation != "bilinear":
             raise ValueError("antialias = false needs interpolation = bilinear")
+        if self.short_side and (self.resize != "crop" or self.short_side < self.size):
+            raise ValueError(f"short_side needs resize = crop, and to be at least the size: {self}")
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready dictionary; `from_dict` reads it back."""
-        return asdict(self)
+        """A JSON-ready dictionary; `from_dict` reads it back. Fields that came later are left out at their default, so
+        that the fingerprints of older checkpoints, which hash this, stay what they are."""
+        defaults = {field.name: field.default for field in fields(self)}
+        return {key: value for key, value in asdict(self).items() if key in _FIRST_FIELDS or value != defaults[key]}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> PixelSpec:
@@ -85,7 +93,7 @@ class PixelSpec:
         Raises:
             ValueError: on unknown keys or values.
         """
-        unknown = sorted(set(values) - {"size", "resize", "interpolation", "antialias"})
+        unknown = sorted(set(values) - {field.name for field in fields(cls)})
         if unknown:
             raise ValueError(f"unknown keys in a pixel specification: {', '.join(unknown)}")
         return cls(**values)
@@ -188,17 +196,19 @@ def _decode(data: bytes, spec: PixelSpec, max_megapixels: float) -> DecodedImage
         if image.format in ("JPEG", "MPO") and spec.antialias:
             # libjpeg scales by 1/2, 1/4 or 1/8 while decoding, never below the size asked for: twice the target,
             # so that the resize below still decides what the pixels look like.
-            image.draft(None, (2 * spec.size, 2 * spec.size))
+            enough = 2 * max(spec.size, spec.short_side)
+            image.draft(None, (enough, enough))
             image.load()
         else:
             image.load()
             width, height = image.size  # TIFF turns itself upright while loading
             _check_area(width, height, max_megapixels)
         taken = taken or exif.taken(image)  # in a PNG the block may follow the pixels
+        stored = (width, height)
         upright = _UPRIGHT.get(_orientation(image))
         if upright and upright not in ("FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM"):
             width, height = height, width
-        square = _to_rgb(_to_square(_to_smooth_mode(image), spec))
+        square = _to_rgb(_to_square(_to_smooth_mode(image), spec, stored))
         if upright:
             square = square.transpose(image_module.Transpose[upright])
         return DecodedImage(np.array(square, dtype=np.uint8), width, height, taken)
@@ -256,14 +266,19 @@ def _scaled_to_8_bits(image: Image.Image) -> Image.Image:
     return grey
 
 
-def _to_square(image: Image.Image, spec: PixelSpec) -> Image.Image:
+def _to_square(image: Image.Image, spec: PixelSpec, stored: tuple[int, int]) -> Image.Image:
+    """Scales to the square; `stored` is the size in the file, which `draft` may have divided and rounded."""
     resampling = _pillow().Resampling
     resample = resampling.BILINEAR if spec.interpolation == "bilinear" else resampling.BICUBIC
     box = (0.0, 0.0, float(image.width), float(image.height))
-    if spec.resize == "crop":  # the centre square of the source, scaled: no rounding of an intermediate size
-        side = float(min(image.size))
-        left, top = (image.width - side) / 2, (image.height - side) / 2
-        box = (left, top, left + side, top + side)
+    if spec.resize == "crop":
+        # What torchvision and transformers do, resize to whole pixels and cut whole pixels out of the middle, without
+        # making the pixels that are cut away.
+        short = min(stored)
+        scaled = [int((spec.short_side or spec.size) * side / short) for side in stored]
+        x, y = image.width / scaled[0], image.height / scaled[1]
+        left, top = (scaled[0] - spec.size) // 2, (scaled[1] - spec.size) // 2
+        box = (left * x, top * y, (left + spec.size) * x, (top + spec.size) * y)
     if not spec.antialias:
         return _sampled(_to_rgb(image), box, spec.size)
     return image.resize((spec.size, spec.size), resample, box, reducing_gap=2.0)
