@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, Literal, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
+from brivl_search.corpus import containers
 from brivl_search.corpus.decode_pool import Decoded, decode_all, default_workers
 from brivl_search.corpus.images import MAX_MEGAPIXELS
 from brivl_search.corpus.walk import ImageFile, Scan, printable, scan_paths
@@ -49,7 +50,7 @@ def find_pictures(paths: Sequence[Path | str], *, include_hidden: bool = False) 
         CorpusError: there is no image.
     """
     for path in paths:
-        if not os.path.lexists(path) and "::" not in os.fspath(path):
+        if not os.path.lexists(path) and not containers.split(os.path.abspath(path)):
             raise UsageError(f"no such file or folder: {printable(os.fspath(path))}: check the path")
     scan = scan_paths(paths, include_hidden=include_hidden)
     if not scan.images:
@@ -130,14 +131,16 @@ def clean_text(text: str, where: str) -> str:
 
 
 def image_record(decoded: Decoded, folder: Path | None = None) -> dict[str, Any]:
-    """What `import --records` reads of a picture: its path, relative to `folder`, size, and content hash."""
+    """What `import --records` reads of a picture: its path (relative to `folder`), as `build-index` records it, and the
+    hash of its content."""
     path = decoded.file.path
     if folder is not None:
         try:
             path = os.path.relpath(path, folder.absolute())
         except ValueError:  # another drive
             path = decoded.file.path
-    return {"path": path, "width": decoded.width, "height": decoded.height, "content": decoded.sha256}
+    taken = {"taken": decoded.taken} if decoded.taken else {}
+    return {"path": path, "width": decoded.width, "height": decoded.height, **taken, "content": decoded.sha256}
 
 
 def json_line(row: Mapping[str, Any]) -> str:

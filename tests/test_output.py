@@ -1,10 +1,7 @@
-"""What is printed can be read back, whatever the names of the files."""
+"""What is said beside the results: summaries and progress."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import os
 import sys
 
@@ -13,81 +10,8 @@ import pytest
 from brivl_search import build as build_module
 from brivl_search import output, reports
 from brivl_search.corpus.walk import Skipped
-from brivl_search.engine import Hit
 
 LATIN1 = os.fsdecode(b"/p/caf\xe9.jpg")
-NAMES = ["/p/plain.jpg", "/p/雪地 里的狗.jpg", '/p/quote",comma\n.jpg', LATIN1, "/p/[bold]x[/bold].jpg"]
-
-
-def image_hits() -> list[Hit]:
-    return [
-        Hit(n, 0.9 - n / 10, "image", path, None, {"path": path, "width": 640, "height": 480})
-        for n, path in enumerate(NAMES, start=1)
-    ]
-
-
-def text_hits() -> list[Hit]:
-    words = ["一只狗，在草地上", 'a "dog", on\ngrass', "[red]markup[/red]"]
-    return [
-        Hit(n, 0.5, "text", NAMES[3], text, {"text": text, "field": "zh", "image": NAMES[3]})
-        for n, text in enumerate(words, start=1)
-    ]
-
-
-def test_jsonl(capsys: pytest.CaptureFixture[str]) -> None:
-    output.print_hits(image_hits(), "jsonl")
-    lines = capsys.readouterr().out.split("\n")
-    assert lines.pop() == ""
-    rows = [json.loads(line) for line in lines]
-    assert [row["path"] for row in rows] == NAMES  # even the name that is not UTF-8 survives
-    assert rows[0] == {"rank": 1, "score": 0.8, "path": NAMES[0], "width": 640, "height": 480}
-    assert "雪地" in lines[1]
-    output.print_hits(text_hits(), "jsonl")
-    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [row["text"] for row in rows] == [hit.text for hit in text_hits()]
-    assert {row["image"] for row in rows} == {LATIN1} and rows[0]["field"] == "zh"
-
-
-def test_csv(capsys: pytest.CaptureFixture[str]) -> None:
-    output.print_hits(image_hits(), "csv")
-    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
-    assert [row["path"] for row in rows] == [*NAMES[:3], "/p/caf\\xe9.jpg", NAMES[4]]
-    assert list(rows[0]) == ["rank", "score", "path", "width", "height"] and rows[0]["score"] == "0.8"
-    output.print_hits(text_hits(), "csv")
-    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
-    assert [row["text"] for row in rows] == [hit.text for hit in text_hits()]
-    output.print_hits([], "csv")
-    assert capsys.readouterr().out == "rank,score,path\n"
-
-
-@pytest.mark.parametrize("nul", [False, True])
-def test_paths_are_the_bytes_on_disk(capfdbinary: pytest.CaptureFixture[bytes], nul: bool) -> None:
-    output.print_hits(image_hits(), "paths", nul=nul)
-    end = b"\0" if nul else b"\n"
-    assert capfdbinary.readouterr().out == b"".join(os.fsencode(name) + end for name in NAMES)
-
-
-def test_table(capsys: pytest.CaptureFixture[str]) -> None:
-    output.print_hits(image_hits(), "table")
-    out = capsys.readouterr().out
-    assert "caf\\xe9.jpg" in out and "[bold]x[/bold]" in out and "雪地 里的狗" in out
-    assert "0.800" in out and "caption" not in out
-    output.print_hits(text_hits(), "table")
-    out = capsys.readouterr().out
-    assert "[red]markup[/red]" in out and "caption" in out and "一只狗，在草地上" in out
-
-
-@pytest.mark.parametrize("form", ["table", "jsonl", "csv", "paths"])
-def test_no_hits(capsys: pytest.CaptureFixture[str], form: str) -> None:
-    output.print_hits([], form)
-    assert capsys.readouterr().err == ""
-
-
-def test_jsonl_on_a_stdout_that_is_not_unicode(monkeypatch: pytest.MonkeyPatch) -> None:
-    raw = io.BytesIO()
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
-    output.print_hits(image_hits(), "jsonl")
-    assert [json.loads(line)["path"] for line in raw.getvalue().splitlines()] == NAMES
 
 
 def test_default_format(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,19 +56,3 @@ def test_bar_off_a_terminal_is_a_line_per_phase(capsys: pytest.CaptureFixture[st
 def test_bytes() -> None:
     shown = [output.human_bytes(n) for n in (0, 1023, 1024, 1 << 20, 1 << 30, 1 << 40)]
     assert shown == ["0 B", "1023 B", "1.0 KiB", "1.0 MiB", "1.0 GiB", "1.0 TiB"]
-
-
-def test_match_is_a_column_where_it_is_known(capsys: pytest.CaptureFixture[str]) -> None:
-    known = [Hit(1, 0.4, "image", "/p/a.jpg", None, {}, 0.9312), Hit(2, 0.1, "image", "/p/b.jpg", None, {}, 0.004)]
-    output.print_hits(known, "table")
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["#", "score", "match", "image"] and lines[1].split() == [
-        "1",
-        "0.400",
-        "93%",
-        "/p/a.jpg",
-    ]
-    output.print_hits(image_hits()[:1], "table")
-    assert "match" not in capsys.readouterr().out
-    output.print_hits(known, "jsonl")
-    assert json.loads(capsys.readouterr().out.splitlines()[0])["match"] == 0.9312

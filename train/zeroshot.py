@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,20 +19,10 @@ from brivl_search.corpus.images import load_pixels
 from brivl_search.encoders.base import Encoder
 from brivl_search.encoders.registry import load_encoder
 from brivl_search.metrics import ranks_exact, summarize
+from brivl_search.zero_shot import TEMPLATES, class_vectors
 
-NAME = ["{}"]
-TEMPLATES = {
-    "zh": [*NAME, "一张{}的照片。", "一只{}", "照片里有{}"],
-    "en": [*NAME, "a photo of a {}", "there is a {} in the picture"],
-}
+NAME = ("{}",)
 KS = (1, 5)
-
-
-def class_vectors(encoder: Encoder, names: Sequence[str], templates: Sequence[str]) -> np.ndarray:
-    """(classes, dim): the mean of the templates' unit vectors, unit length."""
-    vectors = encoder.encode_texts([template.format(name) for name in names for template in templates])
-    mean = vectors.reshape(len(names), len(templates), -1).mean(1)
-    return mean / np.linalg.norm(mean, axis=1, keepdims=True)
 
 
 def zeroshot(encoder: Encoder, labels: Path, every: int = 1, batch: int = 64) -> list[dict[str, object]]:
@@ -58,7 +47,7 @@ def zeroshot(encoder: Encoder, labels: Path, every: int = 1, batch: int = 64) ->
     results: list[dict[str, object]] = []
     for language, forms in TEMPLATES.items():
         for kind, templates in (("name", NAME), ("templates", forms)):
-            classes = class_vectors(encoder, [row[language] for row in rows], templates)
+            classes = class_vectors(encoder, [[row[language]] for row in rows], templates)
             recall = summarize(ranks_exact(images, classes, [[i] for i in photos]), KS, len(rows)).recall
             figures = {f"top{k}": round(recall[k], 1) for k in KS}
             results.append({"names": language, "as": kind, "photos": len(photos), "classes": len(rows), **figures})

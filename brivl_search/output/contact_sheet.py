@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from brivl_search.corpus import containers
 from brivl_search.errors import ImageError, UsageError
 from brivl_search.output.console import harmless
 from brivl_search.output.formats import one_line
@@ -73,7 +75,8 @@ def write_contact_sheet(path: Path, title: str, hits: Sequence[Hit]) -> None:
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
         raise UsageError(f"--html {path}: {error.strerror}: name a file in a folder that you can write to") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _page(title: str, hits: Sequence[Hit]) -> str:
@@ -124,7 +127,8 @@ def _card(hit: Hit) -> str:
     if hit.duplicates:
         names = "".join(f"<li>{escape(harmless(one.path))}</li>" for one in hit.duplicates)
         about.append(f"<details><summary>+{len(hit.duplicates)} alike</summary><ul>{names}</ul></details>")
-    link = escape(Path(absolute).as_uri())
+    inside = containers.split(absolute)  # a browser can only be led to the container
+    link = escape(Path(inside[0] if inside else absolute).as_uri())
     return (
         f'<li><a href="{link}" title="{name}">{_picture(hit, caption or name)}</a>\n'
         f'<div class="about">{"".join(about)}</div></li>'

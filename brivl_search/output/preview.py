@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from brivl_search.engine import Hit
 
 _GRAPHICS_CELLS = 18  # of a thumbnail's longer side; a half block is a pixel or two, so those need more
-_BLOCK_CELLS = 25
+_BLOCK_CELLS = 24
 _GAP = 2
 _SIDE = 400  # pixels that are handed to the terminal's side of things
 
@@ -47,13 +47,16 @@ def preview_hits(hits: Sequence[Hit]) -> None:
 
 def _renderable(console: Console) -> Any:
     """The library's class for what this terminal can do; it asks the terminal when it is imported."""
+    no_colours = "--preview needs a terminal with colours or graphics (TERM, NO_COLOR): use --html"
+    if console.is_dumb_terminal:
+        raise UsageError(no_colours)
     try:
         from textual_image import renderable
     except ImportError as error:
         raise DependencyError("--preview needs textual-image: pip install 'brivl-search[preview]'") from error
     in_blocks = renderable.Image not in (renderable.SixelImage, renderable.TGPImage)
     if in_blocks and (console.color_system is None or console.no_color):
-        raise UsageError("--preview needs a terminal with colours or graphics (TERM, NO_COLOR): use --html")
+        raise UsageError(no_colours)
     return renderable.HalfcellImage if in_blocks else renderable.Image
 
 
@@ -94,7 +97,7 @@ def _label(hit: Hit) -> str:
     found = f"{hit.score:.3f}" if hit.match is None else f"{hit.match:.0%}"
     alike = f" +{len(hit.duplicates)}" if hit.duplicates else ""
     name = one_line(hit.text) if hit.text else harmless(os.path.basename(hit.path))
-    return f"{hit.rank}  {found}{alike}  {name}"
+    return f"{hit.rank}  {found}{alike}\n{name}"
 
 
 @contextlib.contextmanager

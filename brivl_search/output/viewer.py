@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from brivl_search.errors import BrivlSearchError, UsageError
+from brivl_search.errors import BrivlSearchError, ImageError, UsageError
 from brivl_search.output.console import harmless
 
 if TYPE_CHECKING:
@@ -29,9 +29,7 @@ def open_hit(hits: Sequence[Hit]) -> None:
 
     if not hits:
         raise UsageError("--open: there is no hit to open")
-    path = os.path.abspath(hits[0].path)
-    if not os.path.isfile(path):
-        raise BrivlSearchError(f"--open {harmless(path)}: the file is gone: brivl-search sync brings the index in step")
+    path = _file(os.path.abspath(hits[0].path))
     if sys.platform == "win32":
         os.startfile(path)
         return
@@ -52,3 +50,28 @@ def open_hit(hits: Sequence[Hit]) -> None:
         return
     if code:
         raise BrivlSearchError(f"--open {harmless(path)}: {opener} ended with {code}: no viewer for this kind of file")
+
+
+def _file(path: str) -> str:
+    """The file to open: an image inside a container is copied out, and stays in the system's temporary folder."""
+    import tempfile
+
+    from brivl_search.corpus.containers import split
+    from brivl_search.corpus.images import read_file
+
+    inside = split(path)
+    if inside is None:
+        if not os.path.isfile(path):
+            advice = "the file is gone: brivl-search sync brings the index in step"
+            raise BrivlSearchError(f"--open {harmless(path)}: {advice}")
+        return path
+    try:
+        data = read_file(path)
+    except ImageError as error:
+        raise BrivlSearchError(f"--open {harmless(path)}: {error}") from None
+    name = os.path.basename(inside[1])
+    if not os.path.splitext(name)[1]:
+        name += ".png" if data.startswith(b"\x89PNG") else ".jpg"  # a viewer looks at the name, then at the content
+    copy = os.path.join(tempfile.mkdtemp(prefix="brivl-search-"), name)
+    Path(copy).write_bytes(data)
+    return copy
