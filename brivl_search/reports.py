@@ -10,8 +10,9 @@ from rich.text import Text
 
 from brivl_search.build import BuildReport
 from brivl_search.corpus.walk import printable
-from brivl_search.evaluation import Evaluation
+from brivl_search.evaluation import LIST_DEPTH, Comparison, DirectionName, Evaluation
 from brivl_search.index import IndexInfo, Modality, ModalityInfo, Tuning, VerifyReport
+from brivl_search.metrics import Recall
 from brivl_search.output import human_bytes, print_skips, say, show, table, warn
 
 SHOWN = 5  # examples named of each kind of trouble
@@ -142,29 +143,107 @@ def tuning_table(found: Mapping[Modality, Tuning]) -> Table:
     return out
 
 
-def print_evaluation(evaluation: Evaluation) -> None:
-    """Both directions, exact and through the index side by side."""
+_ARROWS: dict[DirectionName, str] = {"text_to_image": "text → image", "image_to_text": "image → text"}
+_FIGURES = {"median_rank": "median rank", "mean_rank": "mean rank", "mean_recall": "MR", "recall_sum": "R@sum"}
+
+
+def print_evaluation(evaluation: Evaluation, comparisons: Sequence[tuple[Evaluation, Comparison]] = ()) -> None:
+    """Both directions: exact, through the index and the time of a query side by side; then other encoders beside."""
     fields = ", ".join(evaluation.fields)
     out = table(f"{printable(evaluation.source)}  captions: {fields}  encoder: {evaluation.encoder}")
-    for name in ("direction", "search"):
-        out.add_column(name)
-    for name in (*(f"R@{k}" for k in evaluation.ks), "median rank", "queries", "candidates"):
-        out.add_column(name, justify="right")
-    directions = (("text → image", evaluation.text_to_image), ("image → text", evaluation.image_to_text))
-    for direction, measured in directions:
-        for search, recall in measured.items():
-            if recall is None:
-                continue
-            depth = max(*evaluation.ks, 100)
-            deep = search != "exact" and recall.median_rank > depth
-            median = f"> {depth}" if deep else f"{recall.median_rank:g}"
-            shares = [f"{recall.recall[k]:.1f}" for k in evaluation.ks]
-            counts = (f"{recall.queries:,}", f"{recall.candidates:,}")
-            out.add_row(direction, search.replace("_", " "), *shares, median, *counts)
+    indexed = evaluation.text_to_image["through_index"] is not None
+    searches = ("exact", "through_index") if indexed else ("exact",)
+    out.add_column("direction")
+    out.add_column("figure")
+    out.add_column("exact model", justify="right")
+    if indexed:
+        out.add_column("through the index", justify="right")
+    out.add_column("ms a query" if indexed else "encoder, ms a query", justify="right")
+    for name, arrow in _ARROWS.items():
+        times = evaluation.latency.get(name) or evaluation.encoder_time.get(name)
+        beside = [f"p50 {times.p50:.2f}", f"p99 {times.p99:.2f}"] if times else []
+        recalls = [recall for recall in (evaluation.of(name)[search] for search in searches) if recall is not None]
+        for row, figure in enumerate(recalls[0].figures()):
+            cells = [_figure(figure, recall, evaluation) for recall in recalls]
+            out.add_row("" if row else arrow, _FIGURES.get(figure, figure), *cells, "".join(beside[row : row + 1]))
+        counts = f"{recalls[0].queries:,} queries, {recalls[0].candidates:,} candidates"
+        out.add_row("", Text(counts, style="dim"), end_section=True)
+    for row, figure in enumerate(("mean_recall", "recall_sum")):
+        cells = []
+        for search in searches:
+            values = evaluation.both[search]
+            assert values is not None
+            cells.append(_value(values[figure], evaluation.both_intervals[search].get(figure), 1))
+        out.add_row("" if row else "both", _FIGURES[figure], *cells, "")
     show(out)
+    for other, comparison in comparisons:
+        show("")
+        show(_comparison_table(other, comparison))
     show(Text(evaluation.definition))
+    ks = ", ".join(f"R@{k}" for k in evaluation.ks)
+    show(Text(f"MR: mean of {ks}; R@sum: their sum over both directions"))
+    if evaluation.options.bootstrap is not None:
+        level, draws = evaluation.options.bootstrap.level, evaluation.options.bootstrap.resamples
+        show(Text(f"±, [low, high]: {level:g} % intervals, {draws:,} draws of the images with their captions"))
+    times_of = (*evaluation.latency.values(), *evaluation.encoder_time.values())
+    for what in dict.fromkeys(times.what for times in times_of):
+        show(Text(f"ms: {what}"))
     for note in evaluation.notes:
         show(Text(note))
+
+
+def _comparison_table(other: Evaluation, comparison: Comparison) -> Table:
+    names = f"{comparison.encoder} less {comparison.baseline}"
+    out = table(f"{names}, exact model, {comparison.level:g} % intervals (paired)")
+    out.add_column("direction")
+    out.add_column("figure")
+    for name in ("value", "difference", "interval"):
+        out.add_column(name, justify="right")
+    out.add_column("excludes 0")
+    arrows: dict[str, str] = {"both_directions": "both"} | {str(name): arrow for name, arrow in _ARROWS.items()}
+    for part, differences in comparison.differences.items():
+        values: Mapping[str, float | None]
+        if part == "both_directions":
+            values = other.both["exact"] or {}
+        else:
+            recall = other.text_to_image["exact"] if part == "text_to_image" else other.image_to_text["exact"]
+            assert recall is not None
+            values = recall.figures()
+        for row, (figure, found) in enumerate(differences.items()):
+            places = _places(figure)
+            out.add_row(
+                "" if row else arrows[part],
+                _FIGURES.get(figure, figure),
+                f"{values[figure]:.{places}f}",
+                f"{found.difference:+.{places}f}",
+                f"[{found.low:+.{places}f}, {found.high:+.{places}f}]",
+                "yes" if found.excludes_zero else "no",
+            )
+    return out
+
+
+def _figure(name: str, recall: Recall, evaluation: Evaluation) -> str:
+    value = recall.figures()[name]
+    if value is None:
+        return "–"  # a partner is further down than the lists reach
+    depth = max(*evaluation.ks, LIST_DEPTH)
+    if name == "median_rank" and depth < value < recall.candidates:
+        return f"> {depth}" if recall.mean_rank is None else f"{value:g}"
+    return _value(value, recall.intervals.get(name), _places(name), whole=name == "median_rank")
+
+
+def _value(value: float, interval: tuple[float, float] | None, places: int, *, whole: bool = False) -> str:
+    shown = f"{value:g}" if whole else f"{value:.{places}f}"
+    if interval is None:
+        return shown
+    low, high = interval
+    if whole:
+        return f"{shown} [{low:g}, {high:g}]"
+    return f"{shown} ±{(high - low) / 2:.{places}f}"
+
+
+def _places(figure: str) -> int:
+    return 3 if figure in ("MRR", "mAP") else 1
 
 
 def print_verification(report: VerifyReport) -> None:

@@ -1,0 +1,37 @@
+"""How well texts find images and images find texts: an index over its own caption pairs, or an encoder over a dataset.
+
+dataset      embeds a dataset and ranks all against all
+index        ranks what an index holds, exactly and as the index answers, and times it
+pairs        what is compared: vectors, and which belong together
+result       Evaluation: the figures, and the ranks they come from
+compare      encoders side by side on the same data
+per_query    every query's ranks as JSON lines
+predictions  files that Chinese-CLIP's public scripts score
+"""
+
+from brivl_search.evaluation.compare import Comparison, Difference, compare
+from brivl_search.evaluation.dataset import evaluate_dataset
+from brivl_search.evaluation.index import LIST_DEPTH, evaluate_index
+from brivl_search.evaluation.pairs import DIRECTIONS, Direction, DirectionName, Pairs
+from brivl_search.evaluation.per_query import write_per_query
+from brivl_search.evaluation.predictions import write_predictions
+from brivl_search.evaluation.result import Evaluation, EvaluationOptions, Latency, parse_ks
+
+__all__ = [
+    "DIRECTIONS",
+    "LIST_DEPTH",
+    "Comparison",
+    "Difference",
+    "Direction",
+    "DirectionName",
+    "Evaluation",
+    "EvaluationOptions",
+    "Latency",
+    "Pairs",
+    "compare",
+    "evaluate_dataset",
+    "evaluate_index",
+    "parse_ks",
+    "write_per_query",
+    "write_predictions",
+]

@@ -1,0 +1,178 @@
+"""An index over its own caption pairs: exactly over all rows, and as the index answers, with the time that takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from brivl_search.errors import IndexIncompatibleError, UsageError
+from brivl_search.evaluation.pairs import DIRECTIONS, DirectionName, Pairs, first_of_each
+from brivl_search.evaluation.result import Evaluation, EvaluationOptions, Latency, Searched, evaluation_of, timed
+from brivl_search.index import IndexReader, Modality
+from brivl_search.metrics import partner_ranks, ranks_in_lists
+
+BATCH = 256
+LIST_DEPTH = 100  # of the lists that ranks through the index come from
+
+
+def evaluate_index(
+    reader: IndexReader,
+    ks: Sequence[int],
+    fields: Sequence[str] | None = None,
+    *,
+    options: EvaluationOptions | None = None,
+) -> Evaluation:
+    """Ranks the index's own captions against its images: over all rows exactly, and as the index answers.
+
+    Args:
+        reader: the index.
+        ks: cut-offs of R@k.
+        fields: which captions; None: all.
+        options: definition and intervals.
+
+    Raises:
+        UsageError: the index holds no captions, or none of the `fields`.
+        IndexIncompatibleError: a shard is damaged; figures without it would be wrong.
+    """
+    options = options or EvaluationOptions()
+    if reader.damage:
+        raise IndexIncompatibleError(reader.damage[0])
+    images, texts = _Side(reader, "image"), _Side(reader, "text")
+    if not len(texts.rows):
+        raise UsageError(
+            f"the index at {reader.directory} holds no captions to evaluate with: put captions.jsonl beside the images "
+            "and build again, or use --dataset FOLDER"
+        )
+    there = list(dict.fromkeys(str(record["field"]) for record in texts.records))
+    missing = [name for name in fields or () if name not in there]
+    if missing:
+        raise UsageError(f"--captions {missing[0]}: the index holds captions of {', '.join(there)}")
+    texts.keep([record["field"] in (fields or there) for record in texts.records])
+    number = {record["path"]: i for i, record in enumerate(images.records)}
+    texts.keep([record["image"] in number for record in texts.records])
+    owners = [number[record["image"]] for record in texts.records]
+    if not owners:
+        raise UsageError(f"no caption in the index at {reader.directory} belongs to an image in it: add the images")
+    notes: list[str] = []
+    if options.definition == "diagonal":
+        owners = _one_to_one(images, texts, owners, notes)
+    pairs = Pairs(
+        [str(record["text"]) for record in texts.records],
+        [str(record["path"]) for record in images.records],
+        [[owner] for owner in owners],
+        texts.vectors,
+        images.vectors,
+    )
+    bare = len(images.records) - len(pairs.with_texts)
+    if bare:
+        notes.append(f"{bare} images have no caption: candidates, not queries")
+    searched: dict[DirectionName, dict[str, Searched]] = {}
+    latency: dict[DirectionName, Latency] = {}
+    for name in DIRECTIONS:
+        way = pairs.direction(name)
+        side = images if name == "text_to_image" else texts
+        lists = _lists(side, way.queries, max(ks))
+        searched[name] = {
+            "exact": Searched(partner_ranks(way.queries, way.candidates, way.truth)),
+            "through_index": Searched(ranks_in_lists(lists, way.truth, len(side.rows)), lists),
+        }
+        latency[name] = _latency(side, way.queries, max(ks))
+    return evaluation_of(
+        pairs,
+        searched,
+        ks,
+        options,
+        source=str(reader.directory),
+        fields=tuple(fields or there),
+        encoder=reader.info.encoder.name,
+        notes=notes,
+        latency=latency,
+    )
+
+
+def _one_to_one(images: _Side, texts: _Side, owners: list[int], notes: list[str]) -> list[int]:
+    """Leaves the first caption of each image, and the images that have one; returns the new owners."""
+    chosen = set(first_of_each(owners))
+    if len(chosen) < len(owners):
+        notes.append(f"the index's first caption of each image: {len(chosen):,} of {len(owners):,} captions")
+    texts.keep([i in chosen for i in range(len(owners))])
+    left = sorted(chosen)
+    kept = sorted({owners[i] for i in left})
+    if len(kept) < len(images.records):
+        notes.append(f"{len(images.records) - len(kept)} images have no caption and are left out")
+    wanted = set(kept)
+    images.keep([i in wanted for i in range(len(images.records))])
+    place = {image: at for at, image in enumerate(kept)}
+    return [place[owners[i]] for i in left]
+
+
+class _Side:
+    """One modality of an index: vectors float16 (n, dim), records, and shard and row of each, int64 (n, 2)."""
+
+    def __init__(self, reader: IndexReader, modality: Modality) -> None:
+        self.reader, self.modality = reader, modality
+        blocks = list(reader.vectors(modality))
+        dim = reader.info.encoder.dim
+        self.vectors = np.concatenate([np.zeros((0, dim), np.float16), *(vectors for vectors, _, _ in blocks)])
+        places = [np.stack([np.full(len(rows), shard), rows], axis=1) for _, shard, rows in blocks]
+        self.rows = np.concatenate([np.zeros((0, 2), np.int64), *places])
+        self.records: list[dict[str, Any]] = [record for _, _, record in reader.records(modality)]
+        self.whole = True
+
+    def keep(self, wanted: Sequence[bool]) -> None:
+        """Leaves only these rows, here and for `search`."""
+        if all(wanted):
+            return
+        self.whole = False
+        mask = np.asarray(wanted, dtype=bool)
+        self.vectors, self.rows = self.vectors[mask], self.rows[mask]
+        self.records = [record for record, yes in zip(self.records, wanted, strict=True) if yes]
+
+    def search(self, queries: np.ndarray, k: int) -> np.ndarray:
+        """Numbers of the kept rows as the index ranks them, int64 (n, k), -1 padded."""
+        shards = self.reader.info.of(self.modality).shards
+        number = [np.full(shard.rows, -1, dtype=np.int64) for shard in shards]
+        for shard, places in enumerate(number):
+            mine = np.flatnonzero(self.rows[:, 0] == shard)
+            places[self.rows[mine, 1]] = mine
+        allow = None if self.whole else [places >= 0 for places in number]
+        out = np.full((len(queries), k), -1, dtype=np.int64)
+        for start in range(0, len(queries), BATCH):
+            found = self.reader.search(self.modality, queries[start : start + BATCH], k, allow=allow)
+            block = out[start : start + BATCH]
+            for shard, places in enumerate(number):
+                here = found.shards == shard
+                block[here] = places[found.rows[here]]
+        return out
+
+
+def _lists(side: _Side, queries: np.ndarray, k: int) -> np.ndarray:
+    """What the index answers, LIST_DEPTH deep; the first k as it answers those who ask for k.
+
+    IVF-PQ re-ranks more candidates the more hits are asked for, so the top 10 of a deep list is better than what a
+    query for 10 gets. int64 (n, depth), -1 padded.
+    """
+    shallow = side.search(queries, min(k, len(side.rows)))
+    depth = min(max(k, LIST_DEPTH), len(side.rows))
+    if depth == shallow.shape[1]:
+        return shallow
+    deep = side.search(queries, depth)
+    out = np.full((len(queries), depth), -1, dtype=np.int64)
+    out[:, : shallow.shape[1]] = shallow
+    for row, first, more in zip(out, shallow, deep, strict=True):
+        rest = more[~np.isin(more, first)][: depth - len(first)]
+        row[len(first) : len(first) + len(rest)] = rest
+    return out
+
+
+def _latency(side: _Side, queries: np.ndarray, k: int) -> Latency:
+    """Single queries spread over all of them; rows are never filtered, as in an ordinary query."""
+    chosen = np.linspace(0, len(queries) - 1, min(len(queries), 500)).astype(np.int64)
+    some = np.ascontiguousarray(queries[chosen], dtype=np.float32)
+    return timed(
+        lambda i: side.reader.search(side.modality, some[i : i + 1], k),
+        len(some),
+        f"one query for {k} through the index; encoder excluded",
+    )
