@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -17,10 +17,12 @@ from typing import Protocol
 import numpy as np
 
 from brivl_search.build_captions import CaptionStage
+from brivl_search.build_forget import PASSING_REASONS, Forgetting
 from brivl_search.corpus.captions import read_captions
 from brivl_search.corpus.decode_pool import Decoded, decode_all, default_workers
 from brivl_search.corpus.images import MAX_MEGAPIXELS
-from brivl_search.corpus.walk import ImageFile, Scan, Skipped, scan, scan_paths
+from brivl_search.corpus.sources import DatasetChoice, Sources, find_sources
+from brivl_search.corpus.walk import ImageFile, Skipped
 from brivl_search.encoders.base import Encoder
 from brivl_search.errors import CorpusError
 from brivl_search.index import MODALITIES, Codec, CommitReport, IndexType, IndexWriter, Item, Modality
@@ -29,8 +31,6 @@ from brivl_search.tuning_queries import tuning_texts
 
 FLUSH_SECONDS = 2.0
 TUNING_QUERIES = 512
-# Reasons that may pass: what the index holds of such a file is kept. Any other reason is about the content itself.
-PASSING_REASONS = {"permission denied", "read error", "file vanished", "out of memory", "decoding timed out"}
 
 
 class Progress(Protocol):
@@ -49,7 +49,10 @@ class Progress(Protocol):
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """Choices of one build; the defaults are the command line's."""
+    """Choices of one build; the defaults are the command line's.
+
+    `dataset` says how the paths are read that are datasets, `known_datasets` (by absolute path) goes before it.
+    """
 
     index_type: IndexType | None = None
     include_hidden: bool = False
@@ -61,6 +64,8 @@ class BuildOptions:
     shard_rows: int | None = None
     codec: Codec | None = None
     memory: int | None = None
+    dataset: DatasetChoice = field(default_factory=DatasetChoice)
+    known_datasets: Mapping[str, DatasetChoice] = field(default_factory=dict)
 
 
 @dataclass
@@ -95,16 +100,19 @@ def build_index(
 ) -> BuildReport:
     """Brings the index at `directory` in step with what lies under `folders`; other folders in it stay as they are.
 
+    Args:
+        folders: folders of images, and datasets: annotation files, tars and the like (see `corpus.readers`).
+
     Raises:
-        UsageError: a folder does not exist.
+        UsageError: a folder does not exist, or a file is no dataset.
         CorpusError: no images under the folders; nothing is changed.
         IndexIncompatibleError: the index is of another encoder.
         BrivlSearchError: another build is writing the index.
     """
     progress.phase("scanning", None)
-    found = scan(folders, include_hidden=options.include_hidden)
-    if not found.images:
-        raise CorpusError(f"no images: {found.describe_empty()}")
+    found = _find(folders, options)
+    if not found.scan.images:
+        raise CorpusError(f"no images: {found.scan.describe_empty()}")
     with _writer(directory, encoder, options, "build", folders) as writer:
         build = _Build(writer, encoder, options, progress, found)
         return build.run(folders)
@@ -116,20 +124,31 @@ def add(
     """Adds files and folders to the index (which need not exist yet) and forgets nothing.
 
     Args:
-        paths: image files, folders of them, and caption files (*.jsonl) of images that are or become indexed.
+        paths: image files, folders of them, datasets, and caption files (*.jsonl) of images that are or become indexed.
 
     Raises:
-        UsageError: a path does not exist or is neither of the three.
+        UsageError: a path does not exist or is none of these.
         CorpusError: there is nothing to add under the paths.
         The rest as `build_index`.
     """
     progress.phase("scanning", None)
-    found = scan_paths(paths, include_hidden=options.include_hidden)
-    if not found.images and not found.captions:
-        raise CorpusError(f"nothing to add: {found.describe_empty()}")
+    found = _find(paths, options, files=True)
+    if not found.scan.images and not found.scan.captions:
+        raise CorpusError(f"nothing to add: {found.scan.describe_empty()}")
     with _writer(directory, encoder, options, "add", paths) as writer:
         build = _Build(writer, encoder, options, progress, found, forget=False)
-        return build.run([path for path in paths if os.path.isdir(path)])
+        return build.run([path for path in paths if os.path.isdir(path) and os.fspath(path) not in found.readers])
+
+
+def _find(paths: Sequence[Path | str], options: BuildOptions, *, files: bool = False) -> Sources:
+    return find_sources(
+        paths,
+        options.dataset,
+        fields=options.caption_fields,
+        known=options.known_datasets,
+        include_hidden=options.include_hidden,
+        files=files,
+    )
 
 
 def _writer(
@@ -145,8 +164,12 @@ def _writer(
         shard_rows=options.shard_rows,
         codec=options.codec,
         memory=options.memory,
-        job="\0".join([verb, *sorted({os.path.abspath(path) for path in paths})]),
+        job="\0".join([verb, *sorted({os.path.abspath(path) for path in paths}), *_job(options.dataset)]),
     )
+
+
+def _job(choice: DatasetChoice) -> list[str]:
+    return [] if choice == DatasetChoice() else [repr(choice)]
 
 
 class _Build:
@@ -156,17 +179,18 @@ class _Build:
         encoder: Encoder,
         options: BuildOptions,
         progress: Progress,
-        found: Scan,
+        found: Sources,
         *,
         forget: bool = True,
     ) -> None:
         self.forget = forget
-        self.writer, self.encoder, self.options, self.progress, self.scan = writer, encoder, options, progress, found
-        self.report = BuildReport(found=len(found.images), skipped=list(found.skipped))
+        self.writer, self.encoder, self.options, self.progress = writer, encoder, options, progress
+        self.sources, self.scan = found, found.scan
+        self.report = BuildReport(found=len(self.scan.images), skipped=list(self.scan.skipped))
         self.flushed = time.monotonic()
         self.started: float | None = None
-        self.indexed = {image.path for image in found.images}  # minus the skipped ones, as they are met
-        self.out_of_reach: set[str] = set()  # images in the index that this scan could not look at
+        self.indexed = {image.path for image in self.scan.images}  # minus the skipped ones, as they are met
+        self.gone = Forgetting(writer, found, self.report, self.indexed)
 
     def run(self, folders: Iterable[Path | str]) -> BuildReport:
         """Stages everything, remembers the folders, and commits."""
@@ -179,9 +203,15 @@ class _Build:
 
     def roots(self, folders: Iterable[Path | str]) -> None:
         known = {absolute: given for given, absolute in self.writer.roots}
-        for folder in folders:
-            known[os.path.abspath(folder)] = os.fspath(folder)
-        self.writer.set_roots([(given, absolute) for absolute, given in known.items()])
+        datasets = dict(self.writer.datasets)
+        for path in folders:
+            folder, absolute = os.fspath(path), os.path.abspath(path)
+            known[absolute] = folder
+            datasets.pop(absolute, None)
+            if reader := self.sources.readers.get(folder):
+                how = DatasetChoice(reader.name, reader.choice.split, reader.choice.images)
+                datasets[absolute] = {**how.to_dict(), "covers": list(reader.covers)}
+        self.writer.set_roots([(given, absolute) for absolute, given in known.items()], datasets)
 
     # -- images --------------------------------------------------------------------------------------------------
 
@@ -195,7 +225,7 @@ class _Build:
             else:
                 todo.append(file)
         if self.forget:
-            self._forget_vanished()
+            self.gone.images()
         if not todo:
             return
         workers = default_workers() if self.options.workers is None else self.options.workers
@@ -273,23 +303,6 @@ class _Build:
             self.indexed.discard(path)
             self.writer.remove("image", path)
 
-    def _forget_vanished(self) -> None:
-        unreadable = tuple(os.path.join(folder, "") for folder in self.scan.unreadable_dirs)
-        passing = {skip.path for skip in self.scan.skipped if skip.reason in PASSING_REASONS}
-        for root in self.scan.roots:
-            inside = os.path.join(root, "")
-            empty = not any(image.path.startswith(inside) for image in self.scan.images)  # a disk not mounted, say
-            for key in self.writer.keys_under("image", inside):
-                if key in self.indexed:
-                    continue
-                if empty or key in passing or key.startswith(unreadable):
-                    self.indexed.add(key)
-                    self.out_of_reach.add(key)
-                    self.report.kept_unreadable += 1
-                else:
-                    self.writer.remove("image", key)
-                    self.report.vanished += 1
-
     # -- captions ------------------------------------------------------------------------------------------------
 
     def captions(self) -> None:
@@ -305,14 +318,11 @@ class _Build:
         )
         for file in self.scan.captions:
             stage.read(read_captions(file, self.options.caption_fields))
-        kept: set[str] = set()
-        for root in self.scan.roots if self.forget else ():
-            # Inside a larger indexed folder, the caption file may be one that this build does not read.
-            nested = any(root.startswith(os.path.join(known, "")) for _, known in self.writer.roots if known != root)
-            keep = {image for image in (self.indexed if nested else self.out_of_reach) if image not in stage.fields}
-            stage.forget_under(os.path.join(root, ""), keep.__contains__)
-            kept |= keep
-        stage.set_fields(kept.__contains__)
+        for reader in self.sources.readers.values():
+            stage.read(reader.lines())
+        if self.forget:
+            self.gone.captions(stage)
+        stage.set_fields(self.gone.kept.__contains__, self.gone.shared)
         stage.stage()
 
     def tuning_queries(self) -> dict[Modality, np.ndarray]:

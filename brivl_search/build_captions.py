@@ -66,12 +66,28 @@ class CaptionStage:
             item = Item(item.key, item.content, record={**item.record, "fields": merged})
         self.wanted[item.key] = item
 
-    def forget_under(self, prefix: str, keep: Callable[[str], bool]) -> None:
-        """Forgets the captions of images under a prefix that no line gave, but for those of images to `keep`."""
+    def forget_under(
+        self, prefix: str, keep: Callable[[str], bool], shared: Callable[[str], bool] = lambda image: False
+    ) -> set[str]:
+        """Forgets the captions of images under a prefix that no line gave.
+
+        Args:
+            prefix: of the images' keys.
+            keep: an image whose captions stay.
+            shared: an image that others give captions too: only the fields that a line gave are this build's.
+
+        Returns:
+            The images that lost a caption.
+        """
+        lost: set[str] = set()
+        named = {(str(item.record["image"]), str(item.record["field"])) for item in self.wanted.values()}
         for key in self.writer.keys_under("text", prefix):
-            if key not in self.wanted and not keep(key.split("\0", 1)[0]):
+            image, name, _ = (*key.split("\0", 2), "", "")[:3]
+            if key not in self.wanted and not keep(image) and not (shared(image) and (image, name) not in named):
                 self.writer.remove("text", key)
                 self.report.captions_removed += 1
+                lost.add(image)
+        return lost
 
     def stage(self) -> None:
         """Embeds what is new."""
@@ -100,13 +116,17 @@ class CaptionStage:
         record = self.writer.record("text", item.key)
         return record is not None and record != item.record
 
-    def set_fields(self, keep: Callable[[str], bool]) -> None:
-        """Brings the fields in the records of images in step; a record that changes costs no embedding."""
-        for image, fields in self._wanted_fields(keep):
+    def set_fields(self, keep: Callable[[str], bool], shared: Callable[[str], bool] = lambda image: False) -> None:
+        """Brings the fields in the records of images in step; a record that changes costs no embedding.
+
+        Args:
+            keep, shared: as of `forget_under`.
+        """
+        for image, fields in self._wanted_fields(lambda image: keep(image) or shared(image)):
             state, record = self.writer.known("image", image), self.writer.record("image", image)
             if state is None or record is None:
                 continue
-            if not self.forget:
+            if not self.forget or shared(image):
                 fields = {**record.get("fields", {}), **fields}
             if record.pop("fields", {}) != fields:
                 record |= {"fields": fields} if fields else {}

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from brivl_search.corpus.containers import SEPARATOR
 from brivl_search.corpus.walk import printable
 from brivl_search.errors import UsageError
 from brivl_search.index import MODALITIES, Codec, CommitReport, IndexReader, IndexWriter, Modality, Tuning
@@ -92,8 +93,9 @@ def _one(writer: IndexWriter, key: str) -> Iterator[tuple[Modality, str]]:
 
 def _below(writer: IndexWriter, folder: str) -> Iterator[tuple[Modality, str]]:
     for modality in MODALITIES:
-        for key in writer.keys_under(modality, os.path.join(folder, "")):
-            yield modality, key
+        for inside in (os.path.join(folder, ""), folder + SEPARATOR):  # of a folder, or of a tar and the like
+            for key in writer.keys_under(modality, inside):
+                yield modality, key
 
 
 def compact(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -38,6 +39,20 @@ Captions = Annotated[
     str | None,
     typer.Option(metavar="FIELDS", help="Fields of captions.jsonl to index [default: zh,en,captions]."),
 ]
+Format = Annotated[
+    str | None,
+    typer.Option(
+        "--dataset-format",
+        metavar="NAME",
+        help="Read it as a dataset: captions, flickr, coco, karpathy, aic-icc, chinese-clip, muge, chinese-clip-lmdb, "
+        "webdataset, img2dataset, csv [default: files are recognised, folders are folders of images].",
+    ),
+]
+Split = Annotated[str | None, typer.Option("--split", metavar="NAME", help="Only this split of a dataset, e.g. test.")]
+Images = Annotated[
+    Path | None,
+    typer.Option("--images", metavar="DIR", help="Where the images of a dataset lie [default: the customary folders]."),
+]
 Hidden = Annotated[bool, typer.Option(help="Also files and folders beginning with a dot.")]
 Megapixels = Annotated[float, typer.Option(min=0.01, help="Skip larger images.")]
 Workers = Annotated[int | None, typer.Option(min=0, help="Decoding processes [default: one per CPU].")]
@@ -55,8 +70,12 @@ def _options(
     batch_size: int,
     codec: CodecKind | None,
     memory: str | None,
+    dataset_format: str | None = None,
+    split: str | None = None,
+    images: Path | None = None,
 ) -> BuildOptions:
     from brivl_search.build import BuildOptions
+    from brivl_search.corpus.sources import DatasetChoice
 
     return BuildOptions(
         index_type=index_type.value if index_type else None,
@@ -67,6 +86,7 @@ def _options(
         batch_size=batch_size,
         codec=codec.value if codec else None,
         memory=None if memory is None else byte_count("--memory", memory),
+        dataset=DatasetChoice(dataset_format, split, None if images is None else str(images)),
     )
 
 
@@ -83,13 +103,19 @@ def _finish(report: BuildReport, index: Path, quiet: bool, verbose: bool, strict
 
 @app.command("build-index")
 def build_index(
-    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Folders of images, searched in depth.")],
+    folders: Annotated[
+        list[Path],
+        typer.Argument(metavar="FOLDER...", help="Folders of images, searched in depth; datasets (tar, json, ...)."),
+    ],
     index: IndexOption = DEFAULT_INDEX,
     encoder: EncoderOption = None,
     index_type: Kind = None,
     codec: Codec = None,
     memory: Memory = None,
     captions: Captions = None,
+    dataset_format: Format = None,
+    split: Split = None,
+    images: Images = None,
     include_hidden: Hidden = False,
     max_megapixels: Megapixels = 178,
     workers: Workers = None,
@@ -99,11 +125,23 @@ def build_index(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Index the images (and captions.jsonl) under FOLDER; run it again to take in what has changed."""
+    """Index the images (and captions.jsonl) under FOLDER, or a dataset; run it again to take in what has changed."""
     from brivl_search.build import build_index as build
     from brivl_search.output import Bar
 
-    choices = _options(index_type, captions, include_hidden, max_megapixels, workers, batch_size, codec, memory)
+    choices = _options(
+        index_type,
+        captions,
+        include_hidden,
+        max_megapixels,
+        workers,
+        batch_size,
+        codec,
+        memory,
+        dataset_format,
+        split,
+        images,
+    )
     loaded = load_for(index, encoder, device)
     with Bar(quiet=quiet) as bar:
         report = build(folders, index, loaded, choices, bar)
@@ -128,6 +166,7 @@ def sync(
 ) -> None:
     """Bring an existing index in step with its folders: take in what is new or changed, forget what is gone."""
     from brivl_search.build import build_index as build
+    from brivl_search.corpus.sources import DatasetChoice
     from brivl_search.index import IndexReader
     from brivl_search.output import Bar
 
@@ -136,6 +175,9 @@ def sync(
         roots = [absolute for _, absolute in reader.info.roots]
     if not (folders or roots):
         raise UsageError(f"the index at {index} remembers no folder: name one, e.g. brivl-search sync ./images")
+    choices = replace(
+        choices, known_datasets={path: DatasetChoice.of(how) for path, how in reader.info.datasets.items()}
+    )
     known = {absolute: given for given, absolute in reader.info.roots if Path(given).absolute() == Path(absolute)}
     loaded = load_for(index, None, device)
     with Bar(quiet=quiet) as bar:
@@ -146,11 +188,14 @@ def sync(
 @app.command()
 def add(
     paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH...", help="Images, folders of them, caption files (.jsonl).")
+        list[Path], typer.Argument(metavar="PATH...", help="Images, folders of them, caption files (.jsonl), datasets.")
     ],
     index: IndexOption = DEFAULT_INDEX,
     encoder: EncoderOption = None,
     captions: Captions = None,
+    dataset_format: Format = None,
+    split: Split = None,
+    images: Images = None,
     include_hidden: Hidden = False,
     max_megapixels: Megapixels = 178,
     workers: Workers = None,
@@ -164,7 +209,9 @@ def add(
     from brivl_search.build import add as add_paths
     from brivl_search.output import Bar
 
-    choices = _options(None, captions, include_hidden, max_megapixels, workers, batch_size, None, None)
+    choices = _options(
+        None, captions, include_hidden, max_megapixels, workers, batch_size, None, None, dataset_format, split, images
+    )
     loaded = load_for(index, encoder, device)
     with Bar(quiet=quiet) as bar:
         report = add_paths(paths, index, loaded, choices, bar)

@@ -58,9 +58,9 @@ def loads(data: bytes, *, max_bytes: int = 1 << 20) -> Any:
             elif name == "MEMOIZE":
                 memo[len(memo)] = stack[-1]
             elif name in ("PUT", "BINPUT", "LONG_BINPUT"):
-                memo[int(argument)] = stack[-1]  # type: ignore[call-overload]
+                memo[int(argument or 0)] = stack[-1]
             elif name in ("GET", "BINGET", "LONG_BINGET"):
-                stack.append(memo[int(argument)])  # type: ignore[call-overload]
+                stack.append(memo[int(argument or 0)])
             elif name == "STOP":
                 break
             elif name not in ("PROTO", "FRAME"):

@@ -77,6 +77,7 @@ class Meta:
     codec: Codec = "fastscan"  # of the next quantizer that is trained
     memory: int = 0  # bytes that FAISS's part of an index may take; 0: no limit
     roots: tuple[tuple[str, str], ...] = ()
+    datasets: dict[str, dict[str, Any]] = field(default_factory=dict)  # absolute root -> how it is read, see build.py
     parts: dict[Modality, Part] = field(default_factory=lambda: {modality: Part() for modality in MODALITIES})
 
     def with_parts(self, parts: dict[Modality, Part]) -> Meta:

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -42,3 +43,16 @@ def is_sound(directory: Path, info: ShardInfo, *, anew: bool = False) -> bool:
             temporary.write_text(json.dumps({**_remembered(directory), info.name: stamp}))
             temporary.replace(directory / ".checked.json")
     return sound
+
+
+def unsound(directory: Path, shards: Iterable[ShardInfo]) -> list[ShardInfo]:
+    """The shards that are missing, cannot be read or are not what was sealed; every file is hashed."""
+    found = []
+    for info in shards:
+        try:
+            if is_sound(directory, info, anew=True):
+                continue
+        except OSError:
+            pass
+        found.append(info)
+    return found

@@ -133,7 +133,7 @@ class EncoderInfo:
 
 @dataclass(frozen=True)
 class IndexInfo:
-    """Facts about an open index; `roots` holds (as given, absolute) pairs."""
+    """Facts about an open index; `roots` holds (as given, absolute) pairs, `datasets` how some of them are read."""
 
     directory: Path
     format_version: int
@@ -144,6 +144,7 @@ class IndexInfo:
     shard_rows: int
     image: ModalityInfo
     text: ModalityInfo
+    datasets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
 
     def of(self, modality: Modality) -> ModalityInfo:
         return self.image if modality == "image" else self.text

@@ -327,15 +327,8 @@ class IndexWriter:
         """
         lost: dict[str, int] = {}
         for modality, part in self._meta.parts.items():
-            broken = {}
-            for info in part.shards:
-                try:
-                    if trust.is_sound(self.directory, info, anew=True):
-                        continue
-                except OSError:
-                    pass
-                broken[info.seq] = info.name
-                lost[info.name] = 0
+            broken = {info.seq: info.name for info in trust.unsound(self.directory, part.shards)}
+            lost |= dict.fromkeys(broken.values(), 0)
             for key, value in catalog.scan_items(self._txn(), modality) if broken else ():
                 entry = catalog.Entry.unpack(key, value)
                 if entry.seq in broken:
@@ -343,13 +336,18 @@ class IndexWriter:
                     self.remove(modality, entry.key)
         return lost
 
-    def set_roots(self, roots: Sequence[tuple[str, str]]) -> None:
-        """Remember the indexed folders as (as given, absolute) pairs; published with the next commit."""
-        self._meta = replace(self._meta, roots=tuple((str(given), str(absolute)) for given, absolute in roots))
+    def set_roots(self, roots: Sequence[tuple[str, str]], datasets: Mapping[str, dict[str, Any]] | None = None) -> None:
+        """Remember the indexed folders as (as given, absolute) pairs, and how some are read (absolute path -> JSON)."""
+        pairs = tuple((str(given), str(absolute)) for given, absolute in roots)
+        self._meta = replace(self._meta, roots=pairs, datasets=dict(self.datasets if datasets is None else datasets))
 
     @property
     def roots(self) -> tuple[tuple[str, str], ...]:
         return self._meta.roots
+
+    @property
+    def datasets(self) -> Mapping[str, dict[str, Any]]:
+        return self._meta.datasets
 
     def flush(self) -> None:
         """Make everything staged so far durable, in one transaction."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from brivl_search.corpus.walk import printable
 from brivl_search.errors import CorpusError
@@ -39,7 +40,7 @@ def is_tar(path: str) -> bool:
         tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
     except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
         return True
-    except tarfile.HeaderError:  # type: ignore[attr-defined]
+    except tarfile.HeaderError:
         return False
     return True
 
@@ -65,8 +66,9 @@ def members(path: str) -> Iterator[Member | Damage]:
     except tarfile.ReadError as error:
         raise CorpusError(f"{printable(path)} is not a tar file ({error})") from error
     with opened as archive:
-        size = archive.fileobj.seek(0, 2)  # type: ignore[union-attr]
-        archive.fileobj.seek(archive.offset)  # type: ignore[union-attr]
+        handle: Any = archive.fileobj
+        size = handle.seek(0, 2)
+        handle.seek(archive.offset)
         while True:
             try:
                 member = archive.next()
@@ -81,7 +83,7 @@ def members(path: str) -> Iterator[Member | Damage]:
                 return
             if member.isreg() and not member.issparse() and "\0" not in member.name:
                 yield Member(member.name, member.offset_data, member.size)
-        archive.fileobj.seek(archive.offset)  # type: ignore[union-attr]
-        end = archive.fileobj.read(tarfile.BLOCKSIZE)  # type: ignore[union-attr]
+        handle.seek(archive.offset)
+        end = handle.read(tarfile.BLOCKSIZE)
     if len(end) < tarfile.BLOCKSIZE or end.strip(b"\0"):
         yield Damage(archive.offset, "no end-of-archive block: the file is cut off or damaged here")

@@ -1,0 +1,136 @@
+"""What a build reads: plain folders and files as `walk` finds them, and datasets through their readers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from brivl_search.corpus.containers import SEPARATOR
+from brivl_search.corpus.readers import open_dataset, recognise
+from brivl_search.corpus.readers.base import Choice, Reader
+from brivl_search.corpus.walk import ImageFile, Scan, image_extensions, printable, scan, scan_paths
+from brivl_search.errors import CorpusError, UsageError
+
+_DATASET_FILES = (".tar", ".tsv", ".csv", ".json", ".jsonl", ".txt", ".token", ".tgz", ".gz", ".bz2", ".xz", ".zst")
+
+
+@dataclass(frozen=True)
+class DatasetChoice:
+    """How a path shall be read as a dataset; all None: as what it is.
+
+    Attributes:
+        format: name of a reader; a folder is read as a dataset only with it.
+        split: only this split.
+        images: folder of the images.
+    """
+
+    format: str | None = None
+    split: str | None = None
+    images: str | None = None
+
+    def to_dict(self) -> dict[str, str | None]:
+        """JSON-ready; `of` reads it back. Paths become absolute."""
+        images = None if self.images is None else os.path.abspath(self.images)
+        return {"format": self.format, "split": self.split, "images": images}
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> DatasetChoice:
+        """What an index remembers of a dataset, and more (`covers`)."""
+        return cls(values.get("format"), values.get("split"), values.get("images"))
+
+
+@dataclass
+class Sources:
+    """The scan of everything, images of datasets included, and the readers that give the datasets' captions.
+
+    Attributes:
+        scan: `roots` are plain folders only.
+        readers: by the path that was given.
+        unreadable: what keys begin with of which nothing is known now.
+    """
+
+    scan: Scan
+    readers: dict[str, Reader] = field(default_factory=dict)
+
+    @property
+    def unreadable(self) -> tuple[str, ...]:
+        folders = [os.path.join(folder, "") for folder in self.scan.unreadable_dirs]
+        return (*folders, *(prefix for reader in self.readers.values() for prefix in reader.unreadable))
+
+
+def find_sources(
+    paths: Sequence[Path | str],
+    choice: DatasetChoice,
+    *,
+    fields: tuple[str, ...] | None = None,
+    known: Mapping[str, DatasetChoice] | None = None,
+    include_hidden: bool = False,
+    files: bool = False,
+) -> Sources:
+    """Look through folders, files and datasets.
+
+    Args:
+        paths: folders, and files of dataset layouts.
+        choice: how datasets among them are read.
+        fields: caption fields wanted.
+        known: absolute path -> how it was read when the index learned of it.
+        include_hidden: as of `walk.scan`.
+        files: also take single images and caption files, as of `walk.scan_paths`.
+
+    Raises:
+        UsageError: a path does not exist, is of no known kind, or `choice` fits none of them.
+        CorpusError: a path cannot be read, or a dataset has no image that is there.
+    """
+    plain: list[Path | str] = []
+    readers: dict[str, Reader] = {}
+    for path in paths:
+        absolute = os.path.abspath(path)
+        how = (known or {}).get(absolute, choice)
+        if how.format is None and not _is_dataset(absolute, files):
+            plain.append(path)
+            continue
+        readers[os.fspath(path)] = open_dataset(path, how.format, Choice(how.split, how.images, fields))
+    if not readers and (choice.split or choice.images):
+        option = "--split" if choice.split else "--images"
+        raise UsageError(f"{option} is for datasets: name an annotation file or container, or give --dataset-format")
+    if files:
+        found = scan_paths(plain, include_hidden=include_hidden)
+    else:
+        found = scan(plain, include_hidden=include_hidden) if plain or not readers else Scan(())
+    images = {image.path: image for image in found.images}
+    for reader in readers.values():
+        _take(reader, images, found)
+    found.images = sorted(images.values(), key=lambda image: image.path)
+    return Sources(found, readers)
+
+
+def _is_dataset(path: str, files: bool) -> bool:
+    """Whether a path without a format is to be read as a dataset: a file that is one, and no caption file to add."""
+    if not os.path.isfile(path):
+        return False
+    ending = os.path.splitext(path)[1].lower()
+    if ending in image_extensions() or (files and ending not in _DATASET_FILES):
+        return False
+    fits = recognise(path)
+    return bool(fits) and not (files and fits == ["captions"]) if files else bool(fits) or ending in _DATASET_FILES
+
+
+def _take(reader: Reader, images: dict[str, ImageFile], found: Scan) -> None:
+    """Add a dataset's images to a scan."""
+    some, passed = False, 0
+    for one in reader.images():
+        if isinstance(one, ImageFile):
+            some = True
+            images.setdefault(one.path, one)
+        else:
+            passed += 1
+            found.skipped.append(one)
+    if not some:
+        named = f"none of the {passed:,} images it names can be read" if passed else "it has no images"
+        example = f" ({found.skipped[-1].reason}: {printable(found.skipped[-1].path)})" if passed else ""
+        inside = any(prefix.endswith(SEPARATOR) for prefix in reader.covers)
+        advice = "" if inside or reader.choice.images else ": --images names their folder"
+        raise CorpusError(f"no images: {printable(reader.path)}: {named}{example}{advice}")
