@@ -61,7 +61,7 @@ class Engine:
 
 
 class Ours(Engine):
-    """The default: vectors in the map; FAISS copies the 4-bit codes into RAM at the first query, or here at opening."""
+    """The default: everything is searched in the map, which a thread brings into memory meanwhile (`reader.warm`)."""
 
     disk, ours, entry = True, True, "ours"
 
@@ -78,6 +78,7 @@ class Ours(Engine):
         shards = self.reader.info.image.shards
         self.first = np.cumsum([0, *(shard.rows for shard in shards)])[:-1]
         assert all(part.shard.index is not None for part in self.reader._parts["image"])
+        self.reader.warm()
 
     def tuned(self) -> Setting:
         tuning = self.reader.info.image.tuning

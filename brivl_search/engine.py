@@ -1,66 +1,67 @@
-"""Queries → hits: a text or a picture goes through its tower, the index answers, and rows become records."""
+"""Queries → hits: texts and pictures go through their towers, the index answers, and rows become records."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from brivl_search.corpus.images import load_pixels
+from brivl_search import dedupe
 from brivl_search.encoders.base import Encoder
 from brivl_search.encoders.registry import load_encoder
-from brivl_search.errors import EncoderError, ImageError, IndexIncompatibleError, IndexMissingError, UsageError
-from brivl_search.index import IndexReader, Modality
+from brivl_search.errors import (
+    BrivlSearchError,
+    EncoderError,
+    IndexIncompatibleError,
+    IndexMissingError,
+    UsageError,
+)
+from brivl_search.filters import Filter, allowed
+from brivl_search.hits import Hit, as_given
+from brivl_search.index import IndexReader, Modality, SearchResult
+from brivl_search.queries import Query, Target, compose
+from brivl_search.query_vectors import embed
 
-Target = Literal["auto", "image", "text"]
+__all__ = ["Engine", "Hit", "SearchOptions", "as_given"]
 
+_MASKS = 8  # filters whose rows are remembered
+_EVERYTHING = Filter()
 
-@dataclass(frozen=True)
-class Hit:
-    """One answer.
-
-    `score` is the cosine between query and row, `match` the probability that text and picture belong together (None
-    where the encoder knows none, between two pictures or two texts, and for sums of several). `path` is the image's,
-    for a caption its own image's. `duplicates` are the hits that `--dedupe` has folded into this one, best first.
-    """
-
-    rank: int
-    score: float
-    kind: Modality
-    path: str
-    text: str | None = None
-    record: dict[str, Any] = field(default_factory=dict, repr=False)
-    match: float | None = None
-    duplicates: tuple[Hit, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """What `--format jsonl` prints."""
-        row: dict[str, Any] = {"rank": self.rank, "score": round(self.score, 6)}
-        if self.match is not None:
-            row["match"] = round(self.match, 4)
-        if self.kind == "text":
-            row |= {"text": self.text, "field": self.record.get("field"), "image": self.path}
-        else:
-            row |= {"path": self.path, "width": self.record.get("width"), "height": self.record.get("height")}
-        if self.duplicates:
-            row["alike"] = len(self.duplicates)
-            row["alike_paths"] = [hit.path for hit in self.duplicates]
-        return row
+Masks = list[NDArray[np.bool_]]
 
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """How the index is searched; None leaves a value to the index's own tuning."""
+    """How the index is searched; None leaves a value to the index's own tuning.
+
+    Attributes:
+        k: hits, or groups of them.
+        exact: compare with every row.
+        nprobe: inverted lists visited.
+        rerank: candidates scored exactly.
+        min_score: hits below this cosine are left out.
+        min_match: hits below this probability are left out; only where one is known.
+        filter: what hits must satisfy.
+        alike: fold hits of at least this cosine into the best of them; None: do not.
+    """
 
     k: int = 10
     exact: bool = False
     nprobe: int | None = None
     rerank: int | None = None
+    min_score: float | None = None
+    min_match: float | None = None
+    filter: Filter = _EVERYTHING
+    alike: float | None = None
+
+
+_DEFAULTS = SearchOptions()
 
 
 class Engine:
@@ -70,15 +71,22 @@ class Engine:
         directory: the index.
         encoder: name of an encoder; None: the one the index was built with.
         device: torch device for the towers.
+        stays: many queries will come: bring the index into memory in the background, see `IndexReader.warm`.
 
     Raises:
         IndexMissingError: no index there.
         IndexIncompatibleError: the index is damaged, or `encoder` is not the one it was built with.
     """
 
-    def __init__(self, directory: Path, *, encoder: str | None = None, device: str = "auto") -> None:
+    def __init__(
+        self, directory: Path, *, encoder: str | None = None, device: str = "auto", stays: bool = False
+    ) -> None:
         self.reader = IndexReader.open(directory)
+        self._stays = stays
+        if stays:
+            self.reader.warm()
         self._encoder_name, self._device = encoder, device
+        self._masks: dict[tuple[int, Modality, Filter], Masks] = {}
 
     def refresh(self) -> bool:
         """Switches to the generation published last, without a restart; says whether there was a newer one.
@@ -100,6 +108,9 @@ class Engine:
                 f"the index at {fresh.directory} was built again with encoder {fresh.info.encoder.name!r}: open it anew"
             )
         self.reader = fresh
+        self._masks.clear()
+        if self._stays:
+            fresh.warm()
         return True
 
     @cached_property
@@ -124,78 +135,193 @@ class Engine:
         return encoder
 
     def by_text(self, text: str, options: SearchOptions, *, target: Target = "auto") -> list[Hit]:
-        """Rows nearest to a text: images, or captions with target="text".
-
-        Raises:
-            UsageError: an empty text, k < 1, or the index holds none of the target.
-        """
-        if not text.strip():
-            raise UsageError('the query is empty: give some words, e.g. brivl-search query "a dog on grass"')
-        self.refresh()
-        modality = self._modality("image" if target == "auto" else target)
-        return self._search(self.encoder.encode_texts([_printable(text)]), "text", modality, options)
-
-    def cut_tokens(self, text: str) -> int:
-        """How many tokens of a query the text tower does not see."""
-        return self.encoder.cut_tokens([_printable(text)])[0]
+        """Rows nearest to a text: images, or captions with target="text". Raises as `query` does."""
+        return self.query(compose(text), options, target=target)
 
     def by_image(self, path: str | os.PathLike[str], options: SearchOptions, *, target: Target = "auto") -> list[Hit]:
-        """Rows nearest to a picture: captions where the index has texts ("auto"), else similar images.
+        """Rows nearest to a picture: captions where the index has texts ("auto"), else similar images."""
+        return self.query(compose(image=[path]), options, target=target)
+
+    def query(self, query: Query, options: SearchOptions = _DEFAULTS, *, target: Target = "auto") -> list[Hit]:
+        """The rows nearest to a sum of texts and pictures, best first.
+
+        Args:
+            query: what is looked for; its own k and target win.
+            options: how.
+            target: "auto": images, but for a single picture the captions if the index has any.
 
         Raises:
-            UsageError: the file is missing or not a picture, k < 1, or the index holds none of the target.
+            UsageError: a picture is missing or none, terms cancel each other out, k < 1, a filter names a field that
+                no record has, a match is asked for where none is known, or the index holds none of the target.
+            IndexIncompatibleError: the encoder does not fit the index, or nothing of the index is left.
+        """
+        (answer,) = self.query_many([query], options, target=target)
+        if isinstance(answer, BrivlSearchError):
+            raise answer
+        return answer
+
+    def query_many(
+        self, queries: Sequence[Query], options: SearchOptions = _DEFAULTS, *, target: Target = "auto"
+    ) -> list[list[Hit] | BrivlSearchError]:
+        """`query` for each of them, embedded and searched together; what is wrong with one spoils no other.
+
+        Raises:
+            IndexIncompatibleError: the encoder does not fit the index, or nothing of the index is left.
         """
         self.refresh()
-        if target == "auto":
-            target = "text" if self.reader.count("text") else "image"
-        modality = self._modality(target)
-        try:
-            pixels = load_pixels(os.fspath(path), self.encoder.pixels)
-        except ImageError as error:
-            raise UsageError(f"--image {os.fspath(path)}: {error}") from None
-        return self._search(self.encoder.encode_images(pixels[None]), "image", modality, options)
+        answers: list[list[Hit] | BrivlSearchError] = [[] for _ in queries]
+        wanted: list[tuple[Modality, int, int]] = []
+        for number, query in enumerate(queries):
+            try:
+                k = query.k or options.k
+                if k < 1:
+                    raise UsageError(f"k is {k}: give a whole number from 1 on")
+                modality = self._modality(query, query.target or target)
+                self._check_match(query, modality, options)
+                wanted.append((modality, k, number))
+            except UsageError as error:
+                answers[number] = error
+        jobs = []
+        vectors = embed(self.encoder, [queries[number] for *_, number in wanted])
+        for (modality, k, number), vector in zip(wanted, vectors, strict=True):
+            if isinstance(vector, UsageError):
+                answers[number] = vector
+            else:
+                jobs.append((modality, k, number, vector))
+        jobs.sort(key=lambda job: job[:3])
+        for (modality, k), group in groupby(jobs, key=lambda job: job[:2]):
+            some = list(group)
+            numbers = [number for *_, number, _ in some]
+            try:
+                found = self._hits(
+                    modality,
+                    np.stack([vector for *_, vector in some]),
+                    [queries[number].single for number in numbers],
+                    replace(options, k=k),
+                )
+            except UsageError as error:
+                found = [error] * len(some)
+            for number, hits in zip(numbers, found, strict=True):
+                answers[number] = hits
+        return answers
 
-    def _modality(self, target: Modality) -> Modality:
+    def cut_tokens(self, query: Query) -> int:
+        """How many tokens of a query's texts the text tower does not see."""
+        texts = query.texts
+        return sum(self.encoder.cut_tokens(texts)) if texts else 0
+
+    # -- the search ----------------------------------------------------------------------------------------------
+
+    def _modality(self, query: Query, target: Target) -> Modality:
+        if target == "auto":
+            captions = query.single == "image" and self.reader.count("text")
+            target = "text" if captions else "image"
+        self._check_count(target)
+        return target
+
+    def _check_count(self, target: Modality) -> None:
         if not self.reader.count(target):
             if self.reader.damage:
                 raise IndexIncompatibleError(self.reader.damage[0])
             what = {"image": "images", "text": "captions (captions.jsonl beside the images)"}[target]
             raise UsageError(f"the index at {self.reader.directory} holds no {what}")
-        return target
 
-    def _search(self, vectors: np.ndarray, query: Modality, modality: Modality, options: SearchOptions) -> list[Hit]:
-        calibration = self.encoder.calibration if query != modality else None
-        reader = self.reader
-        while True:
-            found = reader.search(
-                modality, vectors, options.k, exact=options.exact, nprobe=options.nprobe, rerank=options.rerank
+    def _knows_match(self, single: str | None, modality: Modality) -> bool:
+        return self.encoder.calibration is not None and single is not None and single != modality
+
+    def _check_match(self, query: Query, modality: Modality, options: SearchOptions) -> None:
+        if options.min_match is not None and not self._knows_match(query.single, modality):
+            raise UsageError(
+                "--min-match needs a match, which is known for one text against images or one picture against captions"
+                + (", and this encoder has no calibration" if self.encoder.calibration is None else "")
+                + ": use --min-score"
             )
-            hits: list[Hit] = []
-            for score, shard, row in zip(found.scores[0], found.shards[0], found.rows[0], strict=True):
-                if row < 0:
-                    return hits
-                try:
-                    record = reader.record(modality, int(shard), int(row))
-                except IndexIncompatibleError as error:  # a disk that fails under an open index
-                    reader.drop(modality, int(shard), str(error))
-                    self._modality(modality)  # ends it if nothing is left
-                    break
-                path = as_given(str(record.get("path" if modality == "image" else "image", "")), reader.info.roots)
-                match = calibration.probability(float(score)) if calibration else None
-                hits.append(Hit(len(hits) + 1, float(score), modality, path, record.get("text"), record, match))
-            else:
-                return hits
+
+    def _hits(
+        self, modality: Modality, vectors: NDArray[np.float32], singles: Sequence[str | None], options: SearchOptions
+    ) -> list[list[Hit] | BrivlSearchError]:
+        """Hits of each query (n, dim); a shard that turns out to be damaged is left out and the search done again."""
+        while True:
+            reader = self.reader
+            try:
+                return list(self._attempt(reader, modality, vectors, singles, options))
+            except _Damaged as damaged:
+                reader.drop(modality, damaged.shard, str(damaged))
+                self._masks.clear()
+                self._check_count(modality)
+
+    def _attempt(
+        self,
+        reader: IndexReader,
+        modality: Modality,
+        vectors: NDArray[np.float32],
+        singles: Sequence[str | None],
+        options: SearchOptions,
+    ) -> Iterator[list[Hit] | BrivlSearchError]:
+        allow = self._allowed(reader, modality, options.filter)
+
+        def search(queries: NDArray[np.float32], k: int) -> SearchResult:
+            return reader.search(
+                modality, queries, k, exact=options.exact, nprobe=options.nprobe, rerank=options.rerank, allow=allow
+            )
+
+        if options.alike is not None:
+            for vector, single in zip(vectors, singles, strict=True):
+                hits: list[Hit] = []
+                for one in dedupe.group(reader, modality, vector, options.k, options.alike, search):
+                    hit = self._hit(reader, modality, one.place, one.score, single, len(hits) + 1)
+                    rest = [self._hit(reader, modality, *other, single, 0) for other in one.alike]
+                    hits.append(replace(hit, duplicates=tuple(rest)))
+                yield _good(hits, options)
+            return
+        found = search(vectors, options.k)
+        for scores, shards, rows, single in zip(found.scores, found.shards, found.rows, singles, strict=True):
+            places = zip(scores.tolist(), shards.tolist(), rows.tolist(), strict=True)
+            yield _good(
+                [
+                    self._hit(reader, modality, (shard, row), score, single, rank)
+                    for rank, (score, shard, row) in enumerate(places, 1)
+                    if row >= 0
+                ],
+                options,
+            )
+
+    def _hit(
+        self, reader: IndexReader, modality: Modality, place: dedupe.Place, score: float, single: str | None, rank: int
+    ) -> Hit:
+        try:
+            record = reader.record(modality, *place)
+        except IndexIncompatibleError as error:  # a disk that fails under an open index
+            raise _Damaged(place[0], str(error)) from None
+        path = as_given(str(record.get("path" if modality == "image" else "image", "")), reader.info.roots)
+        calibration = self.encoder.calibration
+        match = calibration.probability(score) if calibration and self._knows_match(single, modality) else None
+        return Hit(rank, score, modality, path, record.get("text"), record, match)
+
+    def _allowed(self, reader: IndexReader, modality: Modality, wanted: Filter) -> Masks | None:
+        if not wanted:
+            return None
+        key = (reader.info.generation, modality, wanted)
+        if key not in self._masks:
+            while len(self._masks) >= _MASKS:
+                self._masks.pop(next(iter(self._masks)), None)
+            self._masks[key] = allowed(reader, modality, wanted)
+        return self._masks[key]
 
 
-def as_given(path: str, roots: Sequence[tuple[str, str]]) -> str:
-    """`path` under the folder as it was typed, if that means the same place from the current folder."""
-    for given, absolute in roots:
-        inside = os.path.join(absolute, "")
-        if path.startswith(inside) and os.path.abspath(given) == absolute:
-            return os.path.join(given, path[len(inside) :])
-    return path
+class _Damaged(Exception):
+    """A row of an open shard is not what was sealed."""
+
+    def __init__(self, shard: int, why: str) -> None:
+        super().__init__(why)
+        self.shard = shard
 
 
-def _printable(text: str) -> str:
-    """Bytes of an argument that were not UTF-8 become replacement characters instead of an error in the tokenizer."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+def _good(hits: list[Hit], options: SearchOptions) -> list[Hit]:
+    """Those that score and match high enough; both fall from hit to hit."""
+    return [
+        hit
+        for hit in hits
+        if (options.min_score is None or hit.score >= options.min_score)
+        and (options.min_match is None or (hit.match or 0.0) >= options.min_match)
+    ]

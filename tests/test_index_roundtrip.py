@@ -306,3 +306,31 @@ def test_readers_open_while_a_writer_publishes(tmp_path: Path) -> None:
     done.set()
     thread.join()
     assert not problems and verify(tmp_path).ok
+
+
+def test_warming(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Afterwards touching the vectors costs no page fault; an index that is too large is left alone."""
+    resource = pytest.importorskip("resource")
+    with writer(tmp_path) as w:
+        names = [f"{number:05}" for number in range(20_000)]
+        w.stage_vectors("image", names, np.random.default_rng(0).standard_normal((len(names), DIM)))
+        for name in names:
+            w.put("image", Item(name, name, record={}))
+        w.commit()
+
+    def faults(r: IndexReader) -> int:
+        raw = r._parts["image"][0].shard.vectors.reshape(-1).view(np.uint8)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        raw[::4096].max()
+        return int(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+
+    with IndexReader.open(tmp_path) as r:
+        cold = faults(r)
+    with IndexReader.open(tmp_path) as r:
+        thread = r.warm()
+        if thread is None:
+            pytest.skip("not Linux")
+        thread.join(30)
+        assert not thread.is_alive() and faults(r) < cold / 2
+        monkeypatch.setattr("brivl_search.index.warm.available", lambda: 1000)
+        assert r.warm() is None

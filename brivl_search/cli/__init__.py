@@ -7,7 +7,7 @@ import sys
 from brivl_search.cli.app import app
 from brivl_search.errors import BrivlSearchError, system_error
 
-from . import change, evaluate, search, transfer  # noqa: F401  (they register their verbs)
+from . import change, evaluate, models, query, search, transfer, zero_shot  # noqa: F401  (they register their verbs)
 
 
 def main() -> None:
@@ -16,8 +16,10 @@ def main() -> None:
     try:
         app()
     except Exception as error:
+        from brivl_search.output.console import harmless
+
         known = error if isinstance(error, BrivlSearchError) else system_error(error)
         if known is None:
             raise
-        print(f"brivl-search: {' '.join(str(known).split())}", file=sys.stderr)
+        print(f"brivl-search: {harmless(' '.join(str(known).split()))}", file=sys.stderr)
         sys.exit(known.exit_code)

@@ -71,6 +71,8 @@ class CodecKind(StrEnum):
 
 class Target(StrEnum):
     auto = "auto"
+    images = "images"
+    texts = "texts"
     image = "image"
     text = "text"
 

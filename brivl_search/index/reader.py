@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -15,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import IndexIncompatibleError, UsageError
-from . import catalog, search, tune
+from . import catalog, search, tune, warm
 from .catalog import Meta, Part
 from .search import Searched
 from .shard import BLOCK, Shard
@@ -101,6 +103,11 @@ class IndexReader:
     def close(self) -> None:
         """Drop the shards; each is unmapped when the last search or array using it is done."""
         self._parts = {modality: [] for modality in MODALITIES}
+
+    def warm(self) -> threading.Thread | None:
+        """Bring all that searches touch into memory, in the background; None if it would not fit. See `index.warm`."""
+        bulk = [part.shard.bulk() for parts in self._parts.values() for part in parts]
+        return warm.start([array for kind in zip_longest(*bulk) for array in kind if array is not None])
 
     def drop(self, modality: Modality, shard: int, why: str) -> None:
         """Leave a shard that turned out to be damaged out of all that follows; shard numbers behind it move up."""
@@ -193,12 +200,28 @@ class IndexReader:
         record: dict[str, Any] = self._parts[modality][shard].shard.entry(row)["record"]
         return record
 
-    def records(self, modality: Modality) -> Iterator[tuple[int, int, dict[str, Any]]]:
-        """(shard, row, record) of every live row."""
+    def values(self, modality: Modality) -> Iterator[tuple[int, int, bytes]]:
+        """(shard, row, JSON of key, content and record) of every live row, unparsed."""
         for number, part in enumerate(self._parts[modality]):
             for row, value in part.shard.values():
                 if part.live is None or part.live[row]:
-                    yield number, row, json.loads(value)["record"]
+                    yield number, row, value
+
+    def records(self, modality: Modality) -> Iterator[tuple[int, int, dict[str, Any]]]:
+        """(shard, row, record) of every live row."""
+        for number, row, value in self.values(modality):
+            yield number, row, json.loads(value)["record"]
+
+    def mtimes(self, modality: Modality) -> list[NDArray[np.int64]]:
+        """When the files changed last: ns since the epoch, int64 (rows,) for each shard, 0 where it is not known."""
+        times = [np.zeros(part.shard.info.rows, dtype=np.int64) for part in self._parts[modality]]
+        of_seq = {part.shard.info.seq: number for number, part in enumerate(self._parts[modality])}
+        with catalog.reading(self.directory) as (txn, _):
+            for key, value in catalog.scan_items(txn, modality):
+                entry = catalog.Entry.unpack(key, value)
+                if entry.seq in of_seq:  # a newer generation may have moved the item elsewhere
+                    times[of_seq[entry.seq]][entry.row] = entry.mtime_ns
+        return times
 
     def vectors(self, modality: Modality) -> Iterator[tuple[NDArray[np.float16], int, NDArray[np.int64]]]:
         """Live rows in blocks: float16 (n, dim), shard, int64 row numbers (n,)."""
@@ -248,10 +271,9 @@ class IndexReader:
         return self._find_by_scan(modality, key)  # the catalog speaks of a newer generation
 
     def _find_by_scan(self, modality: Modality, key: str) -> tuple[int, int] | None:
-        for number, part in enumerate(self._parts[modality]):
-            for row, value in part.shard.values():
-                if (part.live is None or part.live[row]) and json.loads(value)["key"] == key:
-                    return number, row
+        for number, row, value in self.values(modality):
+            if json.loads(value)["key"] == key:
+                return number, row
         return None
 
 
@@ -310,4 +332,5 @@ def _info(directory: Path, meta: Meta, parts: dict[Modality, list[Searched]]) ->
         shard_rows=meta.shard_rows,
         image=facts(meta.parts["image"], parts["image"]),
         text=facts(meta.parts["text"], parts["text"]),
+        datasets=meta.datasets,
     )

@@ -1,0 +1,222 @@
+"""The verb query: one query, or a file of them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from brivl_search.cli.app import DEFAULT_INDEX, DeviceOption, EncoderOption, HitFormat, IndexOption, Target, app
+from brivl_search.errors import BrivlSearchError, UsageError
+
+if TYPE_CHECKING:
+    from brivl_search.engine import Engine, SearchOptions
+    from brivl_search.queries import Query
+    from brivl_search.queries import Target as TargetName
+
+_GROUP = 64  # lines of a batch that are embedded together
+_CHUNK = 1 << 16
+
+SUM, WHICH, HOW, SHOW = "What is looked for", "Which hits", "How it is searched", "How hits are shown"
+
+
+def _option(panel: str, *names: str, **settings: Any) -> Any:
+    return typer.Option(*names, rich_help_panel=panel, **settings)
+
+
+@app.command()
+def query(
+    text: Annotated[
+        str | None, typer.Argument(help="What to look for, in Chinese or English.", show_default=False)
+    ] = None,
+    image: Annotated[
+        list[Path] | None,
+        _option(SUM, "--image", help="This picture. Alone it finds captions if the index has any, else images."),
+    ] = None,
+    plus: Annotated[
+        list[str] | None, _option(SUM, "--plus", metavar="TEXT", help="And this (2:TEXT weighs double).")
+    ] = None,
+    minus: Annotated[list[str] | None, _option(SUM, "--minus", metavar="TEXT", help="But not this.")] = None,
+    minus_image: Annotated[list[Path] | None, _option(SUM, "--minus-image", help="But not like this picture.")] = None,
+    batch: Annotated[
+        str | None,
+        _option(
+            SUM, "--batch", metavar="FILE|-", help="A query a line: a text, or JSON with text, image, plus, minus, k."
+        ),
+    ] = None,
+    target: Annotated[
+        Target, _option(WHICH, help="What to find: images, texts (captions), or what suits.")
+    ] = Target.auto,
+    top_k: Annotated[int, _option(WHICH, "--top-k", "-k", help="How many hits.")] = 10,
+    min_score: Annotated[float | None, _option(WHICH, help="Only hits of at least this cosine.")] = None,
+    min_match: Annotated[
+        float | None, _option(WHICH, help="Only hits of at least this probability, 0 to 1.", metavar="P")
+    ] = None,
+    under: Annotated[list[Path] | None, _option(WHICH, "--under", help="Only images in this folder.")] = None,
+    glob: Annotated[
+        list[str] | None,
+        _option(WHICH, "--glob", metavar="PATTERN", help="Only images so called, such as 'IMG_*.jpg'."),
+    ] = None,
+    after: Annotated[
+        str | None, _option(WHICH, metavar="DATE", help="Only images taken from this date on (2024, 2024-05-03).")
+    ] = None,
+    before: Annotated[str | None, _option(WHICH, metavar="DATE", help="Only images taken before this date.")] = None,
+    min_size: Annotated[
+        str | None, _option(WHICH, metavar="WxH", help="Only images of at least so many pixels.")
+    ] = None,
+    where: Annotated[
+        list[str] | None,
+        _option(WHICH, "--where", metavar="FIELD=VALUE", help="Only where the caption file says so."),
+    ] = None,
+    dedupe: Annotated[bool, _option(WHICH, "--dedupe", help="Near-identical hits as one, with their number.")] = False,
+    alike: Annotated[
+        float | None,
+        _option(WHICH, metavar="COSINE", help="From where on two hits are near-identical [default: 0.95]."),
+    ] = None,
+    form: Annotated[
+        HitFormat | None, _option(SHOW, "--format", help="Default: table on a terminal, jsonl in a pipe.")
+    ] = None,
+    print0: Annotated[bool, _option(SHOW, "-0", "--print0", help="Bare paths ending in NUL, for xargs -0.")] = False,
+    preview: Annotated[bool, _option(SHOW, "--preview", help="Thumbnails in the terminal.")] = False,
+    html: Annotated[Path | None, _option(SHOW, "--html", help="Write the hits to this page, in one file.")] = None,
+    open_best: Annotated[bool, _option(SHOW, "--open", help="Open the best hit.")] = False,
+    exact: Annotated[bool, _option(HOW, "--exact", help="Compare with every row.")] = False,
+    nprobe: Annotated[int | None, _option(HOW, help="Inverted lists visited [default: tuned].")] = None,
+    rerank: Annotated[int | None, _option(HOW, help="Candidates scored exactly [default: tuned].")] = None,
+    index: IndexOption = DEFAULT_INDEX,
+    encoder: EncoderOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Find images by TEXT, captions (or similar images) by --image PICTURE, or either by a sum of several."""
+    for name, value in (("--top-k", top_k), ("--nprobe", nprobe), ("--rerank", rerank)):
+        if value is not None and value < 1:
+            raise UsageError(f"{name} {value}: give a whole number from 1 on")
+    for name, share in (("--min-match", min_match), ("--alike", alike)):
+        if share is not None and not 0 <= share <= 1:
+            raise UsageError(f"{name} {share:g}: give a number from 0 to 1")
+    if batch is not None:
+        if text is not None or image or plus or minus or minus_image:
+            raise UsageError(
+                "--batch takes its queries from the file alone: leave out the text and --image, --plus, --minus"
+            )
+        if preview or html or open_best:
+            raise UsageError("--preview, --html and --open show the hits of one query: leave out --batch")
+    if batch is None or batch != "-":
+        # For one query NumPy's threads wait for each other longer than they work. Read when NumPy is imported.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from brivl_search.dedupe import ALIKE
+    from brivl_search.engine import Engine, SearchOptions
+    from brivl_search.filters import Filter
+    from brivl_search.queries import TARGETS, compose
+
+    wanted = Filter.of(
+        under=under or (), glob=glob or (), after=after, before=before, min_size=min_size, where=where or ()
+    )
+    search = SearchOptions(
+        top_k,
+        exact,
+        nprobe,
+        rerank,
+        min_score,
+        min_match,
+        wanted,
+        (ALIKE if alike is None else alike) if dedupe or alike is not None else None,
+    )
+    aim = TARGETS[target.value]
+    shown = "paths" if print0 else form.value if form else None
+    if batch is not None:
+        _batch(batch, lambda: Engine(index, encoder=encoder, device=device, stays=True), search, aim, shown, print0)
+        return
+    asked = compose(
+        text, image=image or (), plus=plus or (), minus=minus or (), minus_image=minus_image or (), target=aim
+    )
+    engine = Engine(index, encoder=encoder, device=device)
+    hits = engine.query(asked, search)
+    _warn(engine, asked)
+    from brivl_search import output
+
+    if html is not None:
+        output.write_contact_sheet(html, str(asked), hits)
+    if preview:
+        output.preview_hits(hits)
+    if shown or not (preview or html):
+        output.print_hits(hits, shown or output.default_format(), nul=print0)
+    if open_best:
+        output.open_hit(hits)
+
+
+def _warn(engine: Engine, asked: Query) -> None:
+    from brivl_search.output import warn
+
+    if cut := engine.cut_tokens(asked):
+        warn(f"the query is longer than the text tower takes: its last {cut} tokens were not seen")
+    for line in engine.reader.damage:
+        warn(f"not searched: {line}")
+
+
+def _batch(
+    name: str, open_engine: Callable[[], Engine], search: SearchOptions, aim: TargetName, form: str | None, nul: bool
+) -> None:
+    """Answers line after line, in order, as soon as they have come; a bad line is told and costs only itself."""
+    from brivl_search.output import default_format, print_hits, print_jsonl, warn
+    from brivl_search.queries import read_batch
+
+    form = form or default_format()
+    groups = _lines(name)
+    engine = open_engine()
+    failed = count = 0
+    for group in groups:
+        lines = list(read_batch(group))
+        answers = iter(
+            engine.query_many([one for *_, one in lines if not isinstance(one, UsageError)], search, target=aim)
+        )
+        for line, title, asked in lines:
+            answer = asked if isinstance(asked, UsageError) else next(answers)
+            if isinstance(answer, BrivlSearchError):
+                failed += 1
+                why = str(answer) if answer is asked else f"line {line}: {answer}"
+                warn(why)
+                if form == "jsonl":
+                    print_jsonl([{"query": title, "n": count, "error": why}])
+                else:
+                    print_hits([], form, nul=nul, query=title, number=count)
+            else:
+                print_hits(answer, form, nul=nul, query=title, number=count)
+            count += 1
+    for damage in engine.reader.damage:
+        warn(f"not searched: {damage}")
+    if failed:
+        raise BrivlSearchError(f"{failed} of {count} queries could not be answered; the warnings above say why")
+
+
+def _lines(name: str) -> Iterator[list[tuple[int, str]]]:
+    """Numbered lines of a file or of stdin, in groups: what has come is not kept waiting for what has not.
+
+    Raises:
+        UsageError: the file cannot be read.
+    """
+    try:
+        handle = sys.stdin.fileno() if name == "-" else os.open(name, os.O_RDONLY)
+        os.read(handle, 0)
+    except OSError as error:
+        raise UsageError(f"--batch {name}: {error.strerror}: give a file with a query on each line, or -") from None
+    return _grouped(handle)
+
+
+def _grouped(handle: int) -> Iterator[list[tuple[int, str]]]:
+    rest, number = b"", 0
+    while True:
+        chunk = os.read(handle, _CHUNK)
+        *lines, rest = (rest + chunk).split(b"\n")
+        if not chunk:
+            lines = [rest] if rest else []
+        numbered = list(enumerate((line.decode("utf-8", "replace") for line in lines), number + 1))
+        number += len(lines)
+        for at in range(0, len(numbered), _GROUP):
+            yield numbered[at : at + _GROUP]
+        if not chunk:
+            return

@@ -1,0 +1,99 @@
+"""The Python API, as its documentation shows it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import brivl_search
+from brivl_search import Hit, api, engine, open_index
+from brivl_search.build import BuildOptions, build_index
+from brivl_search.calibration import Calibration
+from brivl_search.errors import IndexMissingError, UsageError
+from tests.e2e.stub import REPO, Silent, StubEncoder
+from tests.pictures import write_corpus
+
+MATCH = Calibration(10.0, -5.0)
+
+
+@pytest.fixture(autouse=True)
+def _stub(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(name: str, *, device: str = "auto") -> StubEncoder:
+        encoder = StubEncoder(name)
+        encoder.calibration = MATCH
+        return encoder
+
+    monkeypatch.setattr(engine, "load_encoder", load)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("api")
+    write_corpus(folder / "images", 30)
+    build_index([folder / "images"], folder / "indexes" / "default", StubEncoder(), BuildOptions(workers=0), Silent())
+    return folder
+
+
+def test_queries(folder: Path) -> None:
+    with open_index(folder / "indexes" / "default") as index:
+        assert index.info.image.rows == 30 and index.damage == ()
+        hits = index.query("a red circle", k=3)
+        assert [hit.rank for hit in hits] == [1, 2, 3] and "red-circle" in hits[0].path
+        assert isinstance(hits[0], Hit) and hits[0].match == pytest.approx(MATCH.probability(hits[0].score))
+        assert hits[0].record["path"].endswith("red-circle.jpg")
+        assert all("red" in hit.path for hit in index.query("a red circle", plus="0.3:a red ring", k=2))
+        assert index.query("a red circle", plus=["a blue cross"], k=1)[0].match is None
+        assert "blue-cross" in index.query(plus="a blue cross", minus=["0.2:a red ring"], k=1)[0].path
+        sought = next(path for path in sorted(map(str, (folder / "images").rglob("*.jpg"))) if "green-ring" in path)
+        picture = Image.open(sought)
+        for one in (picture, [picture], hits[0].path, Path(hits[0].path).read_bytes()):
+            assert index.query(image=one, target="images", k=1)[0].kind == "image"
+        assert index.query(image=picture, target="images", k=1)[0].path == sought
+        texts = index.query(image=picture, k=4)
+        assert {hit.kind for hit in texts} == {"text"} and texts[0].text and texts[0].match is not None
+        assert len(index.query("a red circle", glob="*-red-*", k=99)) == 5
+        assert index.query("a red circle", where={"width": "1"}) == []
+        assert index.query("a red circle", min_score=0.99999, k=30) == []
+        assert len(index.query("a red circle", min_match=0.9, k=30)) < 30
+        folded = index.query("a red circle", dedupe=0.5, k=30)
+        assert sum(1 + len(hit.duplicates) for hit in folded) == 30 and len(folded) < 30
+        assert [hits[0] for hits in index.query_many(["a red circle", "a blue ring"], k=1)][1].path.endswith(".jpg")
+
+
+def test_refusals(folder: Path) -> None:
+    with pytest.raises(IndexMissingError):
+        open_index(folder / "none")
+    with open_index(folder / "indexes" / "default") as index:
+        for wrong in ({"text": " "}, {"image": 3}, {"text": "x", "target": "videos"}, {"text": "x", "k": 0}):
+            with pytest.raises(UsageError):
+                index.query(**wrong)  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match="--min-match needs a match"):
+            index.query("x", plus="y", min_match=0.5)
+        with pytest.raises(UsageError):
+            index.query_many(["x", ""])
+
+
+def test_names() -> None:
+    assert set(brivl_search.__all__) <= {*dir(brivl_search), *brivl_search.__all__}
+    assert all(getattr(brivl_search, name) for name in brivl_search.__all__)
+    with pytest.raises(AttributeError):
+        brivl_search.nothing  # noqa: B018
+    code = "import brivl_search, sys; assert not {'numpy', 'torch', 'lmdb'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=REPO)
+
+
+def test_examples_run(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every Python block of the README and the docstring of the API, from a folder with images and an index."""
+    monkeypatch.chdir(folder)
+    Image.open(next((folder / "images" / "images").iterdir())).save(folder / "holiday.jpg")
+    blocks = re.findall(r"```python\n(.*?)```", (REPO / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    example = "\n".join(line[4:] for line in (api.__doc__ or "").splitlines() if line.startswith("    "))
+    assert blocks and "open_index" in example
+    for block in (*blocks, example):
+        exec(compile(block, "example", "exec"), {})
+    assert ".jpg" in capsys.readouterr().out
