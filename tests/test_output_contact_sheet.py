@@ -111,25 +111,28 @@ def test_snapshot_of_a_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     draw("red", "circle", (30, 20)).save("a b.png")
     write_contact_sheet(Path("out.html"), "dogs", [hit(1, "a b.png", match=0.5)])
     source = re.sub('base64,[^"]+', "base64,…", Path("out.html").read_text("utf-8")).replace(tmp_path.as_uri(), "file:")
-    assert (
-        source[source.index("<body>") :]
-        == """<body>
+    body = """<body>
 <header>
 <h1>dogs</h1>
 <p>1 hit</p>
 </header>
 <main>
-<ol>
-<li><a href="file:/a%20b.png" title="a b.png"><img src="data:image/jpeg;base64,…" alt="a b.png"></a>
-<div class="about"><p class="figures"><b>1</b> <span>50%</span> <span class="bar" aria-hidden="true">\
-<i style="width: 50.0%"></i></span> <span class="score" title="cosine">0.490</span></p><p class="name">a b.png</p>\
-</div></li>
+<ol class="cards">
+<li class="card">
+<a class="picture" href="file:/a%20b.png" title="a b.png"><img src="data:image/jpeg;base64,…" alt="a b.png"></a>
+<div class="about">
+<p class="figures"><b>1</b>
+<span>50%</span>
+<span class="bar" aria-hidden="true"><i style="width: 50.0%"></i></span>
+<span class="score" title="cosine">0.490</span></p>
+<p class="name">a b.png</p>
+</div>
+</li>
 </ol>
 </main>
 </body>
-</html>
-"""
-    )
+</html>"""
+    assert source[source.index("<body>") :] == body
 
 
 def test_no_hits(tmp_path: Path) -> None:

@@ -94,17 +94,18 @@ def match(
 ) -> None:
     """Say how well texts and pictures belong together: the cosine, and the probability (match)."""
     from brivl_search import zero_shot
-    from brivl_search.corpus.walk import printable
+    from brivl_search.embedding import clean_text
     from brivl_search.output import default_format, print_csv, print_jsonl, warn
 
+    texts = [clean_text(one, "--text") for one in text]
     loaded = _load(encoder, device)
-    cosines = zero_shot.match(loaded, text, [str(path) for path in image])
-    for said, cut in zip(text, loaded.cut_tokens([zero_shot.clean_text(one, "--text") for one in text]), strict=True):
+    cosines = zero_shot.match(loaded, texts, [str(path) for path in image])
+    for said, cut in zip(texts, loaded.cut_tokens(texts), strict=True):
         if cut:
             warn(f"{said[:40]!r} is longer than the text tower takes: its last {cut} tokens were not seen")
     calibration = loaded.calibration
     rows: list[dict[str, Any]] = []
-    for said, scores in zip(text, cosines.tolist(), strict=True):
+    for said, scores in zip(texts, cosines.tolist(), strict=True):
         for path, score in zip(image, scores, strict=True):
             known = {} if calibration is None else {"match": round(calibration.probability(score), 4)}
             rows.append({"text": said, "image": str(path), "score": round(score, 6), **known})
@@ -116,7 +117,7 @@ def match(
     else:
         if calibration is None:
             warn(NO_PROBABILITY)
-        _match_table(text, [printable(str(path)) for path in image], rows)
+        _match_table(texts, [str(path) for path in image], rows)
 
 
 @app.command()
