@@ -20,7 +20,7 @@ from brivl_search.encoders.brivl import BriVLEncoder
 from brivl_search.encoders.config import BackboneConfig, HeadConfig, ModelConfig
 from brivl_search.encoders.heads import TowerHead, masked_mean
 from brivl_search.encoders.image_tower import ImageTower
-from brivl_search.encoders.regions import grid_boxes, pooling_matrix, sample_boxes
+from brivl_search.encoders.regions import grid_boxes, pooling_matrix
 from brivl_search.encoders.text_tower import TextTower
 from brivl_search.errors import EncoderError, UsageError
 from tests.tiny import make_checkpoint, tiny_model
@@ -45,7 +45,6 @@ def test_pooling_matrix_equals_brivls_roi_sampling() -> None:
         theta = torch.tensor([[(x2 - x1) / 8, 0, (x1 + x2 - 9 + 1) / 8], [0, (y2 - y1) / 6, (y1 + y2 - 7 + 1) / 6]])
         grid = F.affine_grid(theta[None], [1, 5, 4, 4], align_corners=False)
         want.append(F.avg_pool2d(F.grid_sample(features[None], grid, align_corners=False), 4).flatten())
-    torch.testing.assert_close(sample_boxes(features, boxes), torch.stack(want))
     torch.testing.assert_close(
         pooling_matrix([6, 1], 7, 9) @ features.flatten(1).T, torch.stack(want), atol=1e-5, rtol=1e-4
     )

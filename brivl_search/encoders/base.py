@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -43,3 +44,28 @@ class Encoder(Protocol):
     def cut_tokens(self, texts: Sequence[str]) -> list[int]:
         """How many tokens of each text the tower does not see (0: it sees the whole text)."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Which picture some pixels were: its path and its size in pixels, after EXIF orientation."""
+
+    path: str
+    width: int
+    height: int
+
+
+@runtime_checkable
+class PictureEncoder(Protocol):
+    """An `Encoder` that wants to know whose pixels it is given, because the picture's boxes lie in a file."""
+
+    def encode_pictures(self, pixels: np.ndarray, origins: Sequence[Origin]) -> np.ndarray:
+        """As `Encoder.encode_images`, with an origin for each picture."""
+        ...
+
+
+def encode_pictures(encoder: Encoder, pixels: np.ndarray, origins: Sequence[Origin]) -> np.ndarray:
+    """uint8 (n, S, S, 3) and where they came from → float32 (n, dim), whether the encoder asks for origins or not."""
+    if isinstance(encoder, PictureEncoder):
+        return encoder.encode_pictures(pixels, origins)
+    return encoder.encode_images(pixels)

@@ -1,7 +1,8 @@
-"""The `Encoder` over a BriVL checkpoint folder: towers load separately, when first used."""
+"""The `Encoder` over a BriVL checkpoint: towers load separately, when first used."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from collections.abc import Sequence
@@ -13,7 +14,9 @@ import numpy as np
 
 from brivl_search.calibration import Calibration
 from brivl_search.encoders import numpy_text
-from brivl_search.encoders.checkpoint import fingerprint, load_tower, read_config
+from brivl_search.encoders.base import Origin
+from brivl_search.encoders.boxes import BoxSource, box_batch
+from brivl_search.encoders.checkpoint import Checkpoint, FolderCheckpoint
 from brivl_search.encoders.tokenizer import TextTokenizer
 
 if TYPE_CHECKING:
@@ -36,33 +39,40 @@ class BriVLEncoder:
 
     def __init__(
         self,
-        folder: Path,
+        checkpoint: Path | Checkpoint,
         *,
         name: str | None = None,
         device: str = "auto",
         precision: Precision = "auto",
         batch_size: int = 64,
+        boxes: BoxSource | None = None,
     ) -> None:
         """Reads the config and hashes the weights; loads neither tower nor torch.
 
         Args:
-            folder: a checkpoint folder.
+            checkpoint: a checkpoint folder, or weights from elsewhere.
             device: a torch device, or "auto": the GPU where there is one.
             precision: "auto": bfloat16 where the processor multiplies it natively, else float32; a few texts on a CPU
                 always in float32.
             batch_size: images or texts per forward pass.
+            boxes: where the regions of a picture come from; None, and for pictures it knows nothing of: the fixed grid.
 
         Raises:
             EncoderError: not a checkpoint, or a damaged one.
         """
-        self.folder = folder
-        self.config = read_config(folder)
-        self.name = name or str(folder)
+        self.checkpoint: Checkpoint = FolderCheckpoint(checkpoint) if isinstance(checkpoint, Path) else checkpoint
+        self.folder = self.checkpoint.folder
+        self.config = self.checkpoint.config
+        self.name = name or self.checkpoint.name
         self.dim = self.config.dim
         self.pixels = self.config.image.pixels
         self.calibration = Calibration.from_config(self.config.calibration)
-        self.fingerprint = fingerprint(folder, self.config)
+        self.fingerprint = self.checkpoint.fingerprint
+        if boxes is not None:
+            both = f"{self.fingerprint}\0{boxes.fingerprint}"
+            self.fingerprint = "brivl-" + hashlib.sha256(both.encode()).hexdigest()[:24]
         self.batch_size = batch_size
+        self.boxes = boxes
         self._device, self._precision = device, precision
 
     @cached_property
@@ -87,7 +97,7 @@ class BriVLEncoder:
         if self.device.type == "cpu":
             keep_freed_memory()
         tower = ImageTower(self.config.image, self.dim)
-        load_tower(self.folder, "image", tower)
+        self.checkpoint.fill("image", tower)
         tower.eval().fuse()
         return tower.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
@@ -96,42 +106,57 @@ class BriVLEncoder:
         from brivl_search.encoders.text_tower import TextTower
 
         tower = TextTower(self.config.text, self.dim)
-        load_tower(self.folder, "text", tower)
+        self.checkpoint.fill("text", tower)
         return tower.to(self.device).eval()
 
     @cached_property
     def tokenizer(self) -> TextTokenizer:
-        return TextTokenizer(self.folder, self.config.text.max_length)
+        return self.checkpoint.tokenizer()
 
     def encode_images(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 RGB (n, S, S, 3) → float32 (n, dim), unit length."""
+        return self._encode_checked(pixels, None)
+
+    def encode_pictures(self, pixels: np.ndarray, origins: Sequence[Origin]) -> np.ndarray:
+        """As `encode_images`; a file of boxes is asked for those of each origin."""
+        return self._encode_checked(pixels, origins)
+
+    def _encode_checked(self, pixels: np.ndarray, origins: Sequence[Origin] | None) -> np.ndarray:
         size = self.pixels.size
         if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (size, size, 3):
             raise ValueError(f"pixels must be uint8 (n, {size}, {size}, 3), not {pixels.dtype} {pixels.shape}")
-        return self._encode_pixels(pixels)
+        return self._encode_pixels(pixels, origins)
 
-    def _encode_pixels(self, pixels: np.ndarray) -> np.ndarray:
+    def _encode_pixels(self, pixels: np.ndarray, origins: Sequence[Origin] | None = None) -> np.ndarray:
         import torch
 
         out = np.empty((len(pixels), self.dim), dtype=np.float32)
         tower = self.image_tower
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
             for start in range(0, len(pixels), self.batch_size):
-                batch = torch.from_numpy(np.ascontiguousarray(pixels[start : start + self.batch_size]))
-                out[start : start + self.batch_size] = tower(batch.to(self.device)).cpu().numpy()
+                rows = slice(start, start + self.batch_size)
+                batch = np.ascontiguousarray(pixels[rows])
+                regions: tuple[torch.Tensor, torch.Tensor] | tuple[()] = ()
+                if self.boxes is not None:
+                    found = self.boxes.find(batch, None if origins is None else origins[rows])
+                    boxes, mask = box_batch(found, self.config.image.grids, self.config.image.max_boxes)
+                    regions = torch.from_numpy(boxes).to(self.device), torch.from_numpy(mask).to(self.device)
+                out[rows] = tower(torch.from_numpy(batch).to(self.device), *regions).cpu().numpy()
         return out
 
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Texts → float32 (n, dim), unit length; batches are sorted by length, so little is spent on padding."""
         ids = self.tokenizer.ids(texts)
-        if self._without_torch(sum(map(len, ids))):
+        each = self.config.text.max_length if self.config.text.padding == "seen" else 0
+        tokens = sum(max(len(row), each) for row in ids)
+        if self._without_torch(tokens):
             return self._numpy_text_tower.encode(ids)
         import torch
 
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
         out = np.empty((len(ids), self.dim), dtype=np.float32)
         tower, bf16 = self.text_tower, self._autocast
-        if self._precision == "auto" and self.device.type == "cpu" and sum(map(len, ids)) <= FEW_TOKENS:
+        if self._precision == "auto" and self.device.type == "cpu" and tokens <= FEW_TOKENS:
             bf16 = False
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
             for start in range(0, len(order), self.batch_size):
@@ -145,6 +170,7 @@ class BriVLEncoder:
         """Whether NumPy is to encode a few texts, because importing torch would take longer than they do."""
         return (
             "torch" not in sys.modules
+            and self.folder is not None
             and 0 < tokens <= numpy_text.MOST_TOKENS
             and self._device in ("auto", "cpu")
             and self._precision != "bf16"
@@ -153,10 +179,12 @@ class BriVLEncoder:
 
     @cached_property
     def _numpy_text_tower(self) -> numpy_text.NumpyTextTower:
+        assert self.folder is not None
         return numpy_text.NumpyTextTower(self.folder, self.config.text)
 
     def warm_up(self) -> None:
-        self._encode_pixels(np.zeros((1, self.pixels.size, self.pixels.size, 3), dtype=np.uint8))
+        size = self.pixels.size
+        self._encode_pixels(np.zeros((1, size, size, 3), dtype=np.uint8))
 
     def cut_tokens(self, texts: Sequence[str]) -> list[int]:
         return self.tokenizer.cut(texts)

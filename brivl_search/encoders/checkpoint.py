@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from brivl_search.encoders.config import ModelConfig
 from brivl_search.errors import EncoderError
@@ -16,7 +17,57 @@ if TYPE_CHECKING:
 
     from brivl_search.encoders.tokenizer import TextTokenizer
 
+TowerName = Literal["image", "text"]
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+
+
+class Checkpoint(Protocol):
+    """Where the towers of a BriVL model come from.
+
+    Attributes:
+        config: the architecture.
+        name: for messages and indexes.
+        fingerprint: hash of all that decides a vector.
+        folder: where NumPy may read the text tower by itself; None: only torch can read it.
+    """
+
+    config: ModelConfig
+    name: str
+    fingerprint: str
+    folder: Path | None
+
+    def fill(self, tower: TowerName, module: torch.nn.Module) -> None:
+        """Loads one tower's weights into `module`; the other's are not read."""
+        ...
+
+    def tokenizer(self) -> TextTokenizer: ...
+
+
+class FolderCheckpoint:
+    """A checkpoint folder as a `Checkpoint`."""
+
+    def __init__(self, folder: Path) -> None:
+        """Reads the config and hashes the weights.
+
+        Raises:
+            EncoderError: not a checkpoint, or a damaged one.
+        """
+        self.folder: Path | None = folder
+        self._where = folder
+        self.config = read_config(folder)
+        self.name = str(folder)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return fingerprint(self._where, self.config)
+
+    def fill(self, tower: TowerName, module: torch.nn.Module) -> None:
+        load_tower(self._where, tower, module)
+
+    def tokenizer(self) -> TextTokenizer:
+        from brivl_search.encoders.tokenizer import TextTokenizer
+
+        return TextTokenizer(self._where, self.config.text.max_length)
 
 
 def read_config(folder: Path) -> ModelConfig:
@@ -40,8 +91,7 @@ def read_config(folder: Path) -> ModelConfig:
 def fingerprint(folder: Path, config: ModelConfig) -> str:
     """Hash of all that decides a vector: weights, tokenizer, sizes and preprocessing; not names or model card."""
     digest = hashlib.sha256()
-    sizes = {key: config.to_dict()[key] for key in ("dim", "image", "text")}
-    digest.update(json.dumps(sizes, sort_keys=True).encode())
+    digest.update(json.dumps(config.sizes(), sort_keys=True).encode())
     for name in (WEIGHTS, "tokenizer.json", "vocab.txt"):
         if (folder / name).is_file():
             with (folder / name).open("rb") as file:
@@ -49,7 +99,7 @@ def fingerprint(folder: Path, config: ModelConfig) -> str:
     return "brivl-" + digest.hexdigest()[:24]
 
 
-def load_tower(folder: Path, tower: str, module: torch.nn.Module) -> None:
+def load_tower(folder: Path, tower: TowerName, module: torch.nn.Module) -> None:
     """Fills `module` with the tensors called "<tower>.*"; the other tower's are not read.
 
     Raises:
@@ -64,6 +114,8 @@ def load_tower(folder: Path, tower: str, module: torch.nn.Module) -> None:
                 if name.startswith(tower + "."):
                     tensor = file.get_tensor(name)
                     state[name[len(tower) + 1 :]] = tensor.float() if tensor.is_floating_point() else tensor
+        if not state:
+            raise EncoderError(f"{folder} holds no {tower} tower: convert the checkpoint again with both towers")
         module.load_state_dict(state, strict=True)
     except (SafetensorError, OSError) as error:
         raise EncoderError(f"{folder / WEIGHTS} cannot be read: {error}") from None
@@ -81,24 +133,44 @@ def save_checkpoint(
     *,
     half: bool = True,
 ) -> None:
-    """Writes a checkpoint folder; float16 weights if `half` (BatchNorm statistics stay float32).
+    """Writes a checkpoint folder; float16 weights if `half` (BatchNorm statistics stay float32)."""
+    towers = (("image", image), ("text", text))
+    tensors = {f"{tower}.{name}": t for tower, module in towers for name, t in module.state_dict().items()}
+    write_checkpoint(folder, config, tensors, tokenizer, half=half)
+
+
+def write_checkpoint(
+    folder: Path,
+    config: ModelConfig,
+    tensors: dict[str, torch.Tensor],
+    tokenizer: TextTokenizer | None,
+    *,
+    half: bool = True,
+) -> None:
+    """Writes a checkpoint folder from the tensors of its towers, "image.*" and "text.*"; one tower may be missing.
 
     Every file is written beside its place and renamed, config.json last: a folder with a config is complete.
     """
-    from safetensors.torch import save_file
-
     folder.mkdir(parents=True, exist_ok=True)
-    tensors: dict[str, torch.Tensor] = {}
-    for tower, module in (("image", image), ("text", text)):
-        for name, tensor in module.state_dict().items():
-            value = tensor.detach().cpu().contiguous()
-            if half and value.is_floating_point() and not name.endswith(("running_mean", "running_var")):
-                value = value.half()
-            tensors[f"{tower}.{name}"] = value
-    save_file(tensors, str(folder / (WEIGHTS + ".tmp")))
-    (folder / (WEIGHTS + ".tmp")).chmod(0o644)  # safetensors writes for the owner alone
-    os.replace(folder / (WEIGHTS + ".tmp"), folder / WEIGHTS)
-    tokenizer.save(folder)
+    write_tensors(folder / WEIGHTS, tensors, half=half)
+    if tokenizer is not None:
+        tokenizer.save(folder)
     temporary = folder / (CONFIG + ".tmp")
     temporary.write_text(json.dumps(config.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(temporary, folder / CONFIG)
+
+
+def write_tensors(path: Path, tensors: dict[str, torch.Tensor], *, half: bool) -> None:
+    """Writes one safetensors file beside its place and renames it."""
+    from safetensors.torch import save_file
+
+    ready: dict[str, torch.Tensor] = {}
+    for name, tensor in tensors.items():
+        value = tensor.detach().cpu().contiguous()
+        if half and value.is_floating_point() and not name.endswith(("running_mean", "running_var")):
+            value = value.half()
+        ready[name] = value
+    temporary = path.with_name(path.name + ".tmp")
+    save_file(ready, str(temporary))
+    temporary.chmod(0o644)  # safetensors writes for the owner alone
+    os.replace(temporary, path)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from brivl_search.corpus.images import PixelSpec
 from brivl_search.errors import EncoderError
 
 CONFIG_VERSION = 1
+_LATER_FIELDS = {"antialias", "short_side", "roi", "max_boxes", "padding"}
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,9 @@ class ImageTowerConfig:
         freeze_bn: keep BatchNorm statistics as loaded, also in training.
         grids: region grids; [6, 1] is BriVL 2.0's: 36 cells, then the whole image, 37 tokens.
         width: token width; None: the backbones' channels, as in BriVL.
+        roi: where a box is sampled: "brivl" as the published code does (its samples lie by W / (W − 1) too far right and
+            down, and what lies outside the map is zero), "aligned" where the box is.
+        max_boxes: of a detector's boxes, the first so many are used; the whole image comes after them.
         pixels: how an image becomes pixels before that.
         region_dropout: share of the regions left out of every picture in training; small collections need it.
         feature_dropout: share of the CNNs' channels dropped from a picture in training.
@@ -65,6 +69,8 @@ class ImageTowerConfig:
     freeze_bn: bool = True
     grids: list[int] = field(default_factory=lambda: [6, 1])
     width: int | None = None
+    roi: Literal["brivl", "aligned"] = "brivl"
+    max_boxes: int = 36
     pixels: PixelSpec = field(default_factory=PixelSpec)
     region_dropout: float = 0.0
     feature_dropout: float = 0.0
@@ -73,10 +79,18 @@ class ImageTowerConfig:
 
 @dataclass(frozen=True)
 class TextTowerConfig:
-    """The text tower: `backbone` is a transformers config as a dict ("model_type": "bert", ...)."""
+    """The text tower.
+
+    Attributes:
+        backbone: a transformers config as a dict ("model_type": "bert", ...).
+        max_length: tokens, [CLS] and [SEP] included.
+        padding: "masked": the backbone does not see padding; "seen": every text is padded to `max_length` and the backbone
+            is given no mask, which is how the published weights were trained.
+    """
 
     backbone: dict[str, Any] = field(default_factory=lambda: {"model_type": "bert", "vocab_size": 21128})
-    max_length: int = 80  # tokens, [CLS] and [SEP] included
+    max_length: int = 80
+    padding: Literal["masked", "seen"] = "masked"
     head: HeadConfig = field(default_factory=HeadConfig)
 
 
@@ -93,7 +107,23 @@ class ModelConfig:
     training: dict[str, Any] = field(default_factory=dict)  # how it was trained: for people, not read by code
 
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        raw = dataclasses.asdict(self)
+        raw["image"]["pixels"] = self.image.pixels.to_dict()
+        return raw
+
+    def sizes(self) -> dict[str, Any]:
+        """What decides a vector beside weights and tokenizer, for the fingerprint.
+
+        A field that joined after the first indexes were built counts only where it is not at its default: older
+        checkpoints keep their fingerprint.
+        """
+        raw = {key: value for key, value in self.to_dict().items() if key in ("dim", "image", "text")}
+        image, text = raw["image"], raw["text"]
+        for part, default in ((image, ImageTowerConfig()), (image["pixels"], PixelSpec()), (text, TextTowerConfig())):
+            for name in _LATER_FIELDS & part.keys():
+                if part[name] == getattr(default, name):
+                    del part[name]
+        return raw
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> ModelConfig:
@@ -113,7 +143,11 @@ class ModelConfig:
             for tower in (image, text):
                 if "head" in tower:
                     tower["head"] = HeadConfig(**tower["head"])
+            if image.get("roi", "brivl") not in ("brivl", "aligned"):
+                raise EncoderError(f'config.json: image.roi is "brivl" or "aligned", not {image["roi"]!r}')
+            if text.get("padding", "masked") not in ("masked", "seen"):
+                raise EncoderError(f'config.json: text.padding is "masked" or "seen", not {text["padding"]!r}')
             rest = {k: v for k, v in raw.items() if k not in ("image", "text")}
             return cls(image=ImageTowerConfig(**image), text=TextTowerConfig(**text), **rest)
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise EncoderError(f"config.json does not describe a BriVL model: {error}") from None

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from brivl_search.encoders.backbones import Backbone
 from brivl_search.encoders.config import ImageTowerConfig
 from brivl_search.encoders.heads import TowerHead
-from brivl_search.encoders.regions import pooling_matrix
+from brivl_search.encoders.regions import box_weights, pooling_matrix
 from brivl_search.errors import EncoderError
 
 
@@ -91,28 +91,41 @@ class ImageTower(nn.Module):
         if key not in self._pooling:
             # `inference_mode(False)`: a matrix first made while embedding must still serve in training.
             with torch.inference_mode(False), torch.no_grad():
-                self._pooling[key] = pooling_matrix(self.config.grids, height, width).to(feature_map.device)
+                matrix = pooling_matrix(self.config.grids, height, width, self.config.roi)
+                self._pooling[key] = matrix.to(feature_map.device)
         return self._pooling[key].to(feature_map.dtype)
 
-    def embed(self, maps: Sequence[Tensor]) -> Tensor:
-        """Feature maps (B, C, H, W), one per backbone → unit vectors (B, dim), float32."""
+    def _box_matrix(self, boxes: Tensor, feature_map: Tensor) -> Tensor:
+        height, width = feature_map.shape[2:]
+        in_cells = boxes.float() * boxes.new_tensor([width, height, width, height], dtype=torch.float32)
+        return box_weights(in_cells, height, width, self.config.roi).to(feature_map.dtype)
+
+    def embed(self, maps: Sequence[Tensor], boxes: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """Feature maps (B, C, H, W), one per backbone → unit vectors (B, dim), float32.
+
+        Args:
+            maps: of the backbones.
+            boxes: (B, R, 4) float32: x1, y1, x2, y2 as shares of the picture's width and height, the whole picture
+                among them; None: the fixed grid.
+            mask: (B, R) bool, false where a row of `boxes` is padding.
+        """
         kept: Tensor | None = None
-        if self.training and self.config.region_dropout:
+        if boxes is None and self.training and self.config.region_dropout:
             count = sum(n * n for n in self.config.grids)
             order = torch.rand(len(maps[0]), count, device=maps[0].device).argsort(1)
             kept = order[:, : max(round(count * (1 - self.config.region_dropout)), 1)]
         tokens = []
         for feature_map in maps:
-            pooling = self._pooling_matrix(feature_map)
-            # (R, H·W), or with dropped regions (B, kept, H·W)
+            # (R, H·W), or with dropped regions (B, kept, H·W), or with boxes (B, R, H·W)
+            pooling = self._pooling_matrix(feature_map) if boxes is None else self._box_matrix(boxes, feature_map)
             tokens.append((pooling if kept is None else pooling[kept]) @ feature_map.flatten(2).transpose(1, 2))
         regions = torch.cat(tokens, 2)
         if self.training and (rate := self.config.feature_dropout):
             # Whole channels of a picture, the same in all its regions, which would otherwise tell what is missing.
             mask = torch.rand(len(regions), 1, regions.shape[2], device=regions.device) >= rate
             regions = regions * (mask / (1 - rate)).to(regions.dtype)
-        return self.head(self.project(regions))  # type: ignore[no-any-return]
+        return self.head(self.project(regions), mask)  # type: ignore[no-any-return]
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """uint8 pixels (B, S, S, 3) → unit vectors (B, dim), float32."""
-        return self.embed([backbone(pixels) for backbone in self.backbones])
+    def forward(self, pixels: Tensor, boxes: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """uint8 pixels (B, S, S, 3), and boxes with their mask as `embed` takes them → unit vectors (B, dim), float32."""
+        return self.embed([backbone(pixels) for backbone in self.backbones], boxes, mask)

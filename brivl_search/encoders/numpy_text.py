@@ -46,6 +46,7 @@ class NumpyTextTower:
         self._settings: dict[str, Any] = {**_DEFAULTS, "num_hidden_layers": 12, "num_attention_heads": 12}
         self._settings |= config.backbone
         self._head = config.head
+        self._padded_to = config.max_length if config.padding == "seen" else 0
         self._weights: dict[str, NDArray[Any]] = {}
         try:
             with safe_open(str(folder / WEIGHTS), framework="np") as file:
@@ -55,6 +56,8 @@ class NumpyTextTower:
         except (SafetensorError, OSError) as error:
             raise EncoderError(f"{folder / WEIGHTS} cannot be read: {error}") from None
         self._where = folder / WEIGHTS
+        if not self._weights:
+            raise EncoderError(f"{folder} holds no text tower: convert the checkpoint again with both towers")
 
     def encode(self, ids: Sequence[Sequence[int]]) -> Array:
         """Token ids of n texts → unit vectors float32 (n, dim)."""
@@ -64,6 +67,9 @@ class NumpyTextTower:
             raise EncoderError(f"{self._where} does not fit its config.json: {error}") from None
 
     def _one(self, ids: NDArray[Any]) -> Array:
+        count = len(ids)
+        pad = int(self._settings.get("pad_token_id") or 0)
+        ids = np.pad(ids, (0, max(self._padded_to - count, 0)), constant_values=pad)
         place = "backbone.embeddings."
         words, positions, kinds = (
             self._weights[f"{place}{name}_embeddings.weight"] for name in ("word", "position", "token_type")
@@ -73,6 +79,7 @@ class NumpyTextTower:
         tokens = self._norm(place + "LayerNorm", tokens, eps)
         for number in range(int(self._settings["num_hidden_layers"])):
             tokens = self._bert_layer(f"backbone.encoder.layer.{number}.", tokens, eps)
+        tokens = tokens[:count]
         if self._head.normalize_tokens:
             tokens = tokens / np.maximum(np.linalg.norm(tokens, axis=1, keepdims=True), 1e-12)
         for number in range(self._head.layers):

@@ -1,22 +1,26 @@
-"""BriVL 2.0's region tokens: a fixed grid of boxes and the whole image, pooled from a feature map without a detector.
+"""Region tokens: the mean of 4 × 4 bilinear samples of every box of a feature map; boxes of a fixed grid or a detector.
 
-BriVL samples 4 × 4 points of every box, applies a 1 × 1 convolution and averages. Sampling, averaging and the
-convolution are linear, so for boxes that never change the sampling and averaging are one matrix (regions × cells), made
-once per feature-map size, and the convolution is a linear layer after it.
+BriVL samples 4 × 4 points of a box, applies a 1 × 1 convolution and averages. All three are linear, so sampling and
+averaging are one matrix (regions × cells) and the convolution is a linear layer after it. The points of a box form a
+grid and bilinear weights are a product of a row's and a column's, so the mean over the points is one too: a box's row
+of the matrix is the outer product of H row weights and W column weights, for all boxes of a batch at once. For boxes
+that never change the matrix is made once per feature-map size.
 
 The published code builds its affine matrix with the align_corners=True formula and then samples with
-align_corners=False; that is kept, because released weights were trained with it.
+align_corners=False; `convention="brivl"` keeps that, because released weights were trained with it. Its points lie at
+p · W / (W − 1) − 0.5 in cells where p · 1 − 0.5 would be right ("aligned").
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 SAMPLES = 4  # points per side of a box
+Convention = Literal["brivl", "aligned"]
 
 
 def grid_boxes(grids: Sequence[int], width: float, height: float) -> Tensor:
@@ -30,29 +34,35 @@ def grid_boxes(grids: Sequence[int], width: float, height: float) -> Tensor:
     return torch.tensor(boxes, dtype=torch.float32)
 
 
-def sample_boxes(features: Tensor, boxes: Tensor) -> Tensor:
-    """Mean of SAMPLES × SAMPLES bilinear samples in each box.
+def box_weights(boxes: Tensor, height: int, width: int, convention: Convention = "brivl") -> Tensor:
+    """The matrices M with `tokens = M @ features.flatten(1).T`, one for each set of boxes.
 
     Args:
-        features: (C, H, W) float32.
-        boxes: (R, 4) in feature-map units, x1, y1, x2, y2.
+        boxes: (..., R, 4) float32 in feature-map units, x1, y1, x2, y2.
+        height, width: of the feature map.
+        convention: where the samples lie; see the top of this module. Outside the map "brivl" reads zeros, "aligned"
+            the nearest cell.
 
     Returns:
-        (R, C) float32.
+        (..., R, H·W) float32.
     """
-    channels, height, width = features.shape
-    x1, y1, x2, y2 = boxes.unbind(1)
-    theta = torch.zeros(len(boxes), 2, 3, dtype=features.dtype, device=features.device)
-    theta[:, 0, 0] = (x2 - x1) / max(width - 1, 1)
-    theta[:, 0, 2] = (x1 + x2 - width + 1) / max(width - 1, 1)
-    theta[:, 1, 1] = (y2 - y1) / max(height - 1, 1)
-    theta[:, 1, 2] = (y1 + y2 - height + 1) / max(height - 1, 1)
-    points = F.affine_grid(theta, [len(boxes), channels, SAMPLES, SAMPLES], align_corners=False)
-    sampled = F.grid_sample(features.expand(len(boxes), -1, -1, -1), points, align_corners=False)
-    return sampled.mean((2, 3))
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    columns, rows = _axis(x1, x2, width, convention), _axis(y1, y2, height, convention)
+    return (rows.unsqueeze(-1) * columns.unsqueeze(-2)).flatten(-2)
 
 
-def pooling_matrix(grids: Sequence[int], height: int, width: int) -> Tensor:
-    """The matrix M with `tokens = M @ features.flatten(1).T`, shape (Σn², H·W), float32."""
-    basis = torch.eye(height * width).reshape(height * width, height, width)
-    return sample_boxes(basis, grid_boxes(grids, width, height))
+def _axis(low: Tensor, high: Tensor, cells: int, convention: Convention) -> Tensor:
+    """Mean bilinear weight of each cell for SAMPLES points between `low` and `high`, both (..., R): (..., R, cells)."""
+    steps = (torch.arange(SAMPLES, device=low.device, dtype=low.dtype) + 0.5) / SAMPLES
+    points = low.unsqueeze(-1) + (high - low).unsqueeze(-1) * steps
+    if convention == "brivl":
+        points = points * (cells / max(cells - 1, 1)) - 0.5
+    else:
+        points = (points - 0.5).clamp(0, cells - 1)
+    distance = (points.unsqueeze(-1) - torch.arange(cells, device=low.device, dtype=low.dtype)).abs()
+    return (1 - distance).clamp(min=0).mean(-2)
+
+
+def pooling_matrix(grids: Sequence[int], height: int, width: int, convention: Convention = "brivl") -> Tensor:
+    """`box_weights` of a fixed grid, shape (Σn², H·W), float32."""
+    return box_weights(grid_boxes(grids, width, height), height, width, convention)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from brivl_search.encoders.config import TextTowerConfig
 from brivl_search.encoders.heads import TowerHead
@@ -13,7 +14,7 @@ from brivl_search.errors import EncoderError
 
 class TextTower(nn.Module):
     """Token ids to unit vectors. Unlike the published BriVL code, the encoder is given the attention mask, so a
-    vector does not depend on how far its batch was padded."""
+    vector does not depend on how far its batch was padded; `padding="seen"` in its config does as they do."""
 
     def __init__(self, config: TextTowerConfig, dim: int) -> None:
         """Builds the tower with random weights.
@@ -40,6 +41,12 @@ class TextTower(nn.Module):
         self.head = TowerHead(int(self.backbone.config.hidden_size), dim, config.head)
 
     def _tokens(self, ids: Tensor, mask: Tensor) -> Tensor:
+        if self.config.padding == "seen":
+            count = ids.shape[1]
+            pad = int(self.backbone.config.pad_token_id or 0)
+            padded = F.pad(ids.masked_fill(~mask, pad), (0, self.config.max_length - count), value=pad)
+            # What follows masks padding, so its tokens are not needed beyond this point.
+            return self.backbone(input_ids=padded).last_hidden_state[:, :count]  # type: ignore[no-any-return]
         return self.backbone(input_ids=ids, attention_mask=mask.long()).last_hidden_state  # type: ignore[no-any-return]
 
     def hidden(self, ids: Tensor, mask: Tensor) -> Tensor:

@@ -41,6 +41,11 @@ class TextTokenizer:
         self.start_id = self._tokenizer.token_to_id("[CLS]")
         self.end_id = self._tokenizer.token_to_id("[SEP]")
 
+    @property
+    def size(self) -> int:
+        """Words it knows."""
+        return int(self._tokenizer.get_vocab_size())
+
     def save(self, folder: Path) -> None:
         self._tokenizer.save(str(folder / "tokenizer.json"))
 
