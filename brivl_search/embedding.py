@@ -13,12 +13,13 @@ from typing import Any, BinaryIO, Literal, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from brivl_search.corpus import containers
+from brivl_search.corpus.containers import SEPARATOR, locate, split
 from brivl_search.corpus.decode_pool import Decoded, decode_all, default_workers
 from brivl_search.corpus.images import MAX_MEGAPIXELS
-from brivl_search.corpus.walk import ImageFile, Scan, printable, scan_paths
-from brivl_search.encoders.base import Encoder
-from brivl_search.errors import CorpusError, UsageError
+from brivl_search.corpus.sources import DatasetChoice, find_sources
+from brivl_search.corpus.walk import ImageFile, Scan, Skipped, printable
+from brivl_search.encoders.base import Encoder, Origin, encode_pictures
+from brivl_search.errors import CorpusError, ImageError, UsageError
 from brivl_search.hits import as_given
 
 DType = Literal["float32", "float16"]
@@ -30,32 +31,55 @@ class Pictures:
     """The images that some paths name.
 
     Attributes:
-        scan: the images, sorted by absolute path, and what was passed over.
+        files: the images, sorted by absolute path.
+        skipped: files that look like images and were passed over.
         given: absolute path → the path as it was typed.
     """
 
-    scan: Scan
+    files: list[ImageFile]
+    skipped: list[Skipped]
     given: Mapping[str, str]
 
     def as_given(self, path: str) -> str:
-        """An image's path for people: below its folder as that was typed."""
-        return self.given.get(path) or as_given(path, [(typed, absolute) for absolute, typed in self.given.items()])
+        """An image's path for people: itself, its folder or its container as that was typed."""
+        container, _, member = path.partition(SEPARATOR)
+        if path in self.given or (member and container in self.given):
+            return self.given.get(path) or self.given[container] + SEPARATOR + member
+        return as_given(path, [(typed, absolute) for absolute, typed in self.given.items()])
 
 
 def find_pictures(paths: Sequence[Path | str], *, include_hidden: bool = False) -> Pictures:
-    """Image files, and all images below folders.
+    """Image files, all images below folders, those of datasets (tars, annotation files), and CONTAINER::MEMBER.
 
     Raises:
         UsageError: a path does not exist.
         CorpusError: there is no image.
     """
+    members: list[ImageFile] = []
+    plain: list[Path | str] = []
     for path in paths:
-        if not os.path.lexists(path) and not containers.split(os.path.abspath(path)):
+        absolute = os.path.abspath(path)
+        if split(absolute):
+            members.append(_member(absolute))
+        elif os.path.lexists(path):
+            plain.append(path)
+        else:
             raise UsageError(f"no such file or folder: {printable(os.fspath(path))}: check the path")
-    scan = scan_paths(paths, include_hidden=include_hidden)
-    if not scan.images:
+    scan = find_sources(plain, DatasetChoice(), include_hidden=include_hidden, files=True).scan if plain else Scan(())
+    files = {file.path: file for file in (*scan.images, *members)}
+    if not files:
         raise CorpusError(f"no images: {scan.describe_empty()}" if scan.roots else "no images among the files named")
-    return Pictures(scan, {os.path.abspath(path): os.fspath(path) for path in paths})
+    given = {os.path.abspath(path): os.fspath(path) for path in paths}
+    return Pictures([files[path] for path in sorted(files)], scan.skipped, given)
+
+
+def _member(path: str) -> ImageFile:
+    try:
+        place = locate(path)
+    except ImageError as error:
+        raise UsageError(f"{printable(path)}: {error}") from None
+    assert place is not None  # split has said so
+    return ImageFile(path, place.size, place.mtime_ns, place)
 
 
 @dataclass(frozen=True)
@@ -90,7 +114,8 @@ def embed_images(
 
     def batch() -> Iterator[Embedded]:
         pixels = [one.pixels for one in waiting if one.pixels is not None]
-        vectors = iter(encoder.encode_images(np.stack(pixels)) if pixels else ())
+        origins = [Origin(one.file.path, one.width, one.height) for one in waiting if one.pixels is not None]
+        vectors = iter(encode_pictures(encoder, np.stack(pixels), origins) if pixels else ())
         advance(len(waiting))
         for one in waiting:
             yield Embedded(one, None if one.pixels is None else next(vectors))

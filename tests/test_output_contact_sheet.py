@@ -6,6 +6,7 @@ import base64
 import io
 import os
 import re
+import tarfile
 from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -133,6 +134,18 @@ def test_snapshot_of_a_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 </body>
 </html>"""
     assert source[source.index("<body>") :] == body
+
+
+def test_a_picture_inside_a_tar(tmp_path: Path) -> None:
+    draw("red", "circle", (50, 40)).save(tmp_path / "1.png")
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        tar.add(tmp_path / "1.png", arcname="1.png")
+    write_contact_sheet(
+        tmp_path / "out.html", "q", [hit(1, f"{tmp_path}/x.tar::1.png"), hit(2, f"{tmp_path}/x.tar::2")]
+    )
+    page = Page((tmp_path / "out.html").read_text("utf-8"))
+    assert [one["href"] for one in page.all("a")] == [(tmp_path / "x.tar").as_uri()] * 2  # as near as a link can lead
+    assert len(page.all("img")) == 1 and "file vanished" in page.text and "x.tar::1.png" in page.text
 
 
 def test_no_hits(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import select
 import struct
 import subprocess
 import sys
+import tarfile
 import termios
 import time
 from pathlib import Path
@@ -165,6 +166,19 @@ def test_open(photos: list[str], tmp_path: Path) -> None:
     program(bin_, "xdg-open", code=3)
     done = opened(photos, bin_)
     assert done.returncode == 1 and "ended with 3: no viewer for this kind of file" in done.stderr
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="xdg-open is of other systems")
+def test_open_copies_a_picture_out_of_its_container(photos: list[str], tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        tar.add(photos[0], arcname="deep/0001")
+    program(tmp_path / "bin", "xdg-open")
+    done = opened([f"{tmp_path}/x.tar::deep/0001"], tmp_path / "bin", TMPDIR=str(tmp_path))
+    assert (done.returncode, done.stderr) == (0, "")
+    copy = Path((tmp_path / "bin" / "opened").read_text())
+    assert copy.name == "0001.png" and copy.read_bytes() == Path(photos[0]).read_bytes()
+    done = opened([f"{tmp_path}/x.tar::2"], tmp_path / "bin")
+    assert done.returncode == 1 and "x.tar::2: file vanished" in done.stderr
 
 
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="xdg-open is of other systems")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -101,7 +102,7 @@ def test_pictures_get_the_names_of_what_they_show(tmp_path: Path, encoder: StubE
     classes = zero_shot.class_vectors(encoder, [label.names for label in labels])
     found = embedding.find_pictures([tmp_path])
     best = []
-    for one in embedding.embed_images(found.scan.images, encoder, workers=0, batch_size=5):
+    for one in embedding.embed_images(found.files, encoder, workers=0, batch_size=5):
         assert one.vector is not None
         best.append(zero_shot.classify(one.vector, labels, classes, None, 1)[0].label)
     assert best == [label.name for label in labels] and encoder.calls == 3
@@ -130,7 +131,7 @@ def test_pictures_as_they_were_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
     draw("red", "ring").save(tmp_path / "one.png")
     monkeypatch.chdir(tmp_path)
     found = embedding.find_pictures(["./photos", "one.png", tmp_path / "photos" / "captions.jsonl"])
-    shown = [found.as_given(image.path) for image in found.scan.images]
+    shown = [found.as_given(image.path) for image in found.files]
     assert shown == ["one.png", "./photos/images/0000-red-circle.jpg", "./photos/images/0001-green-circle.jpg"]
     for paths, error, said in (
         (["gone.png"], UsageError, "no such file or folder: gone.png: check the path"),
@@ -141,6 +142,27 @@ def test_pictures_as_they_were_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "empty").mkdir()
     with pytest.raises(CorpusError, match=r"no images: .*empty is empty"):
         embedding.find_pictures(["empty"])
+
+
+def test_pictures_inside_a_tar(tmp_path: Path, encoder: StubEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tar that is named gives all its images, CONTAINER::MEMBER one, a folder with a tar in it none of them."""
+    write_corpus(tmp_path, 3, with_captions=False)
+    names = sorted(os.listdir(tmp_path / "images"))
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        for name in names:
+            tar.add(tmp_path / "images" / name, arcname=name)
+    monkeypatch.chdir(tmp_path)
+    found = embedding.find_pictures(["x.tar"])
+    assert [found.as_given(file.path) for file in found.files] == [f"x.tar::{name}" for name in names]
+    one = embedding.find_pictures([f"x.tar::{names[1]}", "images"])
+    assert [one.as_given(file.path) for file in one.files] == [*(f"images/{n}" for n in names), f"x.tar::{names[1]}"]
+    vectors = [e.vector for e in embedding.embed_images(one.files, encoder, workers=0)]
+    assert vectors[1] is not None and vectors[3] is not None
+    np.testing.assert_array_equal(vectors[1], vectors[3])
+    record = embedding.image_record(next(embedding.embed_images(one.files[3:], encoder, workers=0)).decoded, tmp_path)
+    assert (record["path"], record["width"]) == (f"x.tar::{names[1]}", 96)
+    with pytest.raises(UsageError, match=r"x\.tar::no\.jpg: file vanished"):
+        embedding.find_pictures(["x.tar::no.jpg"])
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 64])

@@ -243,14 +243,14 @@ class _Reader:
     ) -> None:
         self._found, self._encoder, self._bar = found, encoder, bar
         self._options: dict[str, Any] = {"workers": workers, "batch_size": batch_size, "max_megapixels": megapixels}
-        self._skipped = list(found.scan.skipped)
+        self._skipped = list(found.skipped)
         self._read = 0
 
     def __iter__(self) -> Iterator[Embedded]:
         from brivl_search.corpus.walk import Skipped
         from brivl_search.embedding import embed_images
 
-        files = self._found.scan.images
+        files = self._found.files
         self._bar.phase("images", len(files))
         for one in embed_images(files, self._encoder, advance=self._bar.advance, **self._options):
             if one.vector is None:

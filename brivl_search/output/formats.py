@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import re
@@ -119,6 +118,8 @@ def print_csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, head
 
     In a pipe a text keeps its line ends and control characters, on a terminal they are escapes.
     """
+    import csv
+
     writer = csv.writer(sys.stdout, lineterminator="\n")
     if header:
         writer.writerow(columns)
