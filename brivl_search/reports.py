@@ -180,6 +180,9 @@ def print_evaluation(evaluation: Evaluation, comparisons: Sequence[tuple[Evaluat
         show("")
         show(_comparison_table(other, comparison))
     show(Text(evaluation.definition))
+    if indexed:
+        depth = max(*evaluation.ks, LIST_DEPTH)
+        show(Text(f"through the index: lists {depth} deep; a partner further down adds 0 to MRR and mAP"))
     ks = ", ".join(f"R@{k}" for k in evaluation.ks)
     show(Text(f"MR: mean of {ks}; R@sum: their sum over both directions"))
     if evaluation.options.bootstrap is not None:

@@ -22,6 +22,7 @@ from brivl_search.metrics import recall_curve
 from brivl_search.output import harmless
 
 ARROWS: dict[DirectionName, str] = {"text_to_image": "Text → image", "image_to_text": "Image → text"}
+NAMES = {"exact": "exact model", "through_index": "through the index"}
 SIDE = 200  # pixels of a thumbnail's longer side, 4-8 kB
 HISTOGRAM_BINS = 48
 TICKS = (1, 2, 5, 10, 20, 50, 100)
@@ -83,6 +84,7 @@ def render(
     pictures = _Pictures()
     return template.render(
         evaluation=evaluation,
+        names=NAMES,
         source=printable(evaluation.source),
         searches=[search for search, value in evaluation.text_to_image.items() if value is not None],
         directions=[(name, ARROWS[name], evaluation.of(name)) for name in DIRECTIONS],
@@ -104,7 +106,7 @@ def _recall_chart(name: DirectionName, evaluations: Sequence[Evaluation]) -> Cha
         for search, searched in evaluation.searched[name].items():
             curve = recall_curve(searched.ranks, evaluation.options.definition, content.DEEPEST)
             ks = np.arange(1, len(curve) + 1)
-            label = {"exact": "exact model", "through_index": "through the index"}[search]
+            label = NAMES[search]
             if len(evaluations) > 1:
                 label = evaluation.encoder
             marks = {*TICKS, len(curve)}
@@ -137,7 +139,7 @@ def _histogram(scores: content.Scores) -> Chart:
     ]
     most = max(float(one.y.max()) for one in series) * 1.05
     x = Axis("cosine", low, high, charts.even_ticks(low, high))
-    y = Axis("% of the pairs", 0, most, charts.even_ticks(0, most, 4))
+    y = Axis("% of the pairs", 0, most, charts.even_ticks(0, most))
     words = (
         f"{len(scores.true):,} captions with their own image (mean {scores.true.mean():.3f}) and as many with an image "
         f"drawn at random (mean {scores.false.mean():.3f}). The less the two overlap, the better a threshold works."
