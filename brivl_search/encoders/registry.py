@@ -1,4 +1,8 @@
-"""Encoder names → encoders: the bundled `brivl-mini`, a checkpoint folder, a model of the hub, a plug-in's."""
+"""Encoder names → encoders: the bundled `brivl-mini`, a checkpoint folder, a model of the hub, a plug-in's.
+
+A BriVL name may end in where its regions come from, NAME+boxes=FILE.jsonl or NAME+detector=hf:ORG/NAME; without that
+they are a fixed grid. It is part of the name because it decides the vectors: an index remembers it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,9 @@ import re
 from pathlib import Path
 
 from brivl_search.encoders.base import Encoder
+from brivl_search.encoders.boxes import BoxFile, BoxSource
 from brivl_search.encoders.brivl import BriVLEncoder, Precision
+from brivl_search.encoders.checkpoint import Checkpoint, FolderCheckpoint
 from brivl_search.errors import EncoderError, UsageError
 
 DEFAULT = "brivl-mini"
@@ -28,17 +34,25 @@ def without_regions(name: str) -> str:
     return found[1] if found else name
 
 
-def load_encoder(name: str = DEFAULT, *, device: str = "auto", precision: Precision = "auto") -> Encoder:
-    """The encoder called `name`.
+def load_encoder(
+    name: str = DEFAULT, *, device: str = "auto", precision: Precision = "auto", truncate_dim: int | None = None
+) -> Encoder:
+    """The encoder called `name`, its vectors cut to `truncate_dim` if that is given (Matryoshka models only).
 
     brivl-mini: bundled; it wins over a folder of the same name, write ./NAME for that.
     FOLDER, or the .safetensors inside it: a checkpoint folder.
     official:FILE.pth: weights of the published BriVL code (`brivl_search.encoders.official`).
+    hf:ORG/NAME[@REVISION], hf:FOLDER: models of transformers and sentence-transformers (`brivl_search.encoders.hf`);
+        ?dim=N at the end does what `truncate_dim` does.
+    NAME, NAME:ARGUMENT: what a plug-in registered (`brivl_search.encoders.plugins`).
 
     Raises:
+        DependencyError: it needs a package that is not installed.
         EncoderError: there is no such encoder; the message lists the names that exist.
         UsageError: regions are asked for of an encoder that has none, or from a file that cannot be read.
     """
+    if truncate_dim is not None:
+        name = truncated(name, truncate_dim)
     found = _REGIONS.fullmatch(name)
     base, regions = (found[1], (found[2], found[3])) if found else (name, None)
     if base in bundled():
@@ -51,14 +65,54 @@ def load_encoder(name: str = DEFAULT, *, device: str = "auto", precision: Precis
     path = Path(base).expanduser()
     if path.is_file() and path.suffix == ".safetensors":
         path = path.parent
-    if path.is_dir():
+    hub = base.removeprefix("hf:") if base.startswith("hf:") else str(path) if _is_hf(path) else None
+    if hub is not None and regions is None:
+        from brivl_search.encoders.hf import load_hf
+
+        return load_hf(hub, device=device, precision=precision)
+    if hub is None and path.is_dir():
         return _brivl(FolderCheckpoint(path), str(path.resolve()), regions, device, precision)
     if regions is not None:
-        raise UsageError(f"{name}: {regions[0]} are for BriVL's encoders: {', '.join(bundled())}, a folder, official:PATH")
-    known = ", ".join(bundled()) or "none"
+        raise UsageError(
+            f"{name}: {regions[0]} are for BriVL's encoders: {', '.join(bundled())}, a folder, official:PATH"
+        )
+    from brivl_search.encoders.plugins import load_plugin, plugins
+
+    plugged = load_plugin(name, device=device, precision=precision)
+    if plugged is not None:
+        return plugged
+    known = ", ".join([*bundled(), *plugins()]) or "none"
     raise EncoderError(
-        f"no encoder {name!r}: give a bundled name ({known}), the path of a checkpoint folder, or official:FILE.pth"
+        f"no encoder {name!r}: give a known name ({known}), the path of a checkpoint folder, official:FILE.pth or "
+        "hf:ORG/NAME; `brivl-search models list` shows more"
     )
+
+
+def truncated(name: str, dim: int) -> str:
+    """The name of an encoder whose vectors are cut to `dim`.
+
+    Raises:
+        UsageError: not a size.
+        EncoderError: only models by hf: can be cut.
+    """
+    if dim < 1:
+        raise UsageError(f"--truncate-dim {dim}: give a whole number from 1 on")
+    if not name.startswith("hf:"):
+        raise EncoderError(
+            f"{name} cannot be cut to {dim} dimensions: only Matryoshka models by hf: can; leave out --truncate-dim"
+        )
+    return re.sub(r"\?dim=\d+$", "", name) + f"?dim={dim}"
+
+
+def _is_hf(folder: Path) -> bool:
+    """Whether a folder holds a model of transformers or sentence-transformers rather than one of ours."""
+    if (folder / "modules.json").is_file():
+        return True
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False  # ours, perhaps; the message about it comes from there
+    return isinstance(config, dict) and "model_type" in config
 
 
 def _brivl(

@@ -1,0 +1,156 @@
+"""The `Encoder` over a two-tower model of transformers; towers load separately, when first used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brivl_search.calibration import Calibration
+from brivl_search.encoders.brivl import Precision
+from brivl_search.encoders.hf.family import read_facts
+from brivl_search.encoders.hf.files import FoundModel, digest, tokenizer_files, weight_files
+from brivl_search.encoders.known import known_matryoshka
+from brivl_search.encoders.truncate import check_dim, cut
+from brivl_search.errors import DependencyError, EncoderError
+
+if TYPE_CHECKING:
+    import torch
+
+
+class TransformersEncoder:
+    """Images and texts to unit vectors with a model of transformers (see `brivl_search.encoders.base.Encoder`)."""
+
+    def __init__(
+        self, found: FoundModel, *, device: str = "auto", precision: Precision = "auto", batch_size: int = 64
+    ) -> None:
+        """Reads the config files and hashes the weights; imports neither torch nor transformers.
+
+        Args:
+            found: the model.
+            device: a torch device, or "auto": the GPU where there is one.
+            precision: "auto": bfloat16 where the processor multiplies it natively, else float32.
+            batch_size: images or texts per forward pass.
+
+        Raises:
+            EncoderError: a file is missing or damaged, the kind of model is not known, or it cannot be truncated.
+        """
+        self.name, self.folder = found.name, found.folder
+        self.facts = read_facts(found.folder)
+        self.pixels = self.facts.pixels
+        self.calibration: Calibration | None = None
+        sizes = self.facts.matryoshka or known_matryoshka(found.name)
+        self.dim = check_dim(found.name, self.facts.dim, found.truncate_dim, sizes)
+        files = [*weight_files(found.folder), *tokenizer_files(found.folder)]
+        self.fingerprint = "hf-" + digest(files, {**self.facts.settings, "dim": self.dim})[:24]
+        self.batch_size = batch_size
+        self._device, self._precision = device, precision
+
+    @cached_property
+    def device(self) -> torch.device:
+        from brivl_search.encoders.device import pick_device
+
+        return pick_device(self._device)
+
+    @cached_property
+    def _autocast(self) -> bool:
+        from brivl_search.encoders.device import has_fast_bf16
+
+        return self._precision == "bf16" or (self._precision == "auto" and has_fast_bf16(self.device))
+
+    @cached_property
+    def image_tower(self) -> Any:
+        from brivl_search.encoders.device import keep_freed_memory
+        from brivl_search.encoders.hf.towers import load_tower
+
+        if self.device.type == "cpu":
+            keep_freed_memory()
+        return load_tower(self.folder, self.facts.family, "image").to(self.device)
+
+    @cached_property
+    def text_tower(self) -> Any:
+        from brivl_search.encoders.hf.towers import load_tower
+
+        return load_tower(self.folder, self.facts.family, "text").to(self.device)
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """transformers' tokenizer of the model.
+
+        Raises:
+            DependencyError: it is a sentencepiece model and that library is not installed.
+            EncoderError: its files are missing or damaged.
+        """
+        from transformers import AutoTokenizer
+
+        try:
+            return AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
+        except Exception as error:  # transformers raises what its parts raise
+            reason = " ".join(str(error).split())
+            if isinstance(error, ImportError) or "sentencepiece" in reason.lower() or "protobuf" in reason.lower():
+                raise DependencyError(
+                    f"the tokenizer of {self.name} needs sentencepiece: pip install 'brivl-search[hf]'"
+                ) from None
+            raise EncoderError(f"the tokenizer in {self.folder} cannot be read: {reason[:300]}") from None
+
+    def encode_images(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """uint8 RGB (n, S, S, 3) → float32 (n, dim), unit length."""
+        size = self.pixels.size
+        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (size, size, 3):
+            raise ValueError(f"pixels must be uint8 (n, {size}, {size}, 3), not {pixels.dtype} {pixels.shape}")
+        import torch
+
+        from brivl_search.encoders.hf.towers import features
+
+        out = np.empty((len(pixels), self.facts.dim), dtype=np.float32)
+        tower = self.image_tower
+        mean = torch.tensor(self.facts.mean, device=self.device)
+        std = torch.tensor(self.facts.std, device=self.device)
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
+            for start in range(0, len(pixels), self.batch_size):
+                batch = torch.from_numpy(np.ascontiguousarray(pixels[start : start + self.batch_size]))
+                normal = (batch.to(self.device).float() - mean) / std
+                found = features(tower.get_image_features(**self._image_inputs(normal)))
+                out[start : start + self.batch_size] = found.float().cpu().numpy()
+        return cut(out, self.dim)
+
+    def _image_inputs(self, normal: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What the model's forward pass takes of normalised pixels (B, S, S, 3)."""
+        return {"pixel_values": normal.permute(0, 3, 1, 2).contiguous()}
+
+    def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Texts → float32 (n, dim), unit length; batches are sorted by length, so little is spent on padding."""
+        import torch
+
+        from brivl_search.encoders.hf.towers import features
+
+        clean = [self.facts.clean(text) for text in texts]
+        order = sorted(range(len(clean)), key=lambda i: len(clean[i]))
+        out = np.empty((len(clean), self.facts.dim), dtype=np.float32)
+        tower, longest = self.text_tower, self.facts.family.pad_to_longest
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
+            for start in range(0, len(order), self.batch_size):
+                rows = order[start : start + self.batch_size]
+                inputs = self.tokenizer(
+                    [clean[i] for i in rows],
+                    padding="longest" if longest else "max_length",
+                    truncation=True,
+                    max_length=self.facts.max_length,
+                    return_attention_mask=longest,
+                    return_tensors="pt",
+                )
+                named = {k: v.to(self.device) for k, v in inputs.items() if k in ("input_ids", "attention_mask")}
+                out[rows] = features(tower.get_text_features(**named)).float().cpu().numpy()
+        return cut(out, self.dim)
+
+    def warm_up(self) -> None:
+        self.encode_images(np.zeros((1, self.pixels.size, self.pixels.size, 3), dtype=np.uint8))
+
+    def cut_tokens(self, texts: Sequence[str]) -> list[int]:
+        if not texts:
+            return []
+        whole = self.tokenizer([self.facts.clean(text) for text in texts], truncation=False, verbose=False)
+        return [max(len(ids) - self.facts.max_length, 0) for ids in whole["input_ids"]]

@@ -1,0 +1,265 @@
+"""What a two-tower model of transformers says about itself in its config files, read without transformers or torch.
+
+A family is told by `model_type` in config.json. What the families do differently, and where that is written down:
+
+    clip          77 tokens; short side to 224, centre cut out (openai/CLIP `_transform`)
+    chinese_clip  52 tokens, lower case, “ ” become " (OFA-Sys/Chinese-CLIP `_preprocess_text`); squashed to a square
+    altclip       77 tokens of XLM-R (FlagAI's examples); pictures as CLIP
+    metaclip_2    77 tokens of XLM-V; pictures as its processor says
+    siglip        64 tokens, lower case, always padded to 64 and padding seen (big_vision); squashed to a square
+    siglip2       as siglip; the "NaFlex" models take pictures in their own aspect ratio, see `Patches` below
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from brivl_search.corpus.images import PixelSpec
+from brivl_search.encoders.hf.files import read_json
+from brivl_search.errors import EncoderError
+
+_CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+_CLIP_PICTURES = {
+    "size": {"shortest_edge": 224},
+    "crop_size": {"height": 224, "width": 224},
+    "do_center_crop": True,
+    "resample": 3,
+    "image_mean": _CLIP_MEAN,
+    "image_std": _CLIP_STD,
+}
+_SIGLIP_PICTURES = {
+    "size": {"height": 224, "width": 224},
+    "do_center_crop": False,
+    "resample": 3,
+    "image_mean": (0.5, 0.5, 0.5),
+    "image_std": (0.5, 0.5, 0.5),
+}
+_FILTERS = {2: "bilinear", 3: "bicubic", "bilinear": "bilinear", "bicubic": "bicubic"}
+
+
+@dataclass(frozen=True)
+class Family:
+    """How one kind of model is used.
+
+    Attributes:
+        model_class: its class in transformers, with `get_text_features` and `get_image_features`.
+        pictures: its image processor's defaults.
+        tokens: the length it was trained with; None: as many as it has positions.
+        positions: default of text_config.max_position_embeddings.
+        special_positions: positions that no token can have.
+        pad_to_longest: False: every text is padded to the full length, and the model sees the padding.
+        lower: texts are put in lower case, whatever the tokenizer does.
+        straight_quotes: “ and ” become ".
+        dim_key: where the embedding size is: in config.json, or in its text_config.
+        dim: its default.
+    """
+
+    model_class: str
+    pictures: Mapping[str, Any]
+    tokens: int | None = None
+    positions: int = 77
+    special_positions: int = 0
+    pad_to_longest: bool = True
+    lower: bool = False
+    straight_quotes: bool = False
+    dim_key: tuple[str, ...] = ("projection_dim",)
+    dim: int = 512
+
+
+FAMILIES = {
+    "clip": Family("CLIPModel", _CLIP_PICTURES),
+    "chinese_clip": Family(
+        "ChineseCLIPModel", _CLIP_PICTURES, tokens=52, positions=512, lower=True, straight_quotes=True
+    ),
+    "altclip": Family("AltCLIPModel", _CLIP_PICTURES, tokens=77, positions=514, special_positions=2, dim=768),
+    "metaclip_2": Family("MetaClip2Model", _CLIP_PICTURES),
+    "siglip": Family(
+        "SiglipModel",
+        _SIGLIP_PICTURES,
+        positions=64,
+        pad_to_longest=False,
+        lower=True,
+        dim_key=("text_config", "projection_size"),
+        dim=768,
+    ),
+    "siglip2": Family(
+        "Siglip2Model",
+        {**_SIGLIP_PICTURES, "resample": 2, "patch_size": 16, "max_num_patches": 256},
+        positions=64,
+        pad_to_longest=False,
+        lower=True,
+        dim_key=("text_config", "projection_size"),
+        dim=768,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """One model, as its config files describe it.
+
+    Attributes:
+        family: its kind.
+        dim: length of its vectors.
+        max_length: tokens of a text.
+        pixels: how a picture becomes pixels.
+        mean: subtracted from pixels 0..255, per channel.
+        std: what they are divided by.
+        patch_size: side of a patch, for models that are given patches instead of pictures; else None.
+        matryoshka: sizes that a vector may be cut to, by the model's own word; empty: none.
+        settings: all of config.json and of the preprocessing that decides a vector.
+    """
+
+    family: Family
+    dim: int
+    max_length: int
+    pixels: PixelSpec
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    patch_size: int | None
+    matryoshka: tuple[int, ...]
+    settings: dict[str, Any]
+
+    def clean(self, text: str) -> str:
+        """A text as the family's training saw it."""
+        if self.family.straight_quotes:
+            text = text.replace("“", '"').replace("”", '"')
+        return text.lower() if self.family.lower else text
+
+
+def read_facts(folder: Path) -> ModelFacts:
+    """What the config files in `folder` say.
+
+    Raises:
+        EncoderError: a file is missing or damaged, or this kind of model or of preprocessing is not known here.
+    """
+    config = read_json(folder / "config.json")
+    kind = config.get("model_type")
+    if kind not in FAMILIES:
+        known = ", ".join(FAMILIES)
+        raise EncoderError(
+            f"{folder} holds a model of type {kind!r}; known are {known}, and what sentence-transformers loads "
+            "(folders with modules.json)"
+        )
+    family = FAMILIES[kind]
+    text, vision = _part(config, "text_config"), _part(config, "vision_config")
+    if "projection_size" in family.dim_key:
+        dim = int(text.get("projection_size") or text.get("hidden_size") or family.dim)
+    else:
+        dim = int(config.get("projection_dim") or family.dim)
+    positions = int(text.get("max_position_embeddings") or family.positions) - family.special_positions
+    length = min(family.tokens or positions, positions)
+    pictures = {**family.pictures, **read_preprocessing(folder)}
+    patch = int(vision.get("patch_size") or 16) if kind == "siglip2" else None
+    try:
+        pixels = patch_spec(pictures, patch) if patch else pixel_spec(pictures)
+        mean, std = normalisation(pictures)
+    except (KeyError, TypeError, ValueError) as error:
+        raise EncoderError(f"the image preprocessing of {folder} is not supported: {error}") from None
+    _check_size(folder, kind, vision, pixels, patch)
+    volatile = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "architectures")
+    settings = {
+        "config": {key: value for key, value in config.items() if key not in volatile},
+        "pixels": pixels.to_dict(),
+        "mean": mean,
+        "std": std,
+        "max_length": length,
+    }
+    return ModelFacts(family, dim, length, pixels, mean, std, patch, matryoshka(folder), settings)
+
+
+def _part(config: dict[str, Any], name: str) -> dict[str, Any]:
+    value = config.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _check_size(folder: Path, kind: str, vision: dict[str, Any], pixels: PixelSpec, patch: int | None) -> None:
+    expected = int(vision.get("image_size") or 224)
+    if patch is None and expected != pixels.size:
+        raise EncoderError(
+            f"{folder}: its image tower takes {expected} x {expected} pixels, and its preprocessing makes "
+            f"{pixels.size} x {pixels.size}: one of config.json and preprocessor_config.json is of another model"
+        )
+
+
+def read_preprocessing(folder: Path) -> dict[str, Any]:
+    """The settings of an image processor: preprocessor_config.json, or its part of processor_config.json.
+
+    Raises:
+        EncoderError: there is neither.
+    """
+    if (folder / "preprocessor_config.json").is_file():
+        return read_json(folder / "preprocessor_config.json")
+    if (folder / "processor_config.json").is_file():
+        values = read_json(folder / "processor_config.json").get("image_processor")
+        if isinstance(values, dict):
+            return values
+    raise EncoderError(f"{folder} does not say how pictures are prepared: it has no preprocessor_config.json")
+
+
+def pixel_spec(pictures: Mapping[str, Any]) -> PixelSpec:
+    """An image processor's resizing as ours.
+
+    Raises:
+        KeyError, TypeError, ValueError: it does something that `PixelSpec` cannot say.
+    """
+    if not pictures.get("do_resize", True):
+        raise ValueError("do_resize is false")
+    filter_name = _FILTERS.get(pictures["resample"])
+    if filter_name is None:
+        raise ValueError(f"resample is {pictures['resample']}")
+    size, crop = pictures["size"], None
+    if pictures.get("do_center_crop"):
+        crop = _square(pictures["crop_size"], "crop_size")
+    edge = size if isinstance(size, int) else size.get("shortest_edge")
+    if edge is None:
+        side = _square(size, "size")
+        if crop not in (None, side):
+            raise ValueError(f"squashed to {side} and then cropped to {crop}")
+        return PixelSpec(side, "squash", filter_name)  # type: ignore[arg-type]
+    if crop is None:
+        raise ValueError(f"size is {size} without a crop: pictures would not be squares")
+    return PixelSpec(crop, "crop", filter_name, short_side=0 if edge == crop else edge)  # type: ignore[arg-type]
+
+
+def patch_spec(pictures: Mapping[str, Any], patch: int) -> PixelSpec:
+    """For models that take a picture's patches: the largest square of them that they take."""
+    if int(pictures["patch_size"]) != patch:
+        raise ValueError(f"patch_size is {pictures['patch_size']}, and the model's is {patch}")
+    side = int(int(pictures["max_num_patches"]) ** 0.5) * patch
+    return PixelSpec(side, "squash", _FILTERS[pictures["resample"]])  # type: ignore[arg-type]
+
+
+def _square(size: Any, what: str) -> int:
+    if isinstance(size, int):
+        return size
+    if size["height"] != size["width"]:
+        raise ValueError(f"{what} is {size['height']} x {size['width']}, not a square")
+    return int(size["height"])
+
+
+Channels = tuple[float, float, float]
+
+
+def normalisation(pictures: Mapping[str, Any]) -> tuple[Channels, Channels]:
+    """Mean and deviation for pixels 0..255: (x · rescale_factor − mean) / std, written as (x − a) / b."""
+    factor = float(pictures.get("rescale_factor", 1 / 255)) if pictures.get("do_rescale", True) else 1.0
+    if not pictures.get("do_normalize", True):
+        return (0.0, 0.0, 0.0), (1 / factor, 1 / factor, 1 / factor)
+    mean, std = (tuple(float(value) / factor for value in pictures[key]) for key in ("image_mean", "image_std"))
+    if len(mean) != 3 or len(std) != 3:
+        raise ValueError("image_mean and image_std are not of three channels")
+    return mean, std
+
+
+def matryoshka(folder: Path) -> tuple[int, ...]:
+    """Sizes that vectors may be cut to, where a model's config names them."""
+    for name in ("config.json", "config_sentence_transformers.json"):
+        values = read_json(folder / name) if (folder / name).is_file() else {}
+        sizes = values.get("matryoshka_dimensions") or values.get("matryoshka_dims")
+        if isinstance(sizes, list) and all(isinstance(size, int) and size > 0 for size in sizes):
+            return tuple(sorted(sizes))
+    return ()

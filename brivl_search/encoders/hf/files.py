@@ -1,0 +1,205 @@
+"""Where a model lies on this disk, fetched from the Hugging Face hub only if it does not, and hashes of its files.
+
+Everything goes through huggingface_hub, so HF_ENDPOINT, HF_HOME, HF_HUB_OFFLINE and HF_TOKEN mean what they always do.
+A model that is in the cache is used as it lies there: no network, and the same vectors tomorrow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from brivl_search.errors import EncoderError
+
+_HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[\w.-]+)(?:@([\w./-]+))?")
+_DIM = re.compile(r"(.*)\?dim=(\d+)")
+_BLOB = re.compile(r"[0-9a-f]{64}")
+
+_SETTINGS = ("*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja", "*.py")
+_TOKENIZER = ("tokenizer*.json", "vocab.*", "merges.txt", "*.model", "special_tokens_map.json", "added_tokens.json")
+_SAFETENSORS = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
+_PICKLES = re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin")
+
+
+@dataclass(frozen=True)
+class FoundModel:
+    """A model on this disk.
+
+    Attributes:
+        name: how it is called in an index: hf:ORG/NAME[@REVISION] or hf:/FOLDER, and ?dim=N.
+        folder: where its files are.
+        truncate_dim: how many of its dimensions are kept; None: all.
+    """
+
+    name: str
+    folder: Path
+    truncate_dim: int | None = None
+
+
+def find_model(name: str) -> FoundModel:
+    """The model called hf:`name`, downloaded if it is not on this disk. A folder wins over the hub's name.
+
+    Raises:
+        EncoderError: no such model, or it cannot be downloaded; the message names the ways out.
+    """
+    dim = None
+    if found := _DIM.fullmatch(name):
+        name, dim = found[1], int(found[2])
+    suffix = f"?dim={dim}" if dim is not None else ""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file() and not (path / "modules.json").is_file():
+            raise EncoderError(f"hf:{name} is not a model of transformers: the folder has no config.json")
+        return FoundModel(f"hf:{path.resolve()}{suffix}", path, dim)
+    hub = _HUB_ID.fullmatch(name)
+    if hub is None or name.startswith("."):
+        raise EncoderError(f"no encoder hf:{name}: there is no such folder, and it is not of the form ORG/NAME")
+    folder = cached(hub[1], hub[2]) or _download(hub[1], hub[2])
+    return FoundModel(f"hf:{name}{suffix}", folder, dim)
+
+
+def cached(repo: str, revision: str | None = None) -> Path | None:
+    """The folder of a hub model in this computer's cache; None unless all that is needed lies there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    for probe in ("config.json", "modules.json"):
+        path = try_to_load_from_cache(repo, probe, revision=revision)
+        if isinstance(path, str) and complete(Path(path).parent):
+            return Path(path).parent
+    return None
+
+
+def complete(folder: Path) -> bool:
+    """Whether a model's folder has settings and all its weights."""
+    if (folder / "modules.json").is_file():
+        try:
+            modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+            places = [folder / module.get("path", "") for module in modules]
+            return all(place.is_dir() for place in places) and any(_has_weights(place) for place in places)
+        except (OSError, ValueError, AttributeError, TypeError):
+            return False
+    has_preprocessing = any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json"))
+    return (folder / "config.json").is_file() and has_preprocessing and _has_weights(folder)
+
+
+def _has_weights(folder: Path) -> bool:
+    try:
+        return bool(weight_files(folder))
+    except EncoderError:
+        return False
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files of a model's weights: one, or the shards that its index names.
+
+    Raises:
+        EncoderError: there are none, or a shard is missing.
+    """
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if (folder / name).is_file():
+            return [folder / name]
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            shards = sorted({str(shard) for shard in read_json(index).get("weight_map", {}).values()})
+            missing = [shard for shard in shards if not (folder / shard).is_file()]
+            if missing or not shards:
+                raise EncoderError(f"{folder} is incomplete: it has no {missing[0] if missing else 'weights'}")
+            return [folder / shard for shard in shards]
+    raise EncoderError(f"{folder} has no weights: neither model.safetensors nor pytorch_model.bin")
+
+
+def tokenizer_files(folder: Path) -> list[Path]:
+    """Every file that a tokenizer may be read from, by name."""
+    return sorted(
+        path for path in folder.iterdir() if path.is_file() and any(fnmatch(path.name, one) for one in _TOKENIZER)
+    )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        EncoderError: it cannot be read, or is no object.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise EncoderError(f"{path} cannot be read: {error}") from None
+    if not isinstance(values, dict):
+        raise EncoderError(f"{path} is not a JSON object")
+    return values
+
+
+def digest(paths: Iterable[Path], settings: Any) -> str:
+    """SHA-256 over files, by name and content, and over settings, which must be JSON-ready."""
+    total = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for path in paths:
+        total.update(path.name.encode() + b"\0" + _file_sha256(path).encode())
+    return total.hexdigest()
+
+
+def _file_sha256(path: Path) -> str:
+    """Of a large file in the hub's cache it is known without reading it: the hub names those by it."""
+    blob = path.resolve()
+    if blob.parent.name == "blobs" and _BLOB.fullmatch(blob.name):
+        return blob.name
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise EncoderError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def wanted(files: Sequence[str]) -> list[str]:
+    """Of the files of a hub repository those that an encoder is made of: not the same weights in other formats."""
+    sentence = "modules.json" in files
+    out = []
+    for name in files:
+        path = PurePosixPath(name)
+        if len(path.parts) > 1 and (not sentence or path.parts[0] in ("onnx", "openvino", "assets")):
+            continue
+        beside = {other.name for other in map(PurePosixPath, files) if other.parent == path.parent}
+        safe = any(_SAFETENSORS.fullmatch(other) for other in beside)
+        if any(fnmatch(path.name, pattern) for pattern in _SETTINGS):
+            keep = not (safe and path.name == "pytorch_model.bin.index.json")
+        else:
+            keep = bool((_SAFETENSORS if safe else _PICKLES).fullmatch(path.name))
+        if keep:
+            out.append(name)
+    return out
+
+
+def _download(repo: str, revision: str | None) -> Path:
+    from huggingface_hub import HfApi, constants, errors, snapshot_download
+
+    where = constants.ENDPOINT
+    try:
+        # model_info asks once where list_repo_files would try for half a minute: no network is told at once
+        siblings = HfApi().model_info(repo, revision=revision, timeout=20).siblings or []
+        files = wanted([one.rfilename for one in siblings])
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=files))
+    except errors.GatedRepoError:
+        raise EncoderError(
+            f"hf:{repo} asks for its terms to be accepted: do that at {where}/{repo} and set HF_TOKEN"
+        ) from None
+    except errors.RepositoryNotFoundError:
+        raise EncoderError(
+            f"there is no model {repo} at {where}, or it is private: check the name, or set HF_TOKEN"
+        ) from None
+    except errors.RevisionNotFoundError:
+        raise EncoderError(f"{repo} has no revision {revision!r}: see {where}/{repo}/tree/main") from None
+    except KeyboardInterrupt:
+        raise
+    except Exception as error:  # of whatever HTTP library is underneath
+        offline = isinstance(error, errors.OfflineModeIsEnabled) or constants.is_offline_mode()
+        reason = "HF_HUB_OFFLINE is set" if offline else (" ".join(str(error).split())[:160] or type(error).__name__)
+        raise EncoderError(
+            f"hf:{repo} is not on this disk and {where} cannot be reached ({reason}): set HF_ENDPOINT to a mirror, or "
+            f"run `hf download {repo} --local-dir FOLDER` where there is a network, copy the folder, and use hf:FOLDER"
+        ) from None

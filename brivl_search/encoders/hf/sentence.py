@@ -1,0 +1,184 @@
+"""The `Encoder` over whatever sentence-transformers loads: its CLIP models, and newer ones for texts and pictures.
+
+A model is told by modules.json. Its own processor prepares pictures; they come to it as squares, because that is what
+decoding processes hand over: of the size and cut that its image processor names, or 448 pixels, squashed, for models
+that take any size.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brivl_search.calibration import Calibration
+from brivl_search.corpus.images import PixelSpec
+from brivl_search.encoders.brivl import Precision
+from brivl_search.encoders.hf.family import matryoshka, pixel_spec, read_facts, read_preprocessing
+from brivl_search.encoders.hf.files import FoundModel, digest
+from brivl_search.encoders.known import known_matryoshka
+from brivl_search.encoders.truncate import check_dim, cut
+from brivl_search.errors import DependencyError, EncoderError
+
+if TYPE_CHECKING:
+    import torch
+
+ANY_SIZE = PixelSpec(448, "squash", "bicubic")
+_NOT_HASHED = {".md", ".png", ".jpg", ".jpeg", ".svg", ".gif", ".onnx", ".py"}
+
+
+class SentenceEncoder:
+    """Images and texts to unit vectors by sentence-transformers (see `brivl_search.encoders.base.Encoder`).
+
+    Code that comes with a model runs only where BRIVL_SEARCH_TRUST_REMOTE_CODE=1 is set.
+    """
+
+    def __init__(
+        self, found: FoundModel, *, device: str = "auto", precision: Precision = "auto", batch_size: int = 32
+    ) -> None:
+        """Reads the config files and hashes the weights; loads the model only if they do not say its vectors' size.
+
+        Raises:
+            EncoderError: a file is missing or damaged, or the model cannot be truncated.
+            DependencyError: sentence-transformers is not installed.
+        """
+        self.name, self.folder = found.name, found.folder
+        self.calibration: Calibration | None = None
+        self.batch_size = batch_size
+        self._device, self._precision = device, precision
+        self._first = _first_module(found.folder)
+        self.pixels = _pixels(self._first)
+        self._full_dim = self._dim()
+        sizes = matryoshka(found.folder) or known_matryoshka(found.name)
+        self.dim = check_dim(found.name, self._full_dim, found.truncate_dim, sizes)
+        self.fingerprint = (
+            "st-" + digest(_hashed(found.folder), {"dim": self.dim, "pixels": self.pixels.to_dict()})[:24]
+        )
+
+    def _dim(self) -> int:
+        modules = json.loads((self.folder / "modules.json").read_text(encoding="utf-8"))
+        if len([module for module in modules if not str(module.get("type", "")).endswith("Normalize")]) == 1:
+            try:
+                return read_facts(self._first).dim
+            except EncoderError:
+                pass
+        dim = self.model.get_embedding_dimension()
+        if dim is None:
+            raise EncoderError(f"{self.name}: sentence-transformers does not know how long its vectors are")
+        return int(dim)
+
+    @cached_property
+    def device(self) -> torch.device:
+        from brivl_search.encoders.device import pick_device
+
+        return pick_device(self._device)
+
+    @cached_property
+    def model(self) -> Any:
+        """The SentenceTransformer.
+
+        Raises:
+            DependencyError: sentence-transformers is not installed.
+            EncoderError: it cannot load the model.
+        """
+        try:
+            from sentence_transformers import SentenceTransformer
+        except ImportError:
+            raise DependencyError(
+                f"{self.name} needs sentence-transformers: pip install 'brivl-search[sentence]'"
+            ) from None
+        from brivl_search.encoders.hf.towers import quiet
+
+        trust = os.environ.get("BRIVL_SEARCH_TRUST_REMOTE_CODE") == "1"
+        try:
+            with quiet():
+                return SentenceTransformer(
+                    str(self.folder), device=str(self.device), trust_remote_code=trust, local_files_only=True
+                )
+        except Exception as error:  # it raises what its parts raise
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            if "trust_remote_code" in reason:
+                raise EncoderError(
+                    f"{self.name} brings its own program code: read it in {self.folder}, and if you trust it, set "
+                    "BRIVL_SEARCH_TRUST_REMOTE_CODE=1"
+                ) from None
+            raise EncoderError(f"{self.name} cannot be loaded by sentence-transformers: {reason}") from None
+
+    @cached_property
+    def _autocast(self) -> bool:
+        from brivl_search.encoders.device import has_fast_bf16
+
+        return self._precision == "bf16" or (self._precision == "auto" and has_fast_bf16(self.device))
+
+    def encode_images(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """uint8 RGB (n, S, S, 3) → float32 (n, dim), unit length.
+
+        Raises:
+            EncoderError: the model takes texts only.
+        """
+        size = self.pixels.size
+        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (size, size, 3):
+            raise ValueError(f"pixels must be uint8 (n, {size}, {size}, 3), not {pixels.dtype} {pixels.shape}")
+        if not self.model.supports("image"):
+            raise EncoderError(f"{self.name} embeds {', '.join(map(str, self.model.modalities))}, and no images")
+        from PIL import Image
+
+        return self._encode([{"image": Image.fromarray(square)} for square in pixels])
+
+    def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Texts → float32 (n, dim), unit length; with the model's default prompt, if it has one."""
+        # As dictionaries: a bare text that is the address of a picture would be fetched and embedded as one.
+        return self._encode([{"text": text} for text in texts])
+
+    def _encode(self, items: Sequence[dict[str, Any]]) -> NDArray[np.float32]:
+        import torch
+
+        if not items:
+            return np.empty((0, self.dim), dtype=np.float32)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
+            found = self.model.encode(
+                list(items), batch_size=self.batch_size, show_progress_bar=False, convert_to_tensor=True
+            )
+        return cut(found.float().cpu().numpy(), self.dim)
+
+    def warm_up(self) -> None:
+        self.encode_images(np.zeros((1, self.pixels.size, self.pixels.size, 3), dtype=np.uint8))
+
+    def cut_tokens(self, texts: Sequence[str]) -> list[int]:
+        limit, tokenizer = self.model.max_seq_length, self.model.tokenizer
+        if not texts or limit is None or tokenizer is None:
+            return [0] * len(texts)
+        whole = getattr(tokenizer, "tokenizer", tokenizer)(list(texts), truncation=False, verbose=False)
+        return [max(len(ids) - int(limit), 0) for ids in whole["input_ids"]]
+
+
+def _first_module(folder: Path) -> Path:
+    try:
+        modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+        return folder / str(modules[0]["path"])
+    except (OSError, ValueError, LookupError, TypeError):
+        raise EncoderError(f"{folder / 'modules.json'} does not name the parts of a model") from None
+
+
+def _pixels(folder: Path) -> PixelSpec:
+    """What the model's image processor does, where that makes squares of one size."""
+    try:
+        return read_facts(folder).pixels
+    except EncoderError:
+        pass
+    try:
+        return pixel_spec(read_preprocessing(folder))
+    except (EncoderError, LookupError, TypeError, ValueError, AttributeError):
+        return ANY_SIZE
+
+
+def _hashed(folder: Path) -> list[Path]:
+    """Every file of the model but pictures, texts about it, and program code."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix.lower() not in _NOT_HASHED)
+    return [path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)]

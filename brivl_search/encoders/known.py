@@ -1,0 +1,196 @@
+"""Encoders that people already have: size, languages, and what was published about them as retrieval encoders.
+
+A figure stands here only with its source. Figures of different tests, test sets or directions are not to be compared.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Direction = Literal["text → image", "image → text", "mean"]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A published result, in %.
+
+    Attributes:
+        test: test set and setting.
+        direction: what was searched with what; "mean": the mean of both directions.
+        recall: R@1, R@5, R@10, as far as they were published.
+        source: where it stands.
+        mean_recall: the mean of R@1, R@5 and R@10 where only that was published.
+    """
+
+    test: str
+    direction: Direction
+    recall: tuple[float, ...]
+    source: str
+    mean_recall: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        out: dict[str, Any] = {"test": self.test, "direction": self.direction}
+        out |= {f"r{k}": value for k, value in zip((1, 5, 10), self.recall, strict=False)}
+        if self.mean_recall is not None:
+            out["mean_recall"] = self.mean_recall
+        return {**out, "source": self.source}
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """An encoder by name.
+
+    Attributes:
+        name: for `--encoder`; what is in capitals is the user's.
+        languages: that its texts were in.
+        dim: length of a vector.
+        parameters: in millions, both towers; None: not known from a source at hand.
+        pixels: side of the pictures that it takes; None: various.
+        figures: what was published.
+        needs: an extra to install, or "".
+        note: what else one should know.
+        matryoshka: the shortest and longest vectors it was trained to be cut to; empty: none.
+    """
+
+    name: str
+    languages: str
+    dim: int
+    parameters: int | None = None
+    pixels: int | None = None
+    figures: tuple[Figure, ...] = ()
+    needs: str = ""
+    note: str = ""
+    matryoshka: tuple[int, ...] = ()
+
+
+_CHINESE_CLIP = "Chinese-CLIP (arXiv 2211.01335), README of OFA-Sys/Chinese-CLIP"
+_OPEN_CLIP = "open_clip, docs/openclip_multilingual_retrieval_results.csv"
+_IMMICH = "immich docs, table of search models"
+
+
+def _chinese_clip(name: str, dim: int, parameters: int, pixels: int, *rows: tuple[float, float, float]) -> KnownModel:
+    tests: tuple[tuple[str, Direction], ...] = (
+        ("MUGE valid, zero-shot", "text → image"),
+        ("Flickr30K-CN test, zero-shot", "text → image"),
+        ("Flickr30K-CN test, zero-shot", "image → text"),
+        ("COCO-CN test, zero-shot", "text → image"),
+        ("COCO-CN test, zero-shot", "image → text"),
+    )
+    figures = tuple(Figure(test, way, row, _CHINESE_CLIP) for (test, way), row in zip(tests, rows, strict=True))
+    return KnownModel(f"hf:OFA-Sys/chinese-clip-{name}", "zh", dim, parameters, pixels, figures)
+
+
+KNOWN = (
+    KnownModel("brivl-mini", "zh, en", 256, note="bundled; figures on held-out Flickr8k photos in its model card"),
+    KnownModel(
+        "official:BriVL-1.0-5500w.pth",
+        "zh",
+        2048,
+        274,
+        380,
+        (
+            Figure(
+                "Flickr30k-CN val, zero-shot, 1 caption, BUA boxes",
+                "image → text",
+                (15.93,),
+                "a user's measurement, BAAI-WuDao/BriVL-BUA-applications issue 3",
+            ),
+            Figure(
+                "Flickr30k-CN val, zero-shot, 1 caption, BUA boxes",
+                "text → image",
+                (13.74,),
+                "a user's measurement, BAAI-WuDao/BriVL-BUA-applications issue 3",
+            ),
+        ),
+        note="BriVL as released (EfficientNet-B5, RoBERTa base): not the model of the papers",
+    ),
+    _chinese_clip(
+        "vit-base-patch16",
+        512,
+        188,
+        224,
+        (52.1, 76.7, 84.4),
+        (62.7, 86.9, 92.8),
+        (74.6, 93.5, 97.1),
+        (62.2, 86.6, 94.9),
+        (57.0, 84.1, 93.6),
+    ),
+    _chinese_clip(
+        "vit-large-patch14",
+        768,
+        406,
+        224,
+        (56.3, 79.8, 86.2),
+        (68.0, 89.7, 94.4),
+        (80.2, 96.6, 98.2),
+        (64.0, 89.2, 94.4),
+        (60.4, 84.2, 92.9),
+    ),
+    _chinese_clip(
+        "vit-large-patch14-336px",
+        768,
+        407,
+        336,
+        (59.0, 81.4, 87.8),
+        (69.0, 90.7, 95.4),
+        (83.3, 97.2, 98.5),
+        (64.7, 89.6, 94.6),
+        (63.4, 87.2, 94.4),
+    ),
+    _chinese_clip(
+        "vit-huge-patch14",
+        1024,
+        958,
+        224,
+        (63.0, 84.1, 89.2),
+        (71.2, 91.4, 95.5),
+        (81.6, 97.5, 98.8),
+        (69.2, 89.9, 96.1),
+        (63.0, 86.6, 92.9),
+    ),
+    KnownModel("hf:BAAI/AltCLIP", "zh, en", 768, pixels=224),
+    KnownModel(
+        "hf:google/siglip-base-patch16-256-multilingual",
+        "many, zh among them",
+        768,
+        pixels=256,
+        figures=(
+            Figure("Crossmodal-3600, Chinese", "text → image", (47.4,), _OPEN_CLIP),
+            Figure("Crossmodal-3600, Chinese", "image → text", (50.1,), _OPEN_CLIP),
+            Figure("multilingual COCO, Chinese", "text → image", (50.4,), _OPEN_CLIP),
+            Figure("multilingual COCO, Chinese", "image → text", (49.6,), _OPEN_CLIP),
+        ),
+        needs="hf",
+    ),
+    KnownModel("hf:google/siglip2-base-patch16-224", "many, zh among them", 768, pixels=224),
+    KnownModel(
+        "hf:google/siglip2-base-patch16-naflex", "many, zh among them", 768, note="keeps pictures' aspect ratio"
+    ),
+    KnownModel(
+        "hf:openai/clip-vit-base-patch32",
+        "en",
+        512,
+        pixels=224,
+        figures=(Figure("Crossmodal-3600, English", "mean", (), _IMMICH, 59.4),),
+    ),
+    KnownModel(
+        "hf:jinaai/jina-clip-v2",
+        "89, zh and en among them",
+        1024,
+        pixels=512,
+        needs="sentence",
+        note="own program code: BRIVL_SEARCH_TRUST_REMOTE_CODE=1; CC-BY-NC-4.0",
+        matryoshka=(64, 1024),
+    ),
+    KnownModel("hf:Qwen/Qwen3-VL-Embedding-2B", "many, zh among them", 2048, needs="sentence"),
+)
+
+_REVISION = re.compile(r"(@[\w./-]+)?(\?dim=\d+)?$")
+
+
+def known_matryoshka(name: str) -> tuple[int, ...]:
+    """Sizes that the vectors of hf:ORG/NAME may be cut to, by what its authors published; empty: not known."""
+    bare = _REVISION.sub("", name)
+    return next((model.matryoshka for model in KNOWN if model.name == bare), ())

@@ -1,0 +1,84 @@
+"""Encoders from other packages, by the entry point group `brivl_search.encoders`.
+
+An entry point NAME = "package.module:make" answers to `--encoder NAME` and `--encoder NAME:ARGUMENT`. It is called as
+make(ARGUMENT or "", device=..., precision=...) and returns an `Encoder`; README.md shows a whole one.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint, entry_points
+
+from brivl_search.corpus.images import PixelSpec
+from brivl_search.encoders.base import Encoder
+from brivl_search.errors import BrivlSearchError, EncoderError
+
+GROUP = "brivl_search.encoders"
+_NEEDED = (
+    "name",
+    "dim",
+    "fingerprint",
+    "pixels",
+    "calibration",
+    "encode_images",
+    "encode_texts",
+    "warm_up",
+    "cut_tokens",
+)
+
+
+def plugins() -> dict[str, list[EntryPoint]]:
+    """Every registered name and who registers it; more than one package is a conflict, told when it is used."""
+    found: dict[str, list[EntryPoint]] = {}
+    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
+        if point not in found.setdefault(point.name, []):
+            found[point.name].append(point)
+    return found
+
+
+def package_of(point: EntryPoint) -> str:
+    """The package that an entry point comes from, for people: its name and version, else its module."""
+    return f"{point.dist.name} {point.dist.version}" if point.dist is not None else point.module
+
+
+def load_plugin(name: str, *, device: str, precision: str) -> Encoder | None:
+    """The encoder that a plug-in has for `name`; None if there is no plug-in of that name.
+
+    Raises:
+        EncoderError: two packages claim the name, the plug-in fails, or it returns something that is no encoder.
+    """
+    scheme, _, argument = name.partition(":")
+    points = plugins().get(scheme, [])
+    if not points:
+        return None
+    owners = " and ".join(package_of(point) for point in points)
+    if len(points) > 1:
+        raise EncoderError(f"{owners} both register the encoder {scheme!r}: uninstall one of them")
+    try:
+        encoder: Encoder = points[0].load()(argument, device=device, precision=precision)
+    except BrivlSearchError:
+        raise
+    except Exception as error:  # code that is not ours
+        reason = " ".join(str(error).split())[:300]
+        raise EncoderError(
+            f"the encoder plug-in {scheme!r} of {owners} failed: {type(error).__name__}: {reason}"
+        ) from None
+    _check(encoder, scheme, owners)
+    return encoder
+
+
+def _check(encoder: Encoder, scheme: str, owners: str) -> None:
+    """What would only be noticed when an index has been built with it."""
+    missing = [attribute for attribute in _NEEDED if not hasattr(encoder, attribute)]
+    wrong = ""
+    if missing:
+        wrong = f"has no {', '.join(missing)}"
+    elif not isinstance(encoder.pixels, PixelSpec):
+        wrong = "pixels is no PixelSpec"
+    elif not isinstance(encoder.dim, int) or encoder.dim < 1:
+        wrong = f"dim is {encoder.dim!r}"
+    elif not isinstance(encoder.fingerprint, str) or not encoder.fingerprint:
+        wrong = "fingerprint is no text"
+    elif not isinstance(encoder.name, str) or encoder.name.partition(":")[0] != scheme:
+        wrong = f"its name is {encoder.name!r}, by which an index could not load it again: {scheme} or {scheme}:..."
+    if wrong:
+        raise EncoderError(f"the encoder plug-in {scheme!r} of {owners} does not return an encoder: {wrong}")

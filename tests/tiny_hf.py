@@ -1,0 +1,115 @@
+"""Checkpoints of every two-tower class of transformers with random weights, and tokenizers made of a few words."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+WORDS = [
+    *"a the red green blue circle square cross on in with photo of dog grass".split(),
+    *"一只在草地上的狗红绿蓝色圆方块",
+]
+LETTERS = [*"abcdefghijklmnopqrstuvwxyz", *"0123456789", *'.,!?"-“”']
+SIDE = 32
+VISION: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": SIDE,
+    "patch_size": 8,
+}
+TEXT: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+}
+CLIP_PICTURES = {"size": {"shortest_edge": SIDE}, "crop_size": {"height": SIDE, "width": SIDE}}
+
+
+def make_hf(folder: Path, kind: str, seed: int = 0, **changes: Any) -> Path:
+    """A checkpoint as `save_pretrained` writes it, with its tokenizer and image processor."""
+    import transformers
+
+    torch.manual_seed(seed)
+    tokenizer, settings = _tokenizer(kind, folder)
+    text = {**TEXT, **settings}
+    vision = dict(VISION)
+    name = {"clip": "CLIP", "chinese_clip": "ChineseCLIP", "altclip": "AltCLIP", "metaclip_2": "MetaClip2"}.get(kind)
+    rest: dict[str, Any] = {"projection_dim": 24}
+    if kind == "altclip":
+        text["project_dim"] = 24
+    if kind.startswith("siglip"):
+        name, rest = kind.capitalize(), {}
+    if kind == "siglip2":
+        vision = {**vision, "num_patches": 16}
+        del vision["image_size"]
+    config_class, model_class = getattr(transformers, f"{name}Config"), getattr(transformers, f"{name}Model")
+    config = config_class(text_config=text, vision_config=vision, **{**rest, **changes})
+    model = model_class(config).eval()
+    with torch.no_grad():  # at their own small start, all random towers give nearly the same vector
+        for key, value in model.named_parameters():
+            if value.dim() > 1:
+                value.normal_(0, 0.3 if "embed" in key else 0.15)
+    model.save_pretrained(folder)
+    _processor(kind).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def _processor(kind: str) -> Any:
+    import transformers
+
+    if kind == "siglip2":
+        return transformers.Siglip2ImageProcessor(patch_size=8, max_num_patches=16)
+    if kind == "siglip":
+        return transformers.SiglipImageProcessor(size={"height": SIDE, "width": SIDE})
+    if kind == "chinese_clip":  # as published: squashed
+        return transformers.ChineseCLIPImageProcessor(size={"height": SIDE, "width": SIDE}, do_center_crop=False)
+    return transformers.CLIPImageProcessor(**CLIP_PICTURES)
+
+
+def _tokenizer(kind: str, folder: Path) -> tuple[Any, dict[str, Any]]:
+    import transformers
+
+    folder.mkdir(parents=True, exist_ok=True)
+    if kind == "chinese_clip":
+        vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *(f"##{x}" for x in LETTERS), *WORDS]
+        vocab = list(dict.fromkeys(vocab))
+        tokenizer = transformers.BertTokenizer(vocab={word: n for n, word in enumerate(vocab)})
+        return tokenizer, {"vocab_size": len(vocab), "max_position_embeddings": 64}
+    if kind == "clip":
+        pieces = ["<|startoftext|>", "<|endoftext|>", *LETTERS, *(f"{x}</w>" for x in LETTERS)]
+        merges = [("d", "o"), ("do", "g</w>"), ("r", "e"), ("re", "d</w>")]
+        pieces += ["".join(pair) for pair in merges]
+        vocab_of = {piece: n for n, piece in enumerate(dict.fromkeys(pieces))}
+        tokenizer = transformers.CLIPTokenizer(vocab=vocab_of, merges=merges)
+        ends = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+        return tokenizer, {"vocab_size": len(vocab_of), "max_position_embeddings": 16, **ends}
+    if kind in ("altclip", "metaclip_2"):
+        scored = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
+        scored += [(f"▁{word}", -3.0) for word in WORDS] + [(letter, -4.0) for letter in LETTERS]
+        scored += [(word, -4.0) for word in WORDS if len(word) == 1 and word not in LETTERS]
+        scored.append(("<mask>", 0.0))
+        tokenizer = transformers.XLMRobertaTokenizer(vocab=scored)
+        ends = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
+        return tokenizer, {"vocab_size": len(scored), "max_position_embeddings": 20, **ends}
+    pieces = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *(f"<0x{n:02X}>" for n in range(256)), "▁", *LETTERS]
+    pieces += [word for word in WORDS if word not in LETTERS]
+    merges = [("d", "o"), ("do", "g"), ("r", "e"), ("re", "d")]
+    pieces += ["".join(pair) for pair in merges]
+    vocab_of = {piece: n for n, piece in enumerate(dict.fromkeys(pieces))}
+    tokenizer = transformers.Siglip2Tokenizer(vocab=vocab_of, merges=merges)
+    ends = {"bos_token_id": 2, "eos_token_id": 1, "pad_token_id": 0}
+    return tokenizer, {"vocab_size": len(vocab_of), "max_position_embeddings": 16, **ends}
+
+
+def edit_json(path: Path, **values: Any) -> None:
+    """Changes fields of a JSON file; None removes one."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    found |= values
+    path.write_text(json.dumps({k: v for k, v in found.items() if v is not None}), encoding="utf-8")
