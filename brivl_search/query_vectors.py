@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from brivl_search.corpus.images import load_pixels
-from brivl_search.encoders.base import Encoder
+from brivl_search.corpus.images import DecodedImage, decode, read_file
+from brivl_search.encoders.base import Encoder, Origin, encode_pictures
 from brivl_search.errors import ImageError, UsageError
 from brivl_search.queries import Query
 
@@ -35,14 +36,17 @@ def embed(encoder: Encoder, queries: Sequence[Query]) -> list[Vector | UsageErro
 
 def _encode_pictures(encoder: Encoder, sources: Sequence[str | bytes]) -> dict[str | bytes, Vector | UsageError]:
     out: dict[str | bytes, Vector | UsageError] = {}
-    pixels = {}
+    pictures: dict[str | bytes, DecodedImage] = {}
     for source in sources:
         try:
-            pixels[source] = load_pixels(source, encoder.pixels)
+            pictures[source] = decode(read_file(source) if isinstance(source, str) else source, encoder.pixels)
         except ImageError as error:
             out[source] = UsageError(f"--image {source if isinstance(source, str) else 'of these bytes'}: {error}")
-    if pixels:
-        out |= zip(pixels, encoder.encode_images(np.stack(list(pixels.values()))), strict=True)
+    if pictures:
+        paths = [os.path.abspath(source) if isinstance(source, str) else "" for source in pictures]
+        origins = [Origin(path, one.width, one.height) for path, one in zip(paths, pictures.values(), strict=True)]
+        pixels = np.stack([one.pixels for one in pictures.values()])
+        out |= zip(pictures, encode_pictures(encoder, pixels, origins), strict=True)
     return out
 
 

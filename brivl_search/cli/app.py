@@ -105,9 +105,13 @@ def options(
     pass
 
 
-def load_for(index: Path, encoder: str | None, device: str) -> Any:
-    """The encoder asked for; else the one an existing index was built with; else the bundled one."""
+def load_for(index: Path, encoder: str | None, device: str, regions: str = "") -> Any:
+    """The encoder asked for; else the one an existing index was built with; else the bundled one.
+
+    `regions`, such as +boxes=FILE, replaces what the encoder's name says of them.
+    """
     from brivl_search.encoders import DEFAULT, load_encoder
+    from brivl_search.encoders.registry import without_regions
     from brivl_search.errors import IndexMissingError
     from brivl_search.index import IndexReader, gpu
 
@@ -118,7 +122,7 @@ def load_for(index: Path, encoder: str | None, device: str) -> Any:
                 encoder = reader.info.encoder.name
         except IndexMissingError:
             encoder = DEFAULT
-    return load_encoder(encoder, device=device)
+    return load_encoder(without_regions(encoder) + regions if regions else encoder, device=device)
 
 
 def caption_fields(text: str | None) -> tuple[str, ...] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -57,6 +57,14 @@ Hidden = Annotated[bool, typer.Option(help="Also files and folders beginning wit
 Megapixels = Annotated[float, typer.Option(min=0.01, help="Skip larger images.")]
 Workers = Annotated[int | None, typer.Option(min=0, help="Decoding processes [default: one per CPU].")]
 Batch = Annotated[int, typer.Option(min=1, help="Images per forward pass.")]
+Boxes = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Boxes of the pictures as regions: JSON lines with image_id and bbox (BriVL's)."),
+]
+Detector = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="A detector's boxes as regions: hf:ORG/NAME, torchvision:NAME[=WEIGHTS]."),
+]
 Strict = Annotated[bool, typer.Option(help="Exit with 4 if anything was skipped.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Name every skipped file.")]
 
@@ -90,11 +98,24 @@ def _options(
     )
 
 
-def _finish(report: BuildReport, index: Path, quiet: bool, verbose: bool, strict: bool) -> None:
+def _regions(boxes: Path | None, detector: str | None) -> str:
+    """What --boxes or --detector add to an encoder's name."""
+    if boxes is not None and detector is not None:
+        raise UsageError("--boxes and --detector exclude each other: regions come from one of them")
+    if boxes is not None:
+        return f"+boxes={boxes.absolute()}"
+    return "" if detector is None else f"+detector={detector}"
+
+
+def _finish(report: BuildReport, index: Path, quiet: bool, verbose: bool, strict: bool, encoder: Any = None) -> None:
+    from brivl_search.output import say
     from brivl_search.reports import print_build
 
     if not quiet:
         print_build(report, str(index), verbose=verbose)
+        boxes: Any = getattr(encoder, "boxes", None)
+        if without := getattr(boxes, "without", 0):
+            say(f"{without:,} new images are not in {boxes.path}: the fixed grid served as their regions")
     if strict and (report.skipped or report.bad_captions):
         raise SkippedItemsError(
             f"{len(report.skipped)} files and {len(report.bad_captions)} caption lines were skipped (--strict)"
@@ -109,6 +130,8 @@ def build_index(
     ],
     index: IndexOption = DEFAULT_INDEX,
     encoder: EncoderOption = None,
+    boxes: Boxes = None,
+    detector: Detector = None,
     index_type: Kind = None,
     codec: Codec = None,
     memory: Memory = None,
@@ -142,10 +165,10 @@ def build_index(
         split,
         images,
     )
-    loaded = load_for(index, encoder, device)
+    loaded = load_for(index, encoder, device, _regions(boxes, detector))
     with Bar(quiet=quiet) as bar:
         report = build(folders, index, loaded, choices, bar)
-    _finish(report, index, quiet, verbose, strict)
+    _finish(report, index, quiet, verbose, strict, loaded)
 
 
 @app.command()
@@ -182,7 +205,7 @@ def sync(
     loaded = load_for(index, None, device)
     with Bar(quiet=quiet) as bar:
         report = build(folders or [known.get(root, root) for root in roots], index, loaded, choices, bar)
-    _finish(report, index, quiet, verbose, strict)
+    _finish(report, index, quiet, verbose, strict, loaded)
 
 
 @app.command()
@@ -192,6 +215,8 @@ def add(
     ],
     index: IndexOption = DEFAULT_INDEX,
     encoder: EncoderOption = None,
+    boxes: Boxes = None,
+    detector: Detector = None,
     captions: Captions = None,
     dataset_format: Format = None,
     split: Split = None,
@@ -212,10 +237,10 @@ def add(
     choices = _options(
         None, captions, include_hidden, max_megapixels, workers, batch_size, None, None, dataset_format, split, images
     )
-    loaded = load_for(index, encoder, device)
+    loaded = load_for(index, encoder, device, _regions(boxes, detector))
     with Bar(quiet=quiet) as bar:
         report = add_paths(paths, index, loaded, choices, bar)
-    _finish(report, index, quiet, verbose, strict)
+    _finish(report, index, quiet, verbose, strict, loaded)
 
 
 @app.command()

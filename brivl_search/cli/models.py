@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
-from brivl_search.cli.app import app
+from brivl_search.cli.app import DeviceOption, ReportOption, app, json_wanted
+from brivl_search.errors import EncoderError, UsageError
 
 models = typer.Typer(
     name="models",
@@ -18,3 +22,83 @@ app.add_typer(models)
 @models.callback()
 def _group() -> None:
     pass
+
+
+@models.command()
+def convert(
+    source: Annotated[str, typer.Argument(metavar="official:PATH", help="A BriVL .pth; @MODEL names its sizes.")],
+    out: Annotated[Path, typer.Argument(metavar="FOLDER", help="The new checkpoint folder.")],
+    towers: Annotated[
+        str, typer.Option(metavar="NAMES", help="Towers to take: image,text or one of them.")
+    ] = "image,text",
+    fp32: Annotated[bool, typer.Option("--fp32", help="Full precision [default: float16, half the bytes].")] = False,
+    corrected: Annotated[
+        bool, typer.Option("--corrected", help="Without the published code's quirks; other vectors than BriVL's.")
+    ] = False,
+    keep_momentum: Annotated[
+        bool, typer.Option("--keep-momentum", help="Also the momentum copies, for going on with the training.")
+    ] = False,
+) -> None:
+    """Turn weights of the published BriVL code into a checkpoint folder."""
+    from brivl_search.encoders.convert import convert as convert_checkpoint
+    from brivl_search.encoders.official import OfficialCheckpoint
+    from brivl_search.output import say
+
+    if not source.startswith("official:"):
+        raise UsageError(
+            f"{source}: write official:{source}; only checkpoints of the published BriVL code are converted"
+        )
+    chosen = [name.strip() for name in towers.split(",")]
+    if not set(chosen) <= {"image", "text"}:
+        raise UsageError(f"--towers {towers}: name image, text, or image,text")
+    done = convert_checkpoint(
+        OfficialCheckpoint(source.removeprefix("official:")),
+        out,
+        towers=[name for name in ("image", "text") if name in chosen],
+        half=not fp32,
+        parity=not corrected,
+        keep_momentum=keep_momentum,
+    )
+    parts = ", ".join(f"{name} tower {count / 1e6:.1f}M" for name, count in done.parameters.items())
+    say(f"{out}: {done.config.name}, {done.config.dim} dimensions, {parts}, {done.bytes / 1e6:,.1f} MB")
+
+
+@models.command()
+def check(
+    name: Annotated[str, typer.Argument(metavar="ENCODER", help="official:PATH, or a folder converted from it.")],
+    sample: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="BriVL's sample: example.jsonl, np_img.npy, np_text.npy, pictures.")
+    ] = Path("../shared/data/brivl-official-sample"),
+    device: DeviceOption = "auto",
+    form: ReportOption = None,
+) -> None:
+    """Compare an encoder with the vectors that BriVL's own code gave for its sample; exit code 1 if they differ."""
+    import json
+    from dataclasses import asdict
+
+    from brivl_search.encoders.brivl import BriVLEncoder
+    from brivl_search.encoders.parity import TOLERANCE, check_sample
+    from brivl_search.encoders.registry import load_encoder
+    from brivl_search.output import show, table
+
+    encoder = load_encoder(name, device=device, precision="fp32")
+    if not isinstance(encoder, BriVLEncoder):
+        raise UsageError(f"{name} is not a BriVL model: give official:PATH or a folder converted from it")
+    report = check_sample(encoder, sample)
+    if json_wanted(form):
+        typer.echo(json.dumps({**asdict(report), "tolerance": TOLERANCE, "ok": report.ok}, indent=2))
+    else:
+        out = table(f"text · image of {sample}")
+        out.add_column("picture")
+        for title in ("score", "published", "difference", "image cosine", "text cosine"):
+            out.add_column(title, justify="right")
+        for row in zip(
+            report.names, report.scores, report.published, report.image_cosines, report.text_cosines, strict=True
+        ):
+            picture, score, published, image, text = row
+            out.add_row(
+                picture, f"{score:.3f}", f"{published:.3f}", f"{score - published:+.3f}", f"{image:.4f}", f"{text:.4f}"
+            )
+        show(out)
+    if not report.ok:
+        raise EncoderError(f"{name} does not reproduce the sample: a score is off by more than {TOLERANCE}")

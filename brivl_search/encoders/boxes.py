@@ -1,8 +1,8 @@
 """Boxes of pictures: from a file of them, and packed for a batch. A detector's: `brivl_search.encoders.detector`.
 
 The file is BriVL's: JSON lines with the picture's path in `image_id` (or `image`) and in `bbox` its boxes
-[[x1, y1, x2, y2], ...] in pixels of the original, best first. A relative path counts from the file's folder; where nothing
-of that path is asked for, the only line of that file name is taken, because such files travel without their folders.
+[[x1, y1, x2, y2], ...] in pixels of the original, best first. A relative path counts from the file's folder; for a
+picture of another path the only line with its file name is taken, because such files travel without their folders.
 """
 
 from __future__ import annotations
@@ -71,7 +71,9 @@ class BoxFile:
         Raises:
             CorpusError: a line of the file is not what it should be.
         """
-        found = [None] * len(pixels) if origins is None else [self._of(origin) for origin in origins]
+        if origins is None:
+            return [None] * len(pixels)
+        found = [self._of(origin) for origin in origins]
         self.without += sum(boxes is None for boxes in found)
         return found
 
@@ -128,13 +130,11 @@ def grid_shares(grids: Sequence[int]) -> Boxes:
     return np.array(cells, dtype=np.float32).reshape(-1, 4)
 
 
-def box_batch(
-    found: Sequence[Boxes | None], grids: Sequence[int], max_boxes: int
-) -> tuple[Boxes, NDArray[np.bool_]]:
+def box_batch(found: Sequence[Boxes | None], grids: Sequence[int], max_boxes: int) -> tuple[Boxes, NDArray[np.bool_]]:
     """What `ImageTower` takes: the first `max_boxes` boxes of each picture, then the whole of it; the grid for None.
 
     Returns:
-        float32 (n, R, 4) with R that of the picture with most, zeros behind the shorter lists; bool (n, R), false there.
+        float32 (n, R, 4) with R that of the picture with most, zeros behind shorter lists; bool (n, R), false there.
     """
     rows = [grid_shares(grids) if boxes is None else np.concatenate([boxes[:max_boxes], _WHOLE]) for boxes in found]
     longest = max(map(len, rows), default=0)

@@ -60,7 +60,9 @@ class BriVLEncoder:
         Raises:
             EncoderError: not a checkpoint, or a damaged one.
         """
-        self.checkpoint: Checkpoint = FolderCheckpoint(checkpoint) if isinstance(checkpoint, Path) else checkpoint
+        if isinstance(checkpoint, Path):
+            checkpoint = FolderCheckpoint(checkpoint)
+        self.checkpoint: Checkpoint = checkpoint
         self.folder = self.checkpoint.folder
         self.config = self.checkpoint.config
         self.name = name or self.checkpoint.name

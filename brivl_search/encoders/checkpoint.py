@@ -33,8 +33,12 @@ class Checkpoint(Protocol):
 
     config: ModelConfig
     name: str
-    fingerprint: str
-    folder: Path | None
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def folder(self) -> Path | None: ...
 
     def fill(self, tower: TowerName, module: torch.nn.Module) -> None:
         """Loads one tower's weights into `module`; the other's are not read."""
@@ -52,22 +56,21 @@ class FolderCheckpoint:
         Raises:
             EncoderError: not a checkpoint, or a damaged one.
         """
-        self.folder: Path | None = folder
-        self._where = folder
+        self.folder = folder
         self.config = read_config(folder)
         self.name = str(folder)
 
     @cached_property
     def fingerprint(self) -> str:
-        return fingerprint(self._where, self.config)
+        return fingerprint(self.folder, self.config)
 
     def fill(self, tower: TowerName, module: torch.nn.Module) -> None:
-        load_tower(self._where, tower, module)
+        load_tower(self.folder, tower, module)
 
     def tokenizer(self) -> TextTokenizer:
         from brivl_search.encoders.tokenizer import TextTokenizer
 
-        return TextTokenizer(self._where, self.config.text.max_length)
+        return TextTokenizer(self.folder, self.config.text.max_length)
 
 
 def read_config(folder: Path) -> ModelConfig:

@@ -57,7 +57,7 @@ class ImageTowerConfig:
         freeze_bn: keep BatchNorm statistics as loaded, also in training.
         grids: region grids; [6, 1] is BriVL 2.0's: 36 cells, then the whole image, 37 tokens.
         width: token width; None: the backbones' channels, as in BriVL.
-        roi: where a box is sampled: "brivl" as the published code does (its samples lie by W / (W − 1) too far right and
+        roi: where a box is sampled: "brivl" as the published code does (by a factor of W / (W − 1) too far right and
             down, and what lies outside the map is zero), "aligned" where the box is.
         max_boxes: of a detector's boxes, the first so many are used; the whole image comes after them.
         pixels: how an image becomes pixels before that.
@@ -84,8 +84,8 @@ class TextTowerConfig:
     Attributes:
         backbone: a transformers config as a dict ("model_type": "bert", ...).
         max_length: tokens, [CLS] and [SEP] included.
-        padding: "masked": the backbone does not see padding; "seen": every text is padded to `max_length` and the backbone
-            is given no mask, which is how the published weights were trained.
+        padding: "masked": the backbone does not see padding; "seen": every text is padded to `max_length` and the
+            backbone is given no mask, which is how the published weights were trained.
     """
 
     backbone: dict[str, Any] = field(default_factory=lambda: {"model_type": "bert", "vocab_size": 21128})

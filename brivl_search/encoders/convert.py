@@ -1,4 +1,4 @@
-"""Official BriVL checkpoints become checkpoint folders: float16, one tower if that is enough, without momentum copies."""
+"""Official BriVL checkpoints become checkpoint folders: half the bytes, one tower if enough, no momentum copies."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Converted:
 
 
 def corrected(config: ModelConfig) -> ModelConfig:
-    """The same model without the published code's quirks, as models trained here are: the text tower does not see padding,
-    pictures are shrunk with antialiasing, boxes are sampled where they are. Vectors are no longer those of BriVL."""
+    """The same model without the published code's quirks: the text tower does not see padding, pictures are shrunk with
+    antialiasing, boxes are sampled where they are. Its vectors are no longer those of BriVL."""
     pixels = dataclasses.replace(config.image.pixels, antialias=True)
     image = dataclasses.replace(config.image, pixels=pixels, roi="aligned")
     return dataclasses.replace(config, image=image, text=dataclasses.replace(config.text, padding="masked"))
@@ -141,4 +141,3 @@ def _card(config: ModelConfig, towers: Sequence[TowerName], half: bool, parity: 
         "",
     ]
     return "\n".join(lines)
-

@@ -1,6 +1,6 @@
 """Boxes from a detector that looks at the same squares of pixels as the encoder.
 
-`hf:ORG/NAME` or `hf:FOLDER`: any object detector of transformers (DETR, RT-DETR, YOLOS, ...), with its own image processor.
+`hf:ORG/NAME` or `hf:FOLDER`: any object detector of transformers (DETR, RT-DETR, YOLOS, ...), with its own processor.
 `torchvision:NAME`, or `torchvision:NAME=WEIGHTS.pth`: a detection model of torchvision.
 
 BriVL 1.0's own boxes are of a Faster R-CNN trained for bottom-up attention, whose code does not run on a present torch;
@@ -44,6 +44,7 @@ class Detector:
             EncoderError: the model is not to be had.
         """
         self._most, self._device = most, device
+        self._load: Callable[[], Callable[[NDArray[np.uint8]], list[tuple[Any, Any]]]]
         kind, _, rest = name.partition(":")
         if kind == "hf" and rest:
             found = find_model(rest)
@@ -106,9 +107,7 @@ def _transformers(folder: Path, device: Any) -> Callable[[NDArray[np.uint8]], li
     return detect
 
 
-def _torchvision(
-    name: str, weights: Path | None, device: Any
-) -> Callable[[NDArray[np.uint8]], list[tuple[Any, Any]]]:
+def _torchvision(name: str, weights: Path | None, device: Any) -> Callable[[NDArray[np.uint8]], list[tuple[Any, Any]]]:
     import torch
     from torchvision.models import detection, get_model, list_models
 

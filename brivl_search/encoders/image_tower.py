@@ -127,5 +127,5 @@ class ImageTower(nn.Module):
         return self.head(self.project(regions), mask)  # type: ignore[no-any-return]
 
     def forward(self, pixels: Tensor, boxes: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        """uint8 pixels (B, S, S, 3), and boxes with their mask as `embed` takes them → unit vectors (B, dim), float32."""
+        """uint8 pixels (B, S, S, 3), boxes and mask as `embed` takes them → unit vectors (B, dim), float32."""
         return self.embed([backbone(pixels) for backbone in self.backbones], boxes, mask)

@@ -4,8 +4,8 @@ A state dict has four towers, "imgencoder.", "textencoder." and their momentum c
 "textencoder_mom."; files with one tower exist too. What a tower of ours does not have: the CNN's classifier and BERT's
 pooler, which BriVL never uses, and `position_ids`, which transformers saved until 4.30.
 
-The file does not say its sizes or preprocessing. They are those of a published model (`PUBLISHED`), told by the sizes of
-two matrices and, where models differ in preprocessing alone, by the file's name; of any other model, in the file of
+The file does not say its sizes or preprocessing. They are those of a published model (`PUBLISHED`), told by the sizes
+of two matrices and, where models differ in preprocessing alone, by the file's name; of any other model, in the file of
 the same name that ends in .json, like the config.json of a checkpoint folder.
 """
 
@@ -157,7 +157,9 @@ class OfficialCheckpoint:
             if isinstance(tensor, torch.Tensor) and short.partition("_mom.")[0].split(".")[0] in TOWERS.values():
                 state[short] = tensor
         if not state:
-            raise EncoderError(f"{self.path} is not a BriVL checkpoint: it has no tensors imgencoder.* or textencoder.*")
+            raise EncoderError(
+                f"{self.path} is not a BriVL checkpoint: it has no tensors imgencoder.* or textencoder.*"
+            )
         return state
 
     def _recognise(self) -> str:
@@ -174,7 +176,9 @@ class OfficialCheckpoint:
         if len(signed) == 1:
             return signed[0]
         ways = " or ".join(f"official:{self.path}@{name}" for name in fitting)
-        raise EncoderError(f"{self.path.name} may be {' or '.join(fitting)}, which differ in preprocessing: write {ways}")
+        raise EncoderError(
+            f"{self.path.name} may be {' or '.join(fitting)}, which differ in preprocessing: write {ways}"
+        )
 
     def tensors(
         self, tower: TowerName, *, momentum: bool = False, state: Mapping[str, torch.Tensor] | None = None
@@ -266,7 +270,9 @@ def find_vocabulary() -> Path:
             "vocab.txt beside the checkpoint, or set HF_ENDPOINT to a mirror"
         ) from None
     if _sha256(path) != VOCABULARY_SHA256:
-        raise EncoderError(f"{path} is not the vocabulary BriVL was trained with: put the right vocab.txt beside the .pth")
+        raise EncoderError(
+            f"{path} is not the vocabulary BriVL was trained with: put the right vocab.txt beside the .pth"
+        )
     return path
 
 

@@ -1,4 +1,4 @@
-"""Whether an encoder reproduces what published weights gave: the sample in BriVL's repository, 3 pictures with their vectors.
+"""Whether an encoder reproduces what published weights gave for the sample in BriVL's repository, three pictures.
 
 A sample is a folder with example.jsonl (`image_id`, `sentences`, `bbox`), the pictures, and np_img.npy and np_text.npy,
 float32 (n, dim), unit length, which the published code wrote for them: the text is each picture's `sur_text`.

@@ -55,10 +55,8 @@ def _axis(low: Tensor, high: Tensor, cells: int, convention: Convention) -> Tens
     """Mean bilinear weight of each cell for SAMPLES points between `low` and `high`, both (..., R): (..., R, cells)."""
     steps = (torch.arange(SAMPLES, device=low.device, dtype=low.dtype) + 0.5) / SAMPLES
     points = low.unsqueeze(-1) + (high - low).unsqueeze(-1) * steps
-    if convention == "brivl":
-        points = points * (cells / max(cells - 1, 1)) - 0.5
-    else:
-        points = (points - 0.5).clamp(0, cells - 1)
+    stretched = cells / max(cells - 1, 1)
+    points = points * stretched - 0.5 if convention == "brivl" else (points - 0.5).clamp(0, cells - 1)
     distance = (points.unsqueeze(-1) - torch.arange(cells, device=low.device, dtype=low.dtype)).abs()
     return (1 - distance).clamp(min=0).mean(-2)
 

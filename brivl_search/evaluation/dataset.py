@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from brivl_search.corpus.dataset import Dataset
-from brivl_search.corpus.decode_pool import decode_all, default_workers
+from brivl_search.corpus.decode_pool import Decoded, decode_all, default_workers
 from brivl_search.corpus.walk import ImageFile
-from brivl_search.encoders.base import Encoder
+from brivl_search.encoders.base import Encoder, Origin, encode_pictures
 from brivl_search.errors import CorpusError, EncoderError
 from brivl_search.evaluation.pairs import DIRECTIONS, DirectionName, Pairs, first_of_each
 from brivl_search.evaluation.result import (
@@ -97,22 +97,23 @@ class _Images:
         self.some = np.zeros((0, encoder.pixels.size, encoder.pixels.size, 3), np.uint8)
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        batch: list[np.ndarray] = []
+        batch: list[Decoded] = []
         for decoded in decode_all(self.files, self.encoder.pixels, workers=self.workers):
             if decoded.pixels is None:
                 raise CorpusError(f"{decoded.file.path}: {decoded.reason} {decoded.detail}".rstrip())
-            batch.append(decoded.pixels)
+            batch.append(decoded)
             if len(batch) == 64:
                 yield self._encode(batch)
                 batch = []
         if batch:
             yield self._encode(batch)
 
-    def _encode(self, batch: list[np.ndarray]) -> np.ndarray:
-        pixels = np.stack(batch)
+    def _encode(self, batch: list[Decoded]) -> np.ndarray:
+        pixels = np.stack([one.pixels for one in batch if one.pixels is not None])
+        origins = [Origin(one.file.path, one.width, one.height) for one in batch]
         if not len(self.some):
             self.some = pixels
-        vectors = self.encoder.encode_images(pixels)
+        vectors = encode_pictures(self.encoder, pixels, origins)
         self.advance(len(batch))
         return vectors
 
