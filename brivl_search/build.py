@@ -21,9 +21,9 @@ from brivl_search.build_forget import PASSING_REASONS, Forgetting
 from brivl_search.corpus.captions import read_captions
 from brivl_search.corpus.decode_pool import Decoded, decode_all, default_workers
 from brivl_search.corpus.images import MAX_MEGAPIXELS
-from brivl_search.corpus.sources import DatasetChoice, Sources, find_sources
+from brivl_search.corpus.sources import DatasetChoice, Sources, find_sources, hint
 from brivl_search.corpus.walk import ImageFile, Skipped
-from brivl_search.encoders.base import Encoder
+from brivl_search.encoders.base import Encoder, Origin, encode_pictures
 from brivl_search.errors import CorpusError
 from brivl_search.index import MODALITIES, Codec, CommitReport, IndexType, IndexWriter, Item, Modality
 from brivl_search.index.ivfpq import AUTO_THRESHOLD
@@ -112,7 +112,7 @@ def build_index(
     progress.phase("scanning", None)
     found = _find(folders, options)
     if not found.scan.images:
-        raise CorpusError(f"no images: {found.scan.describe_empty()}")
+        raise CorpusError(f"no images: {found.scan.describe_empty()}{hint(folders)}")
     with _writer(directory, encoder, options, "build", folders) as writer:
         build = _Build(writer, encoder, options, progress, found)
         return build.run(folders)
@@ -134,7 +134,7 @@ def add(
     progress.phase("scanning", None)
     found = _find(paths, options, files=True)
     if not found.scan.images and not found.scan.captions:
-        raise CorpusError(f"nothing to add: {found.scan.describe_empty()}")
+        raise CorpusError(f"nothing to add: {found.scan.describe_empty()}{hint(paths)}")
     with _writer(directory, encoder, options, "add", paths) as writer:
         build = _Build(writer, encoder, options, progress, found, forget=False)
         return build.run([path for path in paths if os.path.isdir(path) and os.fspath(path) not in found.readers])
@@ -268,7 +268,8 @@ class _Build:
                 self.progress.note("images")
                 self.started = time.perf_counter()
             pixels = np.stack([one.pixels for one in first.values() if one.pixels is not None])
-            self.writer.stage_vectors("image", list(first), self.encoder.encode_images(pixels))
+            origins = [Origin(one.file.path, one.width, one.height) for one in first.values()]
+            self.writer.stage_vectors("image", list(first), encode_pictures(self.encoder, pixels, origins))
         for one in waiting:
             item = Item(one.file.path, one.sha256, one.file.size, one.file.mtime_ns, self._record(one))
             self.writer.put("image", item)

@@ -113,14 +113,20 @@ class Forgetting:
             stage.forget_under(os.path.join(root, ""), keep.__contains__, self.shared)
             self.kept |= keep
         for reader in self.sources.readers.values():
-            keep = self.out_of_reach - stage.fields.keys()
+            cut = tuple(reader.unreadable)  # the caption may lie behind the break, the image before it
+            keep = {image for image in self.indexed if image in self.out_of_reach or image.startswith(cut)}
+            keep -= stage.fields.keys()
             for cover in self._covers(reader):
                 bare = stage.forget_under(cover, keep.__contains__, self.shared)
                 self._unlisted(bare, cover)
             self.kept |= keep
 
     def shared(self, image: str) -> bool:
-        """Whether roots that this build does not read may know the image too, and give captions of other fields."""
+        """Whether roots that this build does not read may know the image too.
+
+        Their captions are not told from this build's but by the field: another field of the image stays, and so do
+        captions that no line gives any more, until a build of all roots (`sync`) has the whole to compare with.
+        """
         return image.startswith(self._others)
 
     @cached_property

@@ -68,7 +68,7 @@ def flickr(root: Path) -> Path:
     names = ["1000268201_693b08cb0e.jpg", "1001773457_577c3a7d70.jpg", "1002674143_1b742ab4b8.jpg"]
     pictures(root / "Flicker8k_Dataset", *names)
     told = [(name, k, text) for name, text in zip(names, EN, strict=True) for k in (0, 1)]
-    (root / "Flickr8k.token.txt").write_text("".join(f"{name}#{k}\t{text} .\n" for name, k, text in told))
+    (root / "Flickr8k.token.txt").write_text("".join(f"{name}#{k}\t{text} {k} .\n" for name, k, text in told))
     (root / "Flickr8k.lemma.token.txt").write_text("".join(f"{n}#0\t{t}\n" for n, t in zip(names, EN, strict=True)))
     (root / "Flickr_8k.trainImages.txt").write_text(f"{names[0]}\n{names[1]}\n")
     (root / "Flickr_8k.testImages.txt").write_text(f"{names[2]}\n")

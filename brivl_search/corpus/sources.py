@@ -107,6 +107,14 @@ def find_sources(
     return Sources(found, readers)
 
 
+def hint(paths: Sequence[Path | str]) -> str:
+    """For the message of a build that finds no images: which folder could be read as which dataset."""
+    for path in paths:
+        if os.path.isdir(path) and (fits := [name for name in recognise(path) if name != "captions"]):
+            return f"; {printable(os.fspath(path))} looks like {fits[0]}: --dataset-format {fits[0]} reads it"
+    return ""
+
+
 def _is_dataset(path: str, files: bool) -> bool:
     """Whether a path without a format is to be read as a dataset: a file that is one, and no caption file to add."""
     if not os.path.isfile(path):
