@@ -81,6 +81,8 @@ def system_error(error: BaseException) -> BrivlSearchError | None:
     elif not isinstance(error, OSError):
         return None
     name = getattr(error, "filename", None)
+    if name is None and os.sep in str(what := getattr(error, "what", "")):  # lmdb names the file it could not open
+        name = what
     where = f" ({os.fsencode(name).decode('utf-8', 'backslashreplace')})" if isinstance(name, str) else ""
     if code in _ADVICE:
         return BrivlSearchError(f"{os.strerror(code)}{where}: {_ADVICE[code]}")

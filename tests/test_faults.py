@@ -68,7 +68,7 @@ def test_full_disk(tmp_path: Path, small: Path) -> None:
     with ballast.open("wb") as file:
         file.write(b"x" * (shutil.disk_usage(small).free - 4096))
     full = cli("build-index", str(tmp_path / "photos"), "--index", index, "--workers", "0")
-    one_line(full, "free some space and run the same command again", "kept")
+    one_line(full, "free some space and run the same command again", "kept", str(small))
     assert images(small / "index") == before and verify(small / "index").ok
     ballast.unlink()
     assert cli("build-index", str(tmp_path / "photos"), "--index", index, "--workers", "0").returncode == 0

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,12 +21,6 @@ if TYPE_CHECKING:
 _GROUP = 64  # lines of a batch that are embedded together
 _CHUNK = 1 << 16
 
-SUM, WHICH, HOW, SHOW = "What is looked for", "Which hits", "How it is searched", "How hits are shown"
-
-
-def _option(panel: str, *names: str, **settings: Any) -> Any:
-    return typer.Option(*names, rich_help_panel=panel, **settings)
-
 
 @app.command()
 def query(
@@ -35,58 +29,66 @@ def query(
     ] = None,
     image: Annotated[
         list[Path] | None,
-        _option(SUM, "--image", help="This picture. Alone it finds captions if the index has any, else images."),
+        typer.Option(
+            "--image",
+            metavar="PICTURE",
+            help="This picture. Alone it finds captions if the index has any, else images.",
+        ),
     ] = None,
     plus: Annotated[
-        list[str] | None, _option(SUM, "--plus", metavar="TEXT", help="And this (2:TEXT weighs double).")
+        list[str] | None, typer.Option("--plus", metavar="TEXT", help="And this (2:TEXT weighs double).")
     ] = None,
-    minus: Annotated[list[str] | None, _option(SUM, "--minus", metavar="TEXT", help="But not this.")] = None,
-    minus_image: Annotated[list[Path] | None, _option(SUM, "--minus-image", help="But not like this picture.")] = None,
+    minus: Annotated[list[str] | None, typer.Option("--minus", metavar="TEXT", help="But not this.")] = None,
+    minus_image: Annotated[
+        list[Path] | None, typer.Option("--minus-image", metavar="PICTURE", help="But not like this picture.")
+    ] = None,
     batch: Annotated[
         str | None,
-        _option(
-            SUM, "--batch", metavar="FILE|-", help="A query a line: a text, or JSON with text, image, plus, minus, k."
+        typer.Option(
+            "--batch", metavar="FILE|-", help="A query a line: a text, or JSON with text, image, plus, minus, k."
         ),
     ] = None,
     target: Annotated[
-        Target, _option(WHICH, help="What to find: images, texts (captions), or what suits.")
+        Target, typer.Option(help="What to find: images, texts (captions), or what suits.")
     ] = Target.auto,
-    top_k: Annotated[int, _option(WHICH, "--top-k", "-k", help="How many hits.")] = 10,
-    min_score: Annotated[float | None, _option(WHICH, help="Only hits of at least this cosine.")] = None,
+    top_k: Annotated[int, typer.Option("--top-k", "-k", help="How many hits.")] = 10,
+    min_score: Annotated[float | None, typer.Option(help="Only hits of at least this cosine.")] = None,
     min_match: Annotated[
-        float | None, _option(WHICH, help="Only hits of at least this probability, 0 to 1.", metavar="P")
+        float | None, typer.Option(help="Only hits of at least this probability, 0 to 1.", metavar="P")
     ] = None,
-    under: Annotated[list[Path] | None, _option(WHICH, "--under", help="Only images in this folder.")] = None,
+    under: Annotated[
+        list[Path] | None, typer.Option("--under", metavar="FOLDER", help="Only images in this folder.")
+    ] = None,
     glob: Annotated[
         list[str] | None,
-        _option(WHICH, "--glob", metavar="PATTERN", help="Only images so called, such as 'IMG_*.jpg'."),
+        typer.Option("--glob", metavar="PATTERN", help="Only images so called, such as 'IMG_*.jpg'."),
     ] = None,
     after: Annotated[
-        str | None, _option(WHICH, metavar="DATE", help="Only images taken from this date on (2024, 2024-05-03).")
+        str | None, typer.Option(metavar="DATE", help="Only images taken from this date on (2024, 2024-05-03).")
     ] = None,
-    before: Annotated[str | None, _option(WHICH, metavar="DATE", help="Only images taken before this date.")] = None,
-    min_size: Annotated[
-        str | None, _option(WHICH, metavar="WxH", help="Only images of at least so many pixels.")
-    ] = None,
+    before: Annotated[str | None, typer.Option(metavar="DATE", help="Only images taken before this date.")] = None,
+    min_size: Annotated[str | None, typer.Option(metavar="WxH", help="Only images of at least so many pixels.")] = None,
     where: Annotated[
         list[str] | None,
-        _option(WHICH, "--where", metavar="FIELD=VALUE", help="Only where the caption file says so."),
+        typer.Option("--where", metavar="FIELD=VALUE", help="Only where the caption file says so."),
     ] = None,
-    dedupe: Annotated[bool, _option(WHICH, "--dedupe", help="Near-identical hits as one, with their number.")] = False,
+    dedupe: Annotated[bool, typer.Option("--dedupe", help="Near-identical hits as one, with their number.")] = False,
     alike: Annotated[
         float | None,
-        _option(WHICH, metavar="COSINE", help="From where on two hits are near-identical [default: 0.95]."),
+        typer.Option(metavar="COSINE", help="From where on two hits are near-identical [default: 0.95]."),
     ] = None,
     form: Annotated[
-        HitFormat | None, _option(SHOW, "--format", help="Default: table on a terminal, jsonl in a pipe.")
+        HitFormat | None, typer.Option("--format", help="Default: table on a terminal, jsonl in a pipe.")
     ] = None,
-    print0: Annotated[bool, _option(SHOW, "-0", "--print0", help="Bare paths ending in NUL, for xargs -0.")] = False,
-    preview: Annotated[bool, _option(SHOW, "--preview", help="Thumbnails in the terminal.")] = False,
-    html: Annotated[Path | None, _option(SHOW, "--html", help="Write the hits to this page, in one file.")] = None,
-    open_best: Annotated[bool, _option(SHOW, "--open", help="Open the best hit.")] = False,
-    exact: Annotated[bool, _option(HOW, "--exact", help="Compare with every row.")] = False,
-    nprobe: Annotated[int | None, _option(HOW, help="Inverted lists visited [default: tuned].")] = None,
-    rerank: Annotated[int | None, _option(HOW, help="Candidates scored exactly [default: tuned].")] = None,
+    print0: Annotated[bool, typer.Option("-0", "--print0", help="Bare paths ending in NUL, for xargs -0.")] = False,
+    preview: Annotated[bool, typer.Option("--preview", help="Thumbnails in the terminal.")] = False,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write the hits to this page, in one file.")
+    ] = None,
+    open_best: Annotated[bool, typer.Option("--open", help="Open the best hit.")] = False,
+    exact: Annotated[bool, typer.Option("--exact", help="Compare with every row.")] = False,
+    nprobe: Annotated[int | None, typer.Option(help="Inverted lists visited [default: tuned].")] = None,
+    rerank: Annotated[int | None, typer.Option(help="Candidates scored exactly [default: tuned].")] = None,
     index: IndexOption = DEFAULT_INDEX,
     encoder: EncoderOption = None,
     device: DeviceOption = "auto",
@@ -105,7 +107,7 @@ def query(
             )
         if preview or html or open_best:
             raise UsageError("--preview, --html and --open show the hits of one query: leave out --batch")
-    if batch is None or batch != "-":
+    else:
         # For one query NumPy's threads wait for each other longer than they work. Read when NumPy is imported.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from brivl_search.dedupe import ALIKE
@@ -143,7 +145,7 @@ def query(
         output.write_contact_sheet(html, str(asked), hits)
     if preview:
         output.preview_hits(hits)
-    if shown or not (preview or html):
+    if shown or preview or not html:  # thumbnails have short names: the table has the whole ones
         output.print_hits(hits, shown or output.default_format(), nul=print0)
     if open_best:
         output.open_hit(hits)

@@ -112,7 +112,7 @@ class Meta:
             body["roots"] = tuple((given, absolute) for given, absolute in body["roots"])
             return cls(**body)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise IndexIncompatibleError(f"{where} is damaged ({error}): build the index again") from error
+            raise IndexIncompatibleError(f"{where} is damaged ({error}): {_anew(where.parent)}") from error
 
 
 @dataclass(frozen=True)
@@ -209,6 +209,10 @@ def catalog_path(directory: Path) -> Path:
     return directory / "catalog.lmdb"
 
 
+def _anew(directory: Path) -> str:
+    return f"delete the folder {directory} and build the index again"
+
+
 @contextmanager
 def reading(directory: Path) -> Iterator[tuple[Any, Meta]]:
     """A read transaction on the catalog of a published index, and its meta.
@@ -238,7 +242,7 @@ def reading(directory: Path) -> Iterator[tuple[Any, Meta]]:
     except (lmdb.Error, OSError) as error:
         if known := system_error(error):
             raise known from error
-        raise IndexIncompatibleError(f"{path} cannot be opened ({error}): build the index again") from error
+        raise IndexIncompatibleError(f"{path} cannot be opened ({error}): {_anew(directory)}") from error
     try:
         with environment.read() as txn:
             meta = get_meta(txn, path)
@@ -246,6 +250,6 @@ def reading(directory: Path) -> Iterator[tuple[Any, Meta]]:
                 raise IndexMissingError(f"the first build of {directory} has not finished: continue with: {advice}")
             yield txn, meta
     except (lmdb.CorruptedError, lmdb.PageNotFoundError) as error:
-        raise IndexIncompatibleError(f"{path} is damaged ({error}): build the index again") from error
+        raise IndexIncompatibleError(f"{path} is damaged ({error}): {_anew(directory)}") from error
     finally:
         environment.close()

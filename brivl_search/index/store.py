@@ -138,6 +138,9 @@ class Environment:
                 self.env.set_mapsize(2 * self.env.info()["map_size"])
             except lmdb.MapResizedError:
                 self.env.set_mapsize(0)
+            except lmdb.Error as error:
+                error.filename = os.fspath(self.path)  # type: ignore[attr-defined]  # which disk is full?
+                raise
 
     def scan(self, prefix: bytes, batch: int = 1024) -> Iterator[tuple[bytes, bytes]]:
         """All (key, value) pairs below `prefix`, in key order, holding no transaction between batches."""
