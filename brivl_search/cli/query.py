@@ -75,7 +75,7 @@ def query(
     dedupe: Annotated[bool, typer.Option("--dedupe", help="Near-identical hits as one, with their number.")] = False,
     alike: Annotated[
         float | None,
-        typer.Option(metavar="COSINE", help="From where on two hits are near-identical [default: 0.95]."),
+        typer.Option(metavar="COSINE", help="From where on two hits are near-identical [default: 0.97]."),
     ] = None,
     form: Annotated[
         HitFormat | None, typer.Option("--format", help="Default: table on a terminal, jsonl in a pipe.")
