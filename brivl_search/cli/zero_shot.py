@@ -340,7 +340,7 @@ def _match_table(texts: Sequence[str], images: Sequence[str], rows: Sequence[dic
         for at, image in enumerate(images):
             cells = []
             for row in rows[at :: len(images)]:
-                cells.append(Text(f"{row['score']:.3f}") + (Text("  ") + match_bar(row["match"]) if known else Text()))
+                cells.append(Text(f"{row['score']:6.3f}") + (Text("  ") + match_bar(row["match"]) if known else Text()))
             out.add_row(Text(harmless(image)), *cells)
     else:
         out.add_column("score", justify="right")
