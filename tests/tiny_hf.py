@@ -8,10 +8,8 @@ from typing import Any
 
 import torch
 
-WORDS = [
-    *"a the red green blue circle square cross on in with photo of dog grass".split(),
-    *"一只在草地上的狗红绿蓝色圆方块",
-]
+ENGLISH = "a the red green blue circle square cross on in with photo of dog grass"
+WORDS = [*ENGLISH.split(), *"一只在草地上的狗红绿蓝色圆方块"]
 LETTERS = [*"abcdefghijklmnopqrstuvwxyz", *"0123456789", *'.,!?"-“”']
 SIDE = 32
 VISION: dict[str, Any] = {
@@ -54,7 +52,7 @@ def make_hf(folder: Path, kind: str, seed: int = 0, **changes: Any) -> Path:
     with torch.no_grad():  # at their own small start, all random towers give nearly the same vector
         for key, value in model.named_parameters():
             if value.dim() > 1:
-                value.normal_(0, 0.3 if "embed" in key else 0.15)
+                value.normal_(0, 2.0 if "word_emb" in key or "token_emb" in key else 0.3)
     model.save_pretrained(folder)
     _processor(kind).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -20,14 +20,15 @@ import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from brivl_search.corpus import containers, exif
+from brivl_search.corpus import containers, exif, pixels
+from brivl_search.corpus.pixels import PixelSpec as PixelSpec
 from brivl_search.errors import ImageError
 
 if TYPE_CHECKING:
@@ -49,54 +50,6 @@ _UPRIGHT = {  # EXIF orientation -> the Transpose that undoes it
     7: "TRANSVERSE",
     8: "ROTATE_90",
 }
-
-_FIRST_FIELDS = ("size", "resize", "interpolation")
-
-
-@dataclass(frozen=True, slots=True)
-class PixelSpec:
-    """How an image becomes a square of pixels.
-
-    Attributes:
-        size: side of the square.
-        resize: "squash" ignores the aspect ratio (BriVL); "crop" scales the short side, then cuts out the centre (CLIP).
-        interpolation: the filter, antialiased as Pillow does it.
-        antialias: False reads single pixels around each sample however much the image shrinks, which is what
-            published BriVL was trained on (torchvision's resize of a tensor, before 0.17); bilinear only.
-        short_side: what "crop" scales the short side to; 0: to `size`, so that only the long side is cut.
-    """
-
-    size: int = 224
-    resize: Literal["squash", "crop"] = "squash"
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-    antialias: bool = True
-    short_side: int = 0
-
-    def __post_init__(self) -> None:
-        if self.size < 1 or self.resize not in ("squash", "crop") or self.interpolation not in ("bilinear", "bicubic"):
-            raise ValueError(f"not a pixel specification: {self}")
-        if not self.antialias and self.interpolation != "bilinear":
-            raise ValueError("antialias = false needs interpolation = bilinear")
-        if self.short_side and (self.resize != "crop" or self.short_side < self.size):
-            raise ValueError(f"short_side needs resize = crop, and to be at least the size: {self}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready dictionary; `from_dict` reads it back. Fields that came later are left out at their default, so
-        that the fingerprints of older checkpoints, which hash this, stay what they are."""
-        defaults = {field.name: field.default for field in fields(self)}
-        return {key: value for key, value in asdict(self).items() if key in _FIRST_FIELDS or value != defaults[key]}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> PixelSpec:
-        """Read what `to_dict` wrote.
-
-        Raises:
-            ValueError: on unknown keys or values.
-        """
-        unknown = sorted(set(values) - {field.name for field in fields(cls)})
-        if unknown:
-            raise ValueError(f"unknown keys in a pixel specification: {', '.join(unknown)}")
-        return cls(**values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,10 +161,9 @@ def _decode(data: bytes, spec: PixelSpec, max_megapixels: float) -> DecodedImage
         upright = _UPRIGHT.get(_orientation(image))
         if upright and upright not in ("FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM"):
             width, height = height, width
-        square = _to_rgb(_to_square(_to_smooth_mode(image), spec, stored))
-        if upright:
-            square = square.transpose(image_module.Transpose[upright])
-        return DecodedImage(np.array(square, dtype=np.uint8), width, height, taken)
+        turn = image_module.Transpose[upright] if upright else None
+        square = pixels.to_square(_to_smooth_mode(image), spec, stored, turn)
+        return DecodedImage(square, width, height, taken)
 
 
 def _check_area(width: int, height: int, max_megapixels: float) -> None:
@@ -264,52 +216,6 @@ def _scaled_to_8_bits(image: Image.Image) -> Image.Image:
     scaled = values * scale - shift * scale
     grey: Image.Image = _pillow().fromarray(np.rint(scaled).clip(0, 255).astype(np.uint8))
     return grey
-
-
-def _to_square(image: Image.Image, spec: PixelSpec, stored: tuple[int, int]) -> Image.Image:
-    """Scales to the square; `stored` is the size in the file, which `draft` may have divided and rounded."""
-    resampling = _pillow().Resampling
-    resample = resampling.BILINEAR if spec.interpolation == "bilinear" else resampling.BICUBIC
-    box = (0.0, 0.0, float(image.width), float(image.height))
-    if spec.resize == "crop":
-        # What torchvision and transformers do, resize to whole pixels and cut whole pixels out of the middle, without
-        # making the pixels that are cut away.
-        short = min(stored)
-        scaled = [int((spec.short_side or spec.size) * side / short) for side in stored]
-        x, y = image.width / scaled[0], image.height / scaled[1]
-        left, top = (scaled[0] - spec.size) // 2, (scaled[1] - spec.size) // 2
-        box = (left * x, top * y, (left + spec.size) * x, (top + spec.size) * y)
-    if not spec.antialias:
-        return _sampled(_to_rgb(image), box, spec.size)
-    return image.resize((spec.size, spec.size), resample, box, reducing_gap=2.0)
-
-
-def _sampled(image: Image.Image, box: tuple[float, float, float, float], size: int) -> Image.Image:
-    """Bilinear without antialiasing, as torch's `interpolate(mode="bilinear")`; rounded to whole grey levels."""
-    pixels = np.asarray(image)
-    left, top, right, bottom = box
-
-    def ends(start: float, stop: float, limit: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
-        at = start + (np.arange(size) + 0.5) * ((stop - start) / size) - 0.5
-        at = at.clip(0, limit - 1)
-        low = np.floor(at).astype(np.intp)
-        return low, np.minimum(low + 1, limit - 1), (at - low).astype(np.float32)
-
-    y0, y1, dy = ends(top, bottom, image.height)
-    x0, x1, dx = ends(left, right, image.width)
-    dy, dx = dy[:, None, None], dx[None, :, None]
-    upper = pixels[np.ix_(y0, x0)] * (1 - dx) + pixels[np.ix_(y0, x1)] * dx
-    lower = pixels[np.ix_(y1, x0)] * (1 - dx) + pixels[np.ix_(y1, x1)] * dx
-    square: Image.Image = _pillow().fromarray(np.rint(upper * (1 - dy) + lower * dy).astype(np.uint8))
-    return square
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in ("RGBA", "LA"):
-        rgba = image.convert("RGBA")
-        white = _pillow().new("RGBA", rgba.size, (255, 255, 255, 255))
-        image = _pillow().alpha_composite(white, rgba)
-    return image.convert("RGB")
 
 
 def _as_image_error(error: Exception, data: bytes) -> ImageError:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brivl_search.calibration import Calibration
+from brivl_search.corpus.patches import unpack
 from brivl_search.encoders.brivl import Precision
 from brivl_search.encoders.hf.family import read_facts
 from brivl_search.encoders.hf.files import FoundModel, digest, tokenizer_files, weight_files
@@ -107,19 +108,29 @@ class TransformersEncoder:
 
         out = np.empty((len(pixels), self.facts.dim), dtype=np.float32)
         tower = self.image_tower
-        mean = torch.tensor(self.facts.mean, device=self.device)
-        std = torch.tensor(self.facts.std, device=self.device)
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
             for start in range(0, len(pixels), self.batch_size):
-                batch = torch.from_numpy(np.ascontiguousarray(pixels[start : start + self.batch_size]))
-                normal = (batch.to(self.device).float() - mean) / std
-                found = features(tower.get_image_features(**self._image_inputs(normal)))
+                inputs = self._image_inputs(np.ascontiguousarray(pixels[start : start + self.batch_size]))
+                found = features(tower.get_image_features(**inputs))
                 out[start : start + self.batch_size] = found.float().cpu().numpy()
         return cut(out, self.dim)
 
-    def _image_inputs(self, normal: torch.Tensor) -> dict[str, torch.Tensor]:
-        """What the model's forward pass takes of normalised pixels (B, S, S, 3)."""
-        return {"pixel_values": normal.permute(0, 3, 1, 2).contiguous()}
+    def _image_inputs(self, pixels: NDArray[np.uint8]) -> dict[str, torch.Tensor]:
+        """What the model's forward pass takes of pixels (B, S, S, 3)."""
+        import torch
+
+        mean = torch.tensor(self.facts.mean, device=self.device)
+        std = torch.tensor(self.facts.std, device=self.device)
+        if self.pixels.resize != "patches":
+            normal = (torch.from_numpy(pixels).to(self.device).float() - mean) / std
+            return {"pixel_values": normal.permute(0, 3, 1, 2).contiguous()}
+        patch, most = self.pixels.patch, self.pixels.max_patches
+        tiles, shapes = unpack(pixels, patch, most)
+        colours = torch.from_numpy(tiles).to(self.device).float().reshape(len(tiles), most, patch * patch, 3)
+        mask = torch.arange(most)[None] < torch.from_numpy(shapes.prod(1, keepdims=True))
+        mask = mask.to(self.device)
+        normal = ((colours - mean) / std).flatten(2) * mask[..., None]  # what pads is zero after normalisation
+        return {"pixel_values": normal, "pixel_attention_mask": mask.int(), "spatial_shapes": torch.from_numpy(shapes)}
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Texts → float32 (n, dim), unit length; batches are sorted by length, so little is spent on padding."""

@@ -7,7 +7,7 @@ A family is told by `model_type` in config.json. What the families do differentl
     altclip       77 tokens of XLM-R (FlagAI's examples); pictures as CLIP
     metaclip_2    77 tokens of XLM-V; pictures as its processor says
     siglip        64 tokens, lower case, always padded to 64 and padding seen (big_vision); squashed to a square
-    siglip2       as siglip; the "NaFlex" models take pictures in their own aspect ratio, see `Patches` below
+    siglip2       as siglip, but the "NaFlex" models of this type take pictures in their own aspect ratio, as patches
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from brivl_search.corpus.images import PixelSpec
+from brivl_search.corpus.patches import square_side
+from brivl_search.corpus.pixels import PixelSpec
 from brivl_search.encoders.hf.files import read_json
 from brivl_search.errors import EncoderError
 
@@ -108,7 +109,6 @@ class ModelFacts:
         pixels: how a picture becomes pixels.
         mean: subtracted from pixels 0..255, per channel.
         std: what they are divided by.
-        patch_size: side of a patch, for models that are given patches instead of pictures; else None.
         matryoshka: sizes that a vector may be cut to, by the model's own word; empty: none.
         settings: all of config.json and of the preprocessing that decides a vector.
     """
@@ -119,7 +119,6 @@ class ModelFacts:
     pixels: PixelSpec
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    patch_size: int | None
     matryoshka: tuple[int, ...]
     settings: dict[str, Any]
 
@@ -168,7 +167,7 @@ def read_facts(folder: Path) -> ModelFacts:
         "std": std,
         "max_length": length,
     }
-    return ModelFacts(family, dim, length, pixels, mean, std, patch, matryoshka(folder), settings)
+    return ModelFacts(family, dim, length, pixels, mean, std, matryoshka(folder), settings)
 
 
 def _part(config: dict[str, Any], name: str) -> dict[str, Any]:
@@ -226,11 +225,12 @@ def pixel_spec(pictures: Mapping[str, Any]) -> PixelSpec:
 
 
 def patch_spec(pictures: Mapping[str, Any], patch: int) -> PixelSpec:
-    """For models that take a picture's patches: the largest square of them that they take."""
+    """For models that take a picture's patches."""
     if int(pictures["patch_size"]) != patch:
         raise ValueError(f"patch_size is {pictures['patch_size']}, and the model's is {patch}")
-    side = int(int(pictures["max_num_patches"]) ** 0.5) * patch
-    return PixelSpec(side, "squash", _FILTERS[pictures["resample"]])  # type: ignore[arg-type]
+    most = int(pictures["max_num_patches"])
+    filter_name = _FILTERS[pictures["resample"]]
+    return PixelSpec(square_side(patch, most), "patches", filter_name, patch=patch, max_patches=most)  # type: ignore[arg-type]
 
 
 def _square(size: Any, what: str) -> int:

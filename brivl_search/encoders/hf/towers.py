@@ -63,7 +63,7 @@ def load_tower(folder: Path, family: Family, side: Side) -> torch.nn.Module:
 
 
 def features(found: Any) -> torch.Tensor:
-    """The tensor in what `get_text_features` and `get_image_features` return: since transformers 5 that is an output."""
+    """The tensor in what `get_text_features` and `get_image_features` return: since transformers 5 an output."""
     return getattr(found, "pooler_output", found)  # type: ignore[no-any-return]
 
 

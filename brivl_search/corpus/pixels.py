@@ -1,0 +1,154 @@
+"""What a tower's pixels look like, and how a decoded picture becomes them.
+
+Pillow is imported by the first picture, not by importing this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brivl_search.corpus import patches
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_FIRST_FIELDS = ("size", "resize", "interpolation")
+
+
+@dataclass(frozen=True, slots=True)
+class PixelSpec:
+    """How an image becomes a square of pixels.
+
+    Attributes:
+        size: side of the square.
+        resize: "squash" ignores the aspect ratio (BriVL); "crop" scales the short side and cuts out the centre (CLIP);
+            "patches" keeps the aspect ratio, see `brivl_search.corpus.patches`.
+        interpolation: the filter, antialiased as Pillow does it.
+        antialias: False reads single pixels around each sample however much the image shrinks, which is what
+            published BriVL was trained on (torchvision's resize of a tensor, before 0.17); bilinear only.
+        short_side: what "crop" scales the short side to; 0: to `size`, so that only the long side is cut.
+        patch: side of a patch, for "patches".
+        max_patches: how many there are at most.
+    """
+
+    size: int = 224
+    resize: Literal["squash", "crop", "patches"] = "squash"
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    antialias: bool = True
+    short_side: int = 0
+    patch: int = 0
+    max_patches: int = 0
+
+    def __post_init__(self) -> None:
+        known = self.resize in ("squash", "crop", "patches") and self.interpolation in ("bilinear", "bicubic")
+        if self.size < 1 or not known:
+            raise ValueError(f"not a pixel specification: {self}")
+        if (self.resize == "patches") != (self.patch > 0 and self.max_patches > 0):
+            raise ValueError(f"patch and max_patches belong to resize = patches: {self}")
+        if self.resize == "patches" and self.size != patches.square_side(self.patch, self.max_patches):
+            raise ValueError(f"the size is not that of {self.max_patches} patches: {self}")
+        if not self.antialias and self.interpolation != "bilinear":
+            raise ValueError("antialias = false needs interpolation = bilinear")
+        if self.short_side and (self.resize != "crop" or self.short_side < self.size):
+            raise ValueError(f"short_side needs resize = crop, and to be at least the size: {self}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready dictionary; `from_dict` reads it back. Fields that came later are left out at their default, so
+        that the fingerprints of older checkpoints, which hash this, stay what they are."""
+        defaults = {field.name: field.default for field in fields(self)}
+        return {key: value for key, value in asdict(self).items() if key in _FIRST_FIELDS or value != defaults[key]}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> PixelSpec:
+        """Read what `to_dict` wrote.
+
+        Raises:
+            ValueError: on unknown keys or values.
+        """
+        unknown = sorted(set(values) - {field.name for field in fields(cls)})
+        if unknown:
+            raise ValueError(f"unknown keys in a pixel specification: {', '.join(unknown)}")
+        return cls(**values)
+
+
+def to_square(
+    image: Image.Image, spec: PixelSpec, stored: tuple[int, int], turn: Image.Transpose | None
+) -> NDArray[np.uint8]:
+    """A decoded picture as `spec` says: uint8 (size, size, 3), RGB, writable.
+
+    Args:
+        image: 8 bits a channel, as it lies in the file.
+        spec: what it shall become.
+        stored: its size in the file, which `draft` may have divided and rounded.
+        turn: what makes it upright.
+    """
+    if spec.resize == "patches":
+        whole = image if turn is None else image.transpose(turn)
+        lies = turn is not None and turn.name in ("ROTATE_90", "ROTATE_270", "TRANSPOSE", "TRANSVERSE")
+        width, height = stored[::-1] if lies else stored
+        rows, columns = patches.grid(height, width, spec.patch, spec.max_patches)
+        size = (columns * spec.patch, rows * spec.patch)
+        scaled = to_rgb(whole.resize(size, _filter(spec), reducing_gap=2.0))
+        return patches.pack(np.asarray(scaled, dtype=np.uint8), spec.patch, spec.size)
+    square = to_rgb(_scaled(image, spec, stored))  # turned when it is small
+    return np.array(square if turn is None else square.transpose(turn), dtype=np.uint8)
+
+
+def _filter(spec: PixelSpec) -> Image.Resampling:
+    from PIL import Image
+
+    return Image.Resampling.BILINEAR if spec.interpolation == "bilinear" else Image.Resampling.BICUBIC
+
+
+def _scaled(image: Image.Image, spec: PixelSpec, stored: tuple[int, int]) -> Image.Image:
+    """Scales to the square; `stored` is the size in the file, which `draft` may have divided and rounded."""
+    box = (0.0, 0.0, float(image.width), float(image.height))
+    if spec.resize == "crop":
+        # What torchvision and transformers do, resize to whole pixels and cut whole pixels out of the middle, without
+        # making the pixels that are cut away.
+        short = min(stored)
+        scaled = [int((spec.short_side or spec.size) * side / short) for side in stored]
+        x, y = image.width / scaled[0], image.height / scaled[1]
+        left, top = (scaled[0] - spec.size) // 2, (scaled[1] - spec.size) // 2
+        box = (left * x, top * y, (left + spec.size) * x, (top + spec.size) * y)
+    if not spec.antialias:
+        return _sampled(to_rgb(image), box, spec.size)
+    return image.resize((spec.size, spec.size), _filter(spec), box, reducing_gap=2.0)
+
+
+def _sampled(image: Image.Image, box: tuple[float, float, float, float], size: int) -> Image.Image:
+    """Bilinear without antialiasing, as torch's `interpolate(mode="bilinear")`; rounded to whole grey levels."""
+    pixels = np.asarray(image)
+    left, top, right, bottom = box
+
+    def ends(start: float, stop: float, limit: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
+        at = start + (np.arange(size) + 0.5) * ((stop - start) / size) - 0.5
+        at = at.clip(0, limit - 1)
+        low = np.floor(at).astype(np.intp)
+        return low, np.minimum(low + 1, limit - 1), (at - low).astype(np.float32)
+
+    y0, y1, dy = ends(top, bottom, image.height)
+    x0, x1, dx = ends(left, right, image.width)
+    dy, dx = dy[:, None, None], dx[None, :, None]
+    upper = pixels[np.ix_(y0, x0)] * (1 - dx) + pixels[np.ix_(y0, x1)] * dx
+    lower = pixels[np.ix_(y1, x0)] * (1 - dx) + pixels[np.ix_(y1, x1)] * dx
+    from PIL import Image
+
+    square = Image.fromarray(np.rint(upper * (1 - dy) + lower * dy).astype(np.uint8))
+    return square
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Transparency goes on white."""
+    from PIL import Image
+
+    if image.mode in ("RGBA", "LA"):
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, rgba)
+    return image.convert("RGB")
