@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -26,7 +27,8 @@ from brivl_search.filters import Filter, allowed
 from brivl_search.hits import Hit, as_given
 from brivl_search.index import IndexReader, Modality, SearchResult
 from brivl_search.queries import Query, Target, compose
-from brivl_search.query_vectors import embed
+from brivl_search.query_vectors import Vector, embed
+from brivl_search.steps import step
 
 __all__ = ["Engine", "Hit", "SearchOptions", "as_given"]
 
@@ -65,7 +67,7 @@ _DEFAULTS = SearchOptions()
 
 
 class Engine:
-    """An open index and the encoder that fits it. Towers load when first needed.
+    """An open index and the encoder that fits it. Towers load when first needed. Threads may share it.
 
     Args:
         directory: the index.
@@ -86,7 +88,8 @@ class Engine:
         if stays:
             self.reader.warm()
         self._encoder_name, self._device = encoder, device
-        self._masks: dict[tuple[int, Modality, Filter], Masks] = {}
+        self._masks: dict[tuple[IndexReader, Modality, Filter], Masks] = {}
+        self._lock = threading.Lock()  # of what is replaced while threads search: the reader, the masks
 
     def refresh(self) -> bool:
         """Switches to the generation published last, without a restart; says whether there was a newer one.
@@ -97,6 +100,10 @@ class Engine:
         Raises:
             IndexIncompatibleError: it is damaged now, or of another encoder.
         """
+        with self._lock:
+            return self._refresh()
+
+    def _refresh(self) -> bool:
         try:
             if not self.reader.stale():
                 return False
@@ -161,9 +168,20 @@ class Engine:
         return answer
 
     def query_many(
-        self, queries: Sequence[Query], options: SearchOptions = _DEFAULTS, *, target: Target = "auto"
+        self,
+        queries: Sequence[Query],
+        options: SearchOptions = _DEFAULTS,
+        *,
+        target: Target = "auto",
+        vectors: Sequence[Vector] | None = None,
     ) -> list[list[Hit] | BrivlSearchError]:
         """`query` for each of them, embedded and searched together; what is wrong with one spoils no other.
+
+        Args:
+            queries: what is looked for.
+            options: how.
+            target: as of `query`.
+            vectors: of the queries, float32 (dim,), unit length, where they are known; None: the towers are asked.
 
         Raises:
             IndexIncompatibleError: the encoder does not fit the index, or nothing of the index is left.
@@ -182,8 +200,11 @@ class Engine:
             except UsageError as error:
                 answers[number] = error
         jobs = []
-        vectors = embed(self.encoder, [queries[number] for *_, number in wanted])
-        for (modality, k, number), vector in zip(wanted, vectors, strict=True):
+        if vectors is None:
+            found_vectors = embed(self.encoder, [queries[number] for *_, number in wanted])
+        else:
+            found_vectors = [vectors[number] for *_, number in wanted]
+        for (modality, k, number), vector in zip(wanted, found_vectors, strict=True):
             if isinstance(vector, UsageError):
                 answers[number] = vector
             else:
@@ -246,8 +267,7 @@ class Engine:
             try:
                 return list(self._attempt(reader, modality, vectors, singles, options))
             except _Damaged as damaged:
-                reader.drop(modality, damaged.shard, str(damaged))
-                self._masks.clear()
+                self._leave_out(reader, modality, damaged)
                 self._check_count(modality)
 
     def _attempt(
@@ -286,27 +306,39 @@ class Engine:
                 options,
             )
 
+    @step("records")
     def _hit(
         self, reader: IndexReader, modality: Modality, place: dedupe.Place, score: float, single: str | None, rank: int
     ) -> Hit:
         try:
-            record = reader.record(modality, *place)
+            entry = reader.entry(modality, *place)
         except IndexIncompatibleError as error:  # a disk that fails under an open index
             raise _Damaged(place[0], str(error)) from None
+        record = entry["record"]
         path = as_given(str(record.get("path" if modality == "image" else "image", "")), reader.info.roots)
         calibration = self.encoder.calibration
         match = calibration.probability(score) if calibration and self._knows_match(single, modality) else None
-        return Hit(rank, score, modality, path, record.get("text"), record, match)
+        return Hit(rank, score, modality, path, record.get("text"), record, match, key=entry["key"])
 
+    def _leave_out(self, reader: IndexReader, modality: Modality, damaged: _Damaged) -> None:
+        with self._lock:
+            if self.reader is reader:  # else another thread has been here, or there is a new generation
+                self.reader = reader.without(modality, damaged.shard, str(damaged))
+                self._masks.clear()
+
+    @step("search")
     def _allowed(self, reader: IndexReader, modality: Modality, wanted: Filter) -> Masks | None:
         if not wanted:
             return None
-        key = (reader.info.generation, modality, wanted)
-        if key not in self._masks:
-            while len(self._masks) >= _MASKS:
-                self._masks.pop(next(iter(self._masks)), None)
-            self._masks[key] = allowed(reader, modality, wanted)
-        return self._masks[key]
+        key = (reader, modality, wanted)
+        masks = self._masks.get(key)
+        if masks is None:
+            masks = allowed(reader, modality, wanted)
+            with self._lock:
+                while len(self._masks) >= _MASKS:
+                    self._masks.pop(next(iter(self._masks)))
+                self._masks[key] = masks
+        return masks
 
 
 class _Damaged(Exception):

@@ -24,6 +24,7 @@ class Hit:
         match: the probability that text and picture belong together; None where the encoder knows none, between two
             pictures or two texts, and for sums of several.
         duplicates: near-identical hits that were folded into this one, best first.
+        key: of the item in the index.
     """
 
     rank: int
@@ -34,6 +35,7 @@ class Hit:
     record: dict[str, Any] = field(default_factory=dict, repr=False)
     match: float | None = None
     duplicates: tuple[Hit, ...] = ()
+    key: str = field(default="", repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """What `--format jsonl` prints."""

@@ -12,6 +12,7 @@ from brivl_search.corpus.images import DecodedImage, decode, read_file
 from brivl_search.encoders.base import Encoder, Origin, encode_pictures
 from brivl_search.errors import ImageError, UsageError
 from brivl_search.queries import Query
+from brivl_search.steps import step
 
 Vector = NDArray[np.float32]
 
@@ -19,6 +20,7 @@ _TEXTS, _PICTURES = 256, 32  # at most, in one call of a tower
 _NOTHING = 1e-4  # a sum this small beside its weights has no direction left
 
 
+@step("encode")
 def embed(encoder: Encoder, queries: Sequence[Query]) -> list[Vector | UsageError]:
     """float32 (dim,) of each query, unit length; or what is wrong: a picture cannot be read, terms cancel out."""
     terms = [term for query in queries for term in query.terms]
@@ -31,7 +33,7 @@ def embed(encoder: Encoder, queries: Sequence[Query]) -> list[Vector | UsageErro
     for at in range(0, len(pictures), _PICTURES):
         found = _encode_pictures(encoder, pictures[at : at + _PICTURES])
         known |= {("image", source): vector for source, vector in found.items()}
-    return [_sum(query, [known[term.kind, term.content] for term in query.terms]) for query in queries]
+    return [combine(query, [known[term.kind, term.content] for term in query.terms]) for query in queries]
 
 
 def _encode_pictures(encoder: Encoder, sources: Sequence[str | bytes]) -> dict[str | bytes, Vector | UsageError]:
@@ -50,7 +52,8 @@ def _encode_pictures(encoder: Encoder, sources: Sequence[str | bytes]) -> dict[s
     return out
 
 
-def _sum(query: Query, vectors: Sequence[Vector | UsageError]) -> Vector | UsageError:
+def combine(query: Query, vectors: Sequence[Vector | UsageError]) -> Vector | UsageError:
+    """A query's vector from those of its terms; or what is wrong, and a term's own trouble first."""
     total: Vector | None = None
     for term, vector in zip(query.terms, vectors, strict=True):
         if isinstance(vector, UsageError):

@@ -109,11 +109,15 @@ class IndexReader:
         bulk = [part.shard.bulk() for parts in self._parts.values() for part in parts]
         return warm.start([array for kind in zip_longest(*bulk) for array in kind if array is not None])
 
-    def drop(self, modality: Modality, shard: int, why: str) -> None:
-        """Leave a shard that turned out to be damaged out of all that follows; shard numbers behind it move up."""
+    def without(self, modality: Modality, shard: int, why: str) -> Self:
+        """The same generation less a shard that turned out to be damaged; shard numbers behind it move up.
+
+        This reader stays as it is for the threads that are in the middle of a search.
+        """
         parts = {**self._parts, modality: [one for at, one in enumerate(self._parts[modality]) if at != shard]}
-        self._parts, self.damage = parts, (*self.damage, why)
-        self.info = _info(self.directory, self._meta, parts)
+        rest = type(self)(self.directory, self._meta, parts, (*self.damage, why))
+        rest._stamp = self._stamp
+        return rest
 
     def stale(self) -> bool:
         """Has a build published a newer generation? Costs one `stat` while the catalog's file is untouched."""
@@ -197,8 +201,13 @@ class IndexReader:
 
     def record(self, modality: Modality, shard: int, row: int) -> dict[str, Any]:
         """The JSON object stored with a row. Raises IndexError if there is no such row."""
-        record: dict[str, Any] = self._parts[modality][shard].shard.entry(row)["record"]
+        record: dict[str, Any] = self.entry(modality, shard, row)["record"]
         return record
+
+    def entry(self, modality: Modality, shard: int, row: int) -> dict[str, Any]:
+        """A row's `key`, `content` and `record`. Raises IndexError if there is no such row."""
+        entry: dict[str, Any] = self._parts[modality][shard].shard.entry(row)
+        return entry
 
     def values(self, modality: Modality) -> Iterator[tuple[int, int, bytes]]:
         """(shard, row, JSON of key, content and record) of every live row, unparsed."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..steps import step
 from . import ivfpq
 from .shard import BLOCK, Shard
 from .types import SearchResult, Tuning
@@ -56,6 +57,7 @@ def _pad(scores: NDArray[np.float32], rows: NDArray[np.int64], k: int) -> Best:
     )
 
 
+@step("rerank")
 def score(shard: Shard, queries: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
     """Exact dot products of queries (n, dim) with their own candidate rows (n, c); -inf where the row is -1."""
     n, c = rows.shape
@@ -73,6 +75,7 @@ def score(shard: Shard, queries: NDArray[np.float32], rows: NDArray[np.int64]) -
     return scores
 
 
+@step("search")
 def exact(part: Searched, queries: NDArray[np.float32], k: int) -> Best:
     """The k best counting rows of a shard by scanning its float16 block; needs no FAISS.
 
@@ -117,6 +120,7 @@ def exact(part: Searched, queries: NDArray[np.float32], k: int) -> Best:
     return top(score(part.shard, queries, rows), rows, k)
 
 
+@step("search")
 def approximate(part: Searched, queries: NDArray[np.float32], k: int, nprobe: int, rerank: int) -> Best:
     """The k best counting rows among `rerank` IVF-PQ candidates, scored exactly.
 
