@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+import json
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from brivl_search.corpus import fields as extra
@@ -56,15 +58,13 @@ class CaptionStage:
             else:
                 extra.merge(self.fields.setdefault(line.image, {}), line.fields)
                 for name, text in line.texts:
-                    self._want(_caption_item(line, name, text))
-
-    def _want(self, item: Item) -> None:
-        earlier = self.wanted.get(item.key)
-        if earlier is not None and earlier.record != item.record:
-            merged: Fields = dict(earlier.record.get("fields", {}))
-            extra.merge(merged, item.record.get("fields", {}))
-            item = Item(item.key, item.content, record={**item.record, "fields": merged})
-        self.wanted[item.key] = item
+                    item = _caption_item(line.image, name, text, line.fields)
+                    earlier = self.wanted.get(item.key)
+                    if earlier is not None and earlier.record != item.record:
+                        merged: Fields = dict(earlier.record.get("fields", {}))
+                        extra.merge(merged, line.fields)
+                        item = _caption_item(line.image, name, text, merged)
+                    self.wanted[item.key] = item
 
     def forget_under(
         self, prefix: str, keep: Callable[[str], bool], shared: Callable[[str], bool] = lambda image: False
@@ -111,10 +111,8 @@ class CaptionStage:
             self.flush()
 
     def _is_news(self, item: Item) -> bool:
-        if self.writer.known("text", item.key) is None:
-            return True
-        record = self.writer.record("text", item.key)
-        return record is not None and record != item.record
+        state = self.writer.known("text", item.key)
+        return state is None or state.size != item.size
 
     def set_fields(self, keep: Callable[[str], bool], shared: Callable[[str], bool] = lambda image: False) -> None:
         """Brings the fields in the records of images in step; a record that changes costs no embedding.
@@ -123,12 +121,12 @@ class CaptionStage:
             keep, shared: as of `forget_under`.
         """
         for image, fields in self._wanted_fields(lambda image: keep(image) or shared(image)):
-            state, record = self.writer.known("image", image), self.writer.record("image", image)
-            if state is None or record is None:
+            record = self.writer.record("image", image)
+            if record is None:
                 continue
             if not self.forget or shared(image):
                 fields = {**record.get("fields", {}), **fields}
-            if record.pop("fields", {}) != fields:
+            if record.pop("fields", {}) != fields and (state := self.writer.known("image", image)) is not None:
                 record |= {"fields": fields} if fields else {}
                 self.writer.put("image", Item(image, state.content, state.size, state.mtime_ns, record))
 
@@ -141,9 +139,12 @@ class CaptionStage:
                 yield image, self.fields.get(image, {})
 
 
-def _caption_item(line: CaptionLine, name: str, text: str) -> Item:
+def _caption_item(image: str, name: str, text: str, fields: Mapping[str, object]) -> Item:
+    """The item of a caption; its size is a sum of its fields, so that a change of these is seen without its record."""
     content = hashlib.sha256(text.encode("utf-8")).hexdigest()
-    record: dict[str, object] = {"text": text, "field": name, "image": line.image}
-    if line.fields:
-        record["fields"] = dict(line.fields)
-    return Item(f"{line.image}\0{name}\0{content[:24]}", content, record=record)
+    record: dict[str, object] = {"text": text, "field": name, "image": image}
+    size = 0
+    if fields:
+        record["fields"] = dict(fields)
+        size = zlib.crc32(json.dumps(record["fields"], sort_keys=True).encode())
+    return Item(f"{image}\0{name}\0{content[:24]}", content, size, record=record)

@@ -43,9 +43,11 @@ def raw_lines(file: str) -> Iterator[tuple[int, bytes | BadLine]]:
         with open(file, "rb") as handle:
             for number, raw in enumerate(_lines(handle), start=1):
                 line = (raw.removeprefix(_BOM) if number == 1 else raw).strip()
+                if not line:
+                    continue
                 if len(raw) > MAX_LINE_BYTES:
                     yield number, BadLine(file, number, "line too long", f"the limit is {MAX_LINE_BYTES:,} bytes")
-                elif line:
+                else:
                     yield number, line
     except OSError as error:
         raise CorpusError(f"cannot read {printable(file)}: {error.strerror or error}") from error

@@ -27,7 +27,7 @@ class Item:
     Attributes:
         key: unique within its modality; an image's absolute path, a text's id made of (image, field, text).
         content: hash of the content (hex sha256); equal content shares one embedding.
-        size: of the file in bytes, 0 for a text.
+        size: of the file in bytes; for a text a checksum of its fields, 0 if it has none.
         mtime_ns: of the file, 0 for a text.
         record: the JSON object shown to users.
     """
