@@ -15,7 +15,7 @@ from .types import SearchResult, Tuning
 
 QUERIES_AT_ONCE = 128
 _SPARE = 32  # rows kept beyond k before the final scoring, so that rounding in the matmul decides nothing
-_CELLS = 1 << 24  # float32 cells gathered at once when candidates are scored
+_CELLS = 1 << 18  # float32 cells gathered at once when candidates are scored: a megabyte stays in the cache
 
 Best = tuple[NDArray[np.float32], NDArray[np.int64]]  # scores and rows, both (n, c); -inf and -1 where there is none
 
