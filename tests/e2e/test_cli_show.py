@@ -7,10 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.test_cli import Ended, cli, refused, site  # noqa: F401
+from tests.e2e.test_cli import Ended, refused
+from tests.e2e.test_cli_zero_shot import cli, place  # noqa: F401
 from tests.test_output_terminal import program
 
 QUERY = ("query", "红色圆形", "--index", "index", "-k", "3")
+
+
+@pytest.fixture(autouse=True)
+def index(cli: Callable[..., Ended], place: Path) -> None:  # noqa: F811
+    if not (place / "index").exists():
+        assert cli("build-index", "photos", "--index", "index", "--workers", "0", "--quiet").code == 0
 
 
 def test_html(cli: Callable[..., Ended], tmp_path: Path) -> None:  # noqa: F811
@@ -24,12 +31,12 @@ def test_html(cli: Callable[..., Ended], tmp_path: Path) -> None:  # noqa: F811
     refused(cli(*QUERY, "--html", str(tmp_path / "no" / "out.html")), 2, "--html", "name a file in a folder")
 
 
-def test_open(cli: Callable[..., Ended], site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_open(cli: Callable[..., Ended], place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     program(tmp_path / "bin", "xdg-open")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     done = cli(*QUERY, "--open", "--format", "paths")
     assert done.code == 0 and done.err == ""
-    assert (tmp_path / "bin" / "opened").read_text() == str(site / done.out.splitlines()[0])
+    assert (tmp_path / "bin" / "opened").read_text() == str(place / done.out.splitlines()[0])
 
 
 def test_preview_in_a_pipe(cli: Callable[..., Ended]) -> None:  # noqa: F811
