@@ -110,7 +110,11 @@ def find_sources(
 def hint(paths: Sequence[Path | str]) -> str:
     """For the message of a build that finds no images: which folder could be read as which dataset."""
     for path in paths:
-        if os.path.isdir(path) and (fits := [name for name in recognise(path) if name != "captions"]):
+        try:
+            fits = [name for name in recognise(path) if name != "captions"] if os.path.isdir(path) else []
+        except CorpusError:  # a folder that cannot be listed; the message says so already
+            continue
+        if fits:
             return f"; {printable(os.fspath(path))} looks like {fits[0]}: --dataset-format {fits[0]} reads it"
     return ""
 

@@ -36,7 +36,7 @@ _IN_RECORDS = {"id", "file_name", "width", "height"}  # of an image: its id is t
 
 
 class JsonReader(Reader):
-    """What readers of JSON annotations share: their files, each parsed once for the images and the lines after them."""
+    """What readers of JSON annotations share: their files, and the rules for images and splits."""
 
     pattern = r"\.json$"
 
@@ -76,6 +76,7 @@ class JsonReader(Reader):
     def images(self) -> Iterator[ImageFile | Skipped]:
         self.check()
         yield from once(one for file in self.files for one in self.images_of(file))
+        self._parsed.clear()  # hours may pass before the lines are asked for; parsing anew takes seconds
         self.covers = [os.path.join(folder, "") for folder in sorted(self.finder.used)]
 
     def check(self) -> None:
