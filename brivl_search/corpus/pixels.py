@@ -5,6 +5,7 @@ Pillow is imported by the first picture, not by importing this module.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
@@ -88,15 +89,23 @@ def to_square(
         turn: what makes it upright.
     """
     if spec.resize == "patches":
-        whole = image if turn is None else image.transpose(turn)
         lies = turn is not None and turn.name in ("ROTATE_90", "ROTATE_270", "TRANSPOSE", "TRANSVERSE")
         width, height = stored[::-1] if lies else stored
         rows, columns = patches.grid(height, width, spec.patch, spec.max_patches)
-        size = (columns * spec.patch, rows * spec.patch)
-        scaled = to_rgb(whole.resize(size, _filter(spec), reducing_gap=2.0))
-        return patches.pack(np.asarray(scaled, dtype=np.uint8), spec.patch, spec.size)
-    square = to_rgb(_scaled(image, spec, stored))  # turned when it is small
-    return np.array(square if turn is None else square.transpose(turn), dtype=np.uint8)
+        size = (rows * spec.patch, columns * spec.patch) if lies else (columns * spec.patch, rows * spec.patch)
+        scaled = image.resize(size, _filter(spec), (0, 0, *_extent(image, stored)), reducing_gap=2.0)
+    else:
+        scaled = _scaled(image, spec, stored)
+    scaled = to_rgb(scaled)
+    upright = np.array(scaled if turn is None else scaled.transpose(turn), dtype=np.uint8)  # turned when it is small
+    return patches.pack(upright, spec.patch, spec.size) if spec.resize == "patches" else upright
+
+
+def _extent(image: Image.Image, stored: tuple[int, int]) -> tuple[float, float]:
+    """Width and height of what is in the picture: of an odd side, `draft` leaves half a pixel (a quarter, an eighth)
+    that is only padding, and to scale that along would shift everything."""
+    divided = 2 ** round(math.log2(stored[0] / image.width))
+    return min(stored[0] / divided, image.width), min(stored[1] / divided, image.height)
 
 
 def _filter(spec: PixelSpec) -> Image.Resampling:
@@ -107,23 +116,37 @@ def _filter(spec: PixelSpec) -> Image.Resampling:
 
 def _scaled(image: Image.Image, spec: PixelSpec, stored: tuple[int, int]) -> Image.Image:
     """Scales to the square; `stored` is the size in the file, which `draft` may have divided and rounded."""
-    box = (0.0, 0.0, float(image.width), float(image.height))
+    width, height = _extent(image, stored)
+    box = (0.0, 0.0, width, height)
     if spec.resize == "crop":
         # What torchvision and transformers do, resize to whole pixels and cut whole pixels out of the middle, without
         # making the pixels that are cut away.
         short = min(stored)
         scaled = [int((spec.short_side or spec.size) * side / short) for side in stored]
-        x, y = image.width / scaled[0], image.height / scaled[1]
+        x, y = width / scaled[0], height / scaled[1]
         left, top = (scaled[0] - spec.size) // 2, (scaled[1] - spec.size) // 2
         box = (left * x, top * y, (left + spec.size) * x, (top + spec.size) * y)
     if not spec.antialias:
-        return _sampled(to_rgb(image), box, spec.size)
+        sampled = sample_bilinear(np.asarray(to_rgb(image)), box, spec.size)
+        from PIL import Image
+
+        return Image.fromarray(np.rint(sampled).astype(np.uint8))
     return image.resize((spec.size, spec.size), _filter(spec), box, reducing_gap=2.0)
 
 
-def _sampled(image: Image.Image, box: tuple[float, float, float, float], size: int) -> Image.Image:
-    """Bilinear without antialiasing, as torch's `interpolate(mode="bilinear")`; rounded to whole grey levels."""
-    pixels = np.asarray(image)
+def sample_bilinear(
+    pixels: NDArray[np.uint8], box: tuple[float, float, float, float], size: int
+) -> NDArray[np.float32]:
+    """Bilinear without antialiasing, as torch's `interpolate(mode="bilinear")`.
+
+    Args:
+        pixels: uint8 (H, W, 3).
+        box: the part of it to scale: left, top, right, bottom.
+        size: side of the square that becomes of it.
+
+    Returns:
+        float32 (size, size, 3), 0..255, not rounded.
+    """
     left, top, right, bottom = box
 
     def ends(start: float, stop: float, limit: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
@@ -132,14 +155,12 @@ def _sampled(image: Image.Image, box: tuple[float, float, float, float], size: i
         low = np.floor(at).astype(np.intp)
         return low, np.minimum(low + 1, limit - 1), (at - low).astype(np.float32)
 
-    y0, y1, dy = ends(top, bottom, image.height)
-    x0, x1, dx = ends(left, right, image.width)
+    y0, y1, dy = ends(top, bottom, len(pixels))
+    x0, x1, dx = ends(left, right, pixels.shape[1])
     dy, dx = dy[:, None, None], dx[None, :, None]
     upper = pixels[np.ix_(y0, x0)] * (1 - dx) + pixels[np.ix_(y0, x1)] * dx
     lower = pixels[np.ix_(y1, x0)] * (1 - dx) + pixels[np.ix_(y1, x1)] * dx
-    from PIL import Image
-
-    square = Image.fromarray(np.rint(upper * (1 - dy) + lower * dy).astype(np.uint8))
+    square: NDArray[np.float32] = upper * (1 - dy) + lower * dy
     return square
 
 

@@ -123,6 +123,12 @@ class BriVLEncoder:
         """As `encode_images`; a file of boxes is asked for those of each origin."""
         return self._encode_checked(pixels, origins)
 
+    def encode_unrounded(self, pixels: np.ndarray, origins: Sequence[Origin]) -> np.ndarray:
+        """As `encode_pictures` for pixels that were never rounded to grey levels: float64 (n, S, S, 3), 0..255."""
+        if pixels.dtype != np.float64:  # the tower scales float32 in place
+            raise ValueError(f"pixels must be float64, not {pixels.dtype}")
+        return self._encode_pixels(pixels, origins)
+
     def _encode_checked(self, pixels: np.ndarray, origins: Sequence[Origin] | None) -> np.ndarray:
         size = self.pixels.size
         if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (size, size, 3):

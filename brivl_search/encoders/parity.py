@@ -1,11 +1,15 @@
 """Whether an encoder reproduces what published weights gave for the sample in BriVL's repository, three pictures.
 
+Pictures are not rounded to grey levels here, as they are on the way into an index, because the published code never did
+that. Rounding moved scores by up to 0.006 in brivl-mini (63 photos, resized without antialiasing).
+
 A sample is a folder with example.jsonl (`image_id`, `sentences`, `bbox`), the pictures, and np_img.npy and np_text.npy,
 float32 (n, dim), unit length, which the published code wrote for them: the text is each picture's `sur_text`.
 """
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brivl_search.corpus.images import decode, read_file
+from brivl_search.corpus.pixels import PixelSpec, sample_bilinear
 from brivl_search.encoders.base import Origin
 from brivl_search.encoders.boxes import BoxFile
 from brivl_search.encoders.brivl import BriVLEncoder
@@ -69,16 +74,16 @@ def check_sample(encoder: BriVLEncoder, folder: Path) -> ParityReport:
     for record in records:
         path = folder / Path(str(record.get("image_id", ""))).name
         try:
-            picture = decode(read_file(str(path)), encoder.pixels)
+            square, origin = _picture(path, encoder.pixels)
         except ImageError as error:
             raise CorpusError(f"{path}: {error}") from None
-        pixels.append(picture.pixels)
-        origins.append(Origin(str(path.absolute()), picture.width, picture.height))
+        pixels.append(square)
+        origins.append(origin)
         texts.append(_sentence(record, folder / RECORDS))
     given = encoder.boxes
     encoder.boxes = BoxFile(folder / RECORDS) if any("bbox" in record for record in records) else given
     try:
-        images = encoder.encode_pictures(np.stack(pixels), origins)
+        images = encoder.encode_unrounded(np.stack(pixels), origins)
     finally:
         encoder.boxes = given
     words = encoder.encode_texts(texts)
@@ -89,6 +94,20 @@ def check_sample(encoder: BriVLEncoder, folder: Path) -> ParityReport:
         _cosines(images, image_vectors),
         _cosines(words, text_vectors),
     )
+
+
+def _picture(path: Path, spec: PixelSpec) -> tuple[NDArray[np.float64], Origin]:
+    """A picture as float64 (S, S, 3), 0..255."""
+    data = read_file(str(path))
+    picture = decode(data, spec)
+    if spec.antialias or spec.resize != "squash":
+        return picture.pixels.astype(np.float64), Origin(str(path.absolute()), picture.width, picture.height)
+    from PIL import Image  # the bytes have just been found sound
+
+    whole = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    height, width = whole.shape[:2]
+    square = sample_bilinear(whole, (0.0, 0.0, float(width), float(height)), spec.size)
+    return square.astype(np.float64), Origin(str(path.absolute()), width, height)
 
 
 def _cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> list[float]:
