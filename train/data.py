@@ -5,8 +5,9 @@ Everything random is a function of (seed, epoch) or (seed, step), so a resumed r
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,16 @@ def read_folder(spec: dict[str, Any], base: Path) -> Photos:
     return Photos(train, photos[len(photos) - held :])
 
 
+def held_out(specs: Sequence[dict[str, Any]], base: Path) -> Photos:
+    """The `[[data]]` tables of a recipe that trains on `[[shards]]`: validation photos, all rows of a folder or, where
+    `hold_out_last` is given, the last."""
+    photos = Photos()
+    for spec in specs:
+        part = read_folder(spec, base)
+        photos.val += part.val if spec.get("hold_out_last") else part.train
+    return photos
+
+
 def read_photos(specs: Sequence[dict[str, Any]], base: Path) -> Photos:
     """All `[[data]]` tables of a recipe, in order."""
     photos = Photos()
@@ -82,31 +93,65 @@ def read_photos(specs: Sequence[dict[str, Any]], base: Path) -> Photos:
 
 
 class Augment:
-    """A training view: random resized crop and colour jitter; the flip is drawn per step (see `StepDataset`)."""
+    """A training view: random resized crop, colour jitter, some without colour; the flip is drawn per step.
 
-    def __init__(self, spec: PixelSpec, scale: float, jitter: float) -> None:
-        self.spec, self.scale, self.jitter = spec, scale, jitter
+    `scale` is the smallest share of the picture that a crop shows; 1: no crop, the whole picture squashed, as BriVL's
+    views, which must keep their boxes. `hue` (at most 0.5, of the circle) and `grey` (a probability) are BriVL's too;
+    0 leaves them out.
+    """
 
-    def __repr__(self) -> str:
-        return f"Augment(size={self.spec.size}, scale={self.scale}, jitter={self.jitter})"
+    def __init__(self, spec: PixelSpec, scale: float, jitter: float, hue: float = 0.0, grey: float = 0.0) -> None:
+        self.spec, self.scale, self.jitter, self.hue, self.grey = spec, scale, jitter, hue, grey
 
-    def __call__(self, path: str, seed: int) -> np.ndarray:
-        """uint8 (S, S, 3)."""
+    def __repr__(self) -> str:  # names cached views
+        more = f", hue={self.hue}, grey={self.grey}" if self.hue or self.grey else ""
+        return f"Augment(size={self.spec.size}, scale={self.scale}, jitter={self.jitter}{more})"
+
+    def __call__(self, source: str | bytes, seed: int) -> np.ndarray:
+        """A path or an image file's bytes → uint8 (S, S, 3)."""
         from PIL import Image, ImageEnhance
 
         rng = np.random.default_rng(seed)
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             width, height = image.size
             share, ratio = rng.uniform(self.scale, 1), np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
             w = min(np.sqrt(width * height * share * ratio), width)
             h = min(np.sqrt(width * height * share / ratio), height)
+            if self.scale >= 1:
+                w, h = width, height
             x, y = rng.uniform(0, width - w), rng.uniform(0, height - h)
             size = (self.spec.size, self.spec.size)
             view = image.convert("RGB").resize(size, Image.Resampling.BILINEAR, (x, y, x + w, y + h))
         if self.jitter and rng.random() < 0.8:
             for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
                 view = enhance(view).enhance(float(rng.uniform(1 - self.jitter, 1 + self.jitter)))
+            if self.hue:
+                hsv = np.array(view.convert("HSV"))
+                hsv[..., 0] += np.uint8(round(256 * rng.uniform(-self.hue, self.hue)) % 256)  # wraps around
+                view = Image.fromarray(hsv, "HSV").convert("RGB")
+        if self.grey and rng.random() < self.grey:
+            view = view.convert("L").convert("RGB")
         return np.asarray(view)
+
+
+def draw_captions(
+    captions: Mapping[str, Sequence[str]], weights: Mapping[str, float], count: int, rng: np.random.Generator
+) -> Iterator[str]:
+    """`count` captions: sources without repetition by weight while there are enough, then again from all."""
+    names = list(captions)
+    shares = np.array([weights[name] for name in names])
+    chosen: list[str] = []
+    while len(chosen) < count:
+        some = min(count - len(chosen), len(names))
+        chosen += list(rng.choice(names, some, replace=False, p=shares / shares.sum()))
+    for name in chosen:
+        yield captions[name][rng.integers(len(captions[name]))]
+
+
+def drop_tokens(tokenizer: TextTokenizer, ids: Sequence[int], share: float, rng: np.random.Generator) -> list[int]:
+    """Masks a share of a text's tokens, never the special ones."""
+    special = (tokenizer.pad_id, tokenizer.end_id, tokenizer.start_id)
+    return [tokenizer.mask_id if token not in special and rng.random() < share else token for token in ids]
 
 
 class StepDataset(Dataset[dict[str, Tensor]]):
@@ -128,18 +173,26 @@ class StepDataset(Dataset[dict[str, Tensor]]):
         cached: np.ndarray | None = None,
         plain_view: float = 0.2,
         token_dropout: float = 0.0,
+        flip: float = 0.5,
         rank: int = 0,
         processes: int = 1,
     ) -> None:
         self.photos, self.tokenizer = photos, tokenizer
         self.batch, self.captions, self.seed = batch, captions, seed
         self.pixels, self.augment, self.cached = pixels, augment, cached
-        self.plain_view, self.token_dropout = plain_view, token_dropout
+        self.plain_view, self.token_dropout, self.flip = plain_view, token_dropout, flip
         self.mine = slice(rank * batch // processes, (rank + 1) * batch // processes)
         self.draws = np.repeat(np.arange(len(photos)), [photo.repeat for photo in photos])
         if len(self.draws) < batch:
             raise SystemExit(f"a batch of {batch} needs as many photos; the recipe draws {len(self.draws)} per epoch")
         self.per_epoch = len(self.draws) // batch
+
+    def state(self, step: int) -> dict[str, Any]:
+        """What a checkpoint must know to go on with step `step`: here the step says it all."""
+        return {}
+
+    def go_on(self, step: int, state: dict[str, Any]) -> None:
+        """Takes back what `state` gave."""
 
     def rows(self, step: int) -> np.ndarray:
         """Photo numbers of step `step`: a slice of the epoch's permutation."""
@@ -150,12 +203,13 @@ class StepDataset(Dataset[dict[str, Tensor]]):
     def __getitem__(self, step: int) -> dict[str, Tensor]:
         rng = np.random.default_rng((self.seed, 2, step))
         rows = self.rows(step)
-        texts = [text for row in rows for text in self._texts(self.photos[row], rng)]
+        photos = [self.photos[row] for row in rows]
+        texts = [t for photo in photos for t in draw_captions(photo.captions, photo.weights, self.captions, rng)]
         ids = self.tokenizer.ids(texts)
         if self.token_dropout:
-            ids = [[self._drop(token, rng) for token in row] for row in ids]
+            ids = [drop_tokens(self.tokenizer, row, self.token_dropout, rng) for row in ids]
         padded, mask = self.tokenizer.batch(ids[self.mine.start * self.captions : self.mine.stop * self.captions])
-        flips = torch.from_numpy(rng.random(len(rows)) < 0.5)[self.mine]
+        flips = torch.from_numpy(rng.random(len(rows)) < self.flip)[self.mine]
         views = np.where(rng.random(len(rows)) < self.plain_view, 0, 1)
         drawn = rng.integers(2**31, size=len(rows))  # number of a cached view, or seed of a new one
         if self.cached is not None:
@@ -173,21 +227,6 @@ class StepDataset(Dataset[dict[str, Tensor]]):
             "token_mask": torch.from_numpy(mask),
             "ids": torch.from_numpy(rows[self.mine].astype(np.int64)),
         }
-
-    def _texts(self, photo: Photo, rng: np.random.Generator) -> Iterator[str]:
-        """C captions: sources without repetition by weight while there are enough, then again from all."""
-        names = list(photo.captions)
-        weights = np.array([photo.weights[name] for name in names])
-        chosen: list[str] = []
-        while len(chosen) < self.captions:
-            count = min(self.captions - len(chosen), len(names))
-            chosen += list(rng.choice(names, count, replace=False, p=weights / weights.sum()))
-        for name in chosen:
-            yield photo.captions[name][rng.integers(len(photo.captions[name]))]
-
-    def _drop(self, token: int, rng: np.random.Generator) -> int:
-        special = token in (self.tokenizer.pad_id, self.tokenizer.end_id, self.tokenizer.start_id)
-        return self.tokenizer.mask_id if not special and rng.random() < self.token_dropout else token
 
     def _pixels(self, row: int, view: int, seed: int) -> np.ndarray:
         path = self.photos[row].path

@@ -6,12 +6,15 @@ Nothing here does anything in a single process.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+BUCKET = 1 << 24  # numbers: 64 MiB in float32
 
 
 def start(device: str) -> tuple[int, int]:
@@ -42,6 +45,16 @@ def stop() -> None:
 def wait_for_all() -> None:
     """Returns when every process has come here."""
     if dist.is_initialized():
+        dist.barrier()
+
+
+@contextmanager
+def first_process_first() -> Iterator[None]:
+    """The first process goes through the block, then the others, who find what it has made."""
+    if dist.is_initialized() and dist.get_rank():
+        dist.barrier()
+    yield
+    if dist.is_initialized() and not dist.get_rank():
         dist.barrier()
 
 
@@ -86,15 +99,22 @@ def gather_objects(value: Any) -> list[Any]:
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """The mean over the processes, in place, in one transfer."""
+    """The mean over the processes, in place, in transfers of about `BUCKET` numbers, so that little memory is taken."""
     if not dist.is_initialized():
         return
-    grads = [p.grad for p in parameters if p.grad is not None]
-    flat = torch.cat([g.reshape(-1) for g in grads])
-    dist.all_reduce(flat)
-    flat /= dist.get_world_size()
-    for grad, mean in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
-        grad.copy_(mean.view_as(grad))
+    bucket: list[Tensor] = []
+    waiting = 0
+    for grad in [*(p.grad for p in parameters if p.grad is not None), None]:
+        if grad is not None:
+            bucket.append(grad)
+            waiting += grad.numel()
+        if bucket and (grad is None or waiting >= BUCKET):
+            flat = torch.cat([g.reshape(-1) for g in bucket])
+            dist.all_reduce(flat)
+            flat /= dist.get_world_size()
+            for part, mean in zip(bucket, flat.split([g.numel() for g in bucket]), strict=True):
+                part.copy_(mean.view_as(part))
+            bucket, waiting = [], 0
 
 
 def average(value: float, device: torch.device) -> float:

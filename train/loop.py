@@ -22,6 +22,7 @@ from train.curves import plot
 from train.data import StepDataset
 from train.moco import Clip, MoCo
 from train.state import load_state, save_state, trim_log
+from train.stream import ShardSteps
 from train.validate import Validation
 
 
@@ -71,13 +72,13 @@ def train_step(
 def fit(
     model: MoCo | Clip,
     optimizer: torch.optim.Optimizer,
-    dataset: StepDataset,
+    dataset: StepDataset | ShardSteps,
     validation: Validation,
     session: Session,
 ) -> None:
     """Trains to the recipe's last step, from last.pt where there is one. The first process writes and shows."""
     run, device, cfg = session.run, session.device, session.recipe["train"]
-    step, best = load_state(run / "last.pt", model, optimizer, device)
+    step, best = load_state(run / "last.pt", model, optimizer, device, dataset)
     first = distributed.is_first()
     history = trim_log(run / "log.jsonl", step) if first else []
     steps, every = int(cfg["steps"]), int(cfg.get("eval_every", 200))
@@ -125,7 +126,7 @@ def fit(
                     log.write(json.dumps(line) + "\n")
                     history.append(line)
                 if due:
-                    save_state(run / "last.pt", model, optimizer, step, best)
+                    save_state(run / "last.pt", model, optimizer, step, best, dataset)
                     if first:
                         plot(history, run / "curves.png")
                 shown = f"loss {line['loss']:.3f} · {speed:.0f} img/s · {validation.short(recall)}"

@@ -4,6 +4,7 @@
     python -m train.pretrain train/recipes/brivl-mini.toml --set train.steps=200 --set run=runs/try
     torchrun --nproc-per-node 4 -m train.pretrain train/recipes/brivl-mini.toml            # on four GPUs
     python -m train.pretrain train/recipes/brivl-mini.toml --export brivl_search/models/brivl-mini     # ship it
+    python -m train.pretrain train/recipes/brivl-2.0.toml --dry-run --gpus 112 --gpu a100-40    # how large is that?
 
 A run folder holds `last.pt` (towers, momentum towers, queues, optimiser, RNG, step), `log.jsonl`, `curves.png` and
 `checkpoint/`, the best momentum towers so far as a brivl-search checkpoint folder. Starting again continues from
@@ -28,11 +29,12 @@ from brivl_search.encoders.text_tower import TextTower
 from brivl_search.encoders.tokenizer import TextTokenizer
 from train import distributed
 from train.cpu import quicken
-from train.data import Augment, StepDataset, read_photos
+from train.data import Augment, StepDataset, held_out, read_photos
 from train.features import cached_views
 from train.loop import Session, fit
 from train.moco import Clip, MoCo, SentenceCache, TwoTowers
 from train.start import load_cnns, load_text_backbone
+from train.stream import ShardSteps, read_sources
 from train.validate import Validation
 
 
@@ -86,18 +88,52 @@ def parameter_groups(towers: TwoTowers, cfg: dict[str, Any]) -> list[dict[str, A
     return [{"params": ps, "lr": lr, "base_lr": lr, "weight_decay": wd} for (lr, wd), ps in groups.items()]
 
 
+def build_towers(config: ModelConfig, cfg: dict[str, Any]) -> TwoTowers:
+    """Both towers with random weights; what the `[train]` table freezes is frozen."""
+    image, text = ImageTower(config.image, config.dim), TextTower(config.text, config.dim)
+    cached_blocks = cfg.get("cached_blocks", [])
+    frozen_blocks = cfg.get("frozen_blocks", cached_blocks)
+    freeze_text(text, cfg.get("frozen_text_layers", 0))
+    for module in image.frozen_modules(frozen_blocks) if frozen_blocks else []:
+        module.requires_grad_(False)
+    for backbone in image.backbones:
+        for name in cfg.get("frozen_cnn_modules", []):
+            backbone.net.get_submodule(name).requires_grad_(False)
+    sentences = SentenceCache() if only_its_mlp_learns(text) else None
+    return TwoTowers(
+        image, text, cached_blocks=cached_blocks, frozen_blocks=frozen_blocks, text_chunks=4, sentences=sentences
+    )
+
+
+def objective(towers: TwoTowers, dim: int, cfg: dict[str, Any]) -> MoCo | Clip:
+    """The loss that `train.loss` names, over the towers and their slow copies."""
+    if cfg["loss"] == "moco":
+        keys = ("queue_size", "momentum", "temperature", "in_batch_negatives", "text_weight")
+        return MoCo(towers, dim, **{k: cfg[k] for k in keys if k in cfg})
+    return Clip(towers, **{k: cfg[k] for k in ("temperature", "learned_temperature") if k in cfg})
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", type=Path)
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change a recipe value")
     parser.add_argument("--export", type=Path, help="write the run's best checkpoint here and stop")
     parser.add_argument("--stop-after", type=int, help="end this session at this step (the schedule stays)")
+    dry = parser.add_argument_group("a run's size, before it is begun (train/dry_run.py)")
+    dry.add_argument("--dry-run", action="store_true", help="print parameters, memory, FLOPs and days; train nothing")
+    dry.add_argument("--gpus", type=int, default=8)
+    dry.add_argument("--gpu", default="a100", help="v100, a100-40, a100 (80 GB), h100, h200, rtx4090, ...")
+    dry.add_argument("--mfu", type=float, default=0.1, help="share of the GPU's peak that is assumed (0.1)")
+    dry.add_argument("--tokens", type=int, default=0, help="length of the texts; by default the longest")
     args = parser.parse_args(argv)
     recipe = read_recipe(args.recipe, args.set)
     base = args.recipe.resolve().parent
     run = Path(recipe["run"])
     if args.export:
         export(run, args.export)
+        return
+    if args.dry_run:
+        dry_run(args, recipe)
         return
     run.mkdir(parents=True, exist_ok=True)
     cfg = recipe["train"]
@@ -110,7 +146,8 @@ def main(argv: list[str] | None = None) -> None:
 
     # Model: towers of the recipe's sizes, CNN from ImageNet weights, everything else from scratch.
     config = ModelConfig.from_dict(recipe["model"])
-    image, text = ImageTower(config.image, config.dim), TextTower(config.text, config.dim)
+    towers = build_towers(config, cfg)
+    image, text = towers.image, towers.text
     init = recipe.get("init", {})
     tokenizer = TextTokenizer((base / init["tokenizer"]).resolve(), config.text.max_length)
     if "cnn" in init:
@@ -121,50 +158,45 @@ def main(argv: list[str] | None = None) -> None:
         for name, tower in (("image", image), ("text", text)):
             if name in init.get("towers", ["image", "text"]):
                 load_tower((base / init["checkpoint"]).resolve(), name, tower)
-    image.to(device, memory_format=torch.channels_last)
+    towers.to(device)
+    image.to(memory_format=torch.channels_last)
     cached_blocks = cfg.get("cached_blocks", [])
-    frozen_blocks = cfg.get("frozen_blocks", cached_blocks)
-    freeze_text(text, cfg.get("frozen_text_layers", 0))
-    towers = TwoTowers(
-        image,
-        text,
-        cached_blocks=cached_blocks,
-        frozen_blocks=frozen_blocks,
-        text_chunks=4,
-        sentences=SentenceCache() if only_its_mlp_learns(text) else None,
-    ).to(device)
-    for module in image.frozen_modules(frozen_blocks) if frozen_blocks else []:
-        module.requires_grad_(False)
 
     # Data: photos with captions; crops either made on the fly or, behind frozen stages, cached as feature maps.
-    photos = read_photos(recipe["data"], base)
-    augment = Augment(config.image.pixels, cfg.get("crop_scale", 0.5), cfg.get("jitter", 0.3))
+    streamed = recipe.get("shards", [])
+    photos = held_out(recipe.get("data", []), base) if streamed else read_photos(recipe["data"], base)
+    look = ("crop_scale", 0.5), ("jitter", 0.3), ("hue", 0.0), ("grey", 0.0)
+    augment = Augment(config.image.pixels, *(float(cfg.get(name, default)) for name, default in look))
     cached = val_cached = None
+    if cached_blocks and streamed:
+        raise SystemExit("train.cached_blocks caches every photo, which [[shards]] are too many for: use frozen_blocks")
     if cached_blocks:
         settings = {"blocks": cached_blocks, "pixels": config.image.pixels, "augment": augment, "bf16": bf16}
         folder = Path(recipe.get("cache", str(run / "cache")))
-        if rank:
-            distributed.wait_for_all()  # the first process makes what the others then find
-        cached = cached_views(folder, image.eval(), photos.train, views=cfg["views"], **settings)
-        val_cached = cached_views(folder, image, photos.val, views=1, **settings)
-        if not rank:
-            distributed.wait_for_all()
+        with distributed.first_process_first():
+            cached = cached_views(folder, image.eval(), photos.train, views=cfg["views"], **settings)
+            val_cached = cached_views(folder, image, photos.val, views=1, **settings)
     if device.type == "cpu":
         quicken(image.backbones if bf16 else None)
-    dataset = StepDataset(
-        photos.train,
-        tokenizer,
-        batch=cfg["batch"],
-        captions=cfg.get("captions_per_image", 1),
-        seed=cfg["seed"],
-        pixels=config.image.pixels,
-        augment=augment,
-        cached=cached,
-        plain_view=cfg.get("plain_view", 0.2),
-        token_dropout=cfg.get("token_dropout", 0.0),
-        rank=rank,
-        processes=processes,
-    )
+    common = {
+        "batch": cfg["batch"],
+        "captions": cfg.get("captions_per_image", 1),
+        "seed": cfg["seed"],
+        "pixels": config.image.pixels,
+        "augment": augment,
+        "plain_view": cfg.get("plain_view", 0.2),
+        "token_dropout": cfg.get("token_dropout", 0.0),
+        "flip": cfg.get("flip", 0.5),
+        "rank": rank,
+        "processes": processes,
+    }
+    dataset: StepDataset | ShardSteps
+    if streamed:
+        with distributed.first_process_first():  # it makes the indexes that the others then find
+            sources = read_sources(streamed, base, run / "indexes")
+        dataset = ShardSteps(sources, tokenizer, buffer=cfg.get("shuffle_buffer", 65_536), **common)
+    else:
+        dataset = StepDataset(photos.train, tokenizer, cached=cached, **common)
     validation = Validation(photos, tokenizer, config, cached=val_cached, device=device, bf16=bf16)
 
     if cfg.get("gradient_checkpointing"):
@@ -173,13 +205,7 @@ def main(argv: list[str] | None = None) -> None:
             backbone.net.set_grad_checkpointing(True)
 
     # Objective and optimiser.
-    if cfg["loss"] == "moco":
-        keys = ("queue_size", "momentum", "temperature", "in_batch_negatives", "text_weight")
-        model: MoCo | Clip = MoCo(towers, config.dim, **{k: cfg[k] for k in keys if k in cfg})
-    else:
-        keys = ("temperature", "learned_temperature")
-        model = Clip(towers, **{k: cfg[k] for k in keys if k in cfg})
-    model.to(device)
+    model = objective(towers, config.dim, cfg).to(device)
     torch.manual_seed(cfg["seed"] + rank)  # dropout differs
     groups = parameter_groups(towers, cfg)
     if isinstance(model, Clip) and model.log_temperature.requires_grad:
@@ -196,6 +222,18 @@ def main(argv: list[str] | None = None) -> None:
         )
     finally:
         distributed.stop()
+
+
+def dry_run(args: argparse.Namespace, recipe: dict[str, Any]) -> None:
+    """Prints what the run would take."""
+    from train import dry_run as dry
+
+    if args.gpu not in dry.GPUS and args.gpu not in dry.ALIASES:
+        raise SystemExit(f"--gpu {args.gpu} is not known: one of {', '.join([*dry.GPUS, *dry.ALIASES])}")
+    config = ModelConfig.from_dict(recipe["model"])
+    found = dry.sizes(config, recipe["train"], build_towers, tokens=args.tokens)
+    tokens = args.tokens or config.text.max_length
+    print(dry.report(args.recipe, recipe, found, gpus=args.gpus, gpu=args.gpu, mfu=args.mfu, tokens=tokens))
 
 
 def export(run: Path, target: Path) -> None:

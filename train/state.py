@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -18,7 +18,21 @@ def random_state() -> dict[str, Any]:
     return {"rng": torch.get_rng_state(), "cuda_rng": cuda}
 
 
-def save_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int, best: float) -> None:
+class Resumable(Protocol):
+    """Training data that has a state of its own: where the next step's pairs begin."""
+
+    def state(self, step: int) -> dict[str, Any]: ...
+    def go_on(self, step: int, state: dict[str, Any]) -> None: ...
+
+
+def save_state(
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    best: float,
+    data: Resumable | None = None,
+) -> None:
     """Writes last.pt beside its place and renames it: a kill leaves the old one or the new one.
 
     To be called by every process, each of which has a random state of its own; the first one writes.
@@ -31,6 +45,7 @@ def save_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, s
             "random": random,
             "step": step,
             "best": best,
+            "data": data.state(step) if data else {},
         }
         torch.save(state, path.with_suffix(".tmp"))
         os.replace(path.with_suffix(".tmp"), path)
@@ -38,7 +53,11 @@ def save_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, s
 
 
 def load_state(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    device: torch.device,
+    data: Resumable | None = None,
 ) -> tuple[int, float]:
     """Continues from last.pt if it is there; (step, best score so far).
 
@@ -47,6 +66,8 @@ def load_state(
     if not path.is_file():
         return 0, -1.0
     state = torch.load(path, map_location=device, weights_only=True)
+    if data:
+        data.go_on(int(state["step"]), state.get("data", {}))
     model.load_state_dict(state["model"])
     rates = [(group.get("base_lr"), group["lr"]) for group in optimizer.param_groups]
     optimizer.load_state_dict(state["optimizer"])

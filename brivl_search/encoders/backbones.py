@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.utils.checkpoint import checkpoint
 
 from brivl_search.encoders.config import BackboneConfig
 from brivl_search.errors import EncoderError
@@ -90,8 +91,10 @@ class Backbone(nn.Module):
 
     def run(self, x: Tensor, first: int, last: int | None = None) -> Tensor:
         """Steps `first` to `last` (exclusive; None: to the end) on the output of `early(…, first)`."""
+        recompute = bool(getattr(self.net, "grad_checkpointing", False)) and torch.is_grad_enabled()
         for step in self._steps()[first:last]:
-            x = step(x)
+            block = recompute and isinstance(step, nn.Module)  # not the head, as in timm's own forward pass
+            x = checkpoint(step, x, use_reentrant=False) if block else step(x)
         return x
 
     def width(self, steps: int) -> int:
