@@ -135,11 +135,16 @@ def _scan(
 
 def _needles(wanted: Filter) -> list[list[bytes]]:
     """Bytes of which one of each group is in the JSON of every row that fits."""
-    groups = [[_quoted(os.path.join(folder, "")) for folder in wanted.under]] if wanted.under else []
+    groups = [[_quoted(inside) for folder in wanted.under for inside in _insides(folder)]] if wanted.under else []
     for name in dict(wanted.where):
         if name not in ("field", "width", "height", "taken"):
             groups.append([_quoted(name)])
     return groups
+
+
+def _insides(folder: str) -> tuple[str, str]:
+    """What paths begin with that lie in a folder, or are members of a tar and the like (CONTAINER::MEMBER)."""
+    return os.path.join(folder, ""), folder + "::"
 
 
 def _quoted(text: str) -> bytes:
@@ -179,9 +184,9 @@ def _taken(record: dict[str, Any], mtime_ns: int) -> float | None:
 
 def _path_fits(record: dict[str, Any], name: str, wanted: Filter) -> bool:
     path = str(record.get(name, ""))
-    if wanted.under and not any(path.startswith(os.path.join(folder, "")) for folder in wanted.under):
+    if wanted.under and not any(path.startswith(_insides(folder)) for folder in wanted.under):
         return False
-    base = os.path.basename(path)
+    base = os.path.basename(path.rpartition("::")[2])
     return not wanted.glob or any(fnmatchcase(path if "/" in one else base, one) for one in wanted.glob)
 
 

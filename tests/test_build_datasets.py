@@ -15,6 +15,7 @@ from brivl_search.corpus.sources import DatasetChoice
 from brivl_search.engine import Engine, SearchOptions
 from brivl_search.errors import CorpusError, UsageError
 from brivl_search.evaluation import evaluate_dataset, evaluate_index
+from brivl_search.filters import Filter
 from brivl_search.index import IndexReader, verify
 from brivl_search.maintenance import remove
 from tests import datasets
@@ -211,6 +212,15 @@ def test_query_by_a_member_and_remove_a_container(tmp_path: Path, encoder: StubE
     member = f"{root}/00000.tar::000000001.jpg"
     assert [hit.path for hit in engine.by_image(member, SearchOptions(1), target="image")] == [member]
     assert [hit.text for hit in engine.by_image(member, SearchOptions(1))] == [EN[1]]
+    for filter, count in (
+        (Filter.of(under=[root / "00000.tar"]), 2),
+        (Filter.of(under=[root]), 3),
+        (Filter.of(glob=["*2.jpg"]), 1),
+        (Filter.of(glob=["0000*"]), 3),  # the member's name, not the tar's
+        (Filter.of(where=["key=000000001"]), 1),
+        (Filter.of(under=[root / "0000"]), 0),
+    ):
+        assert len(engine.by_text("x", SearchOptions(9, filter=filter))) == count, filter
     monkeypatch.chdir(root)
     assert again(index, encoder).unchanged == 3
     build([Path("00000.tar")], index, encoder)  # as it is typed, so it is shown
