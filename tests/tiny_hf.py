@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -111,3 +114,49 @@ def edit_json(path: Path, **values: Any) -> None:
     found = json.loads(path.read_text(encoding="utf-8"))
     found |= values
     path.write_text(json.dumps({k: v for k, v in found.items() if v is not None}), encoding="utf-8")
+
+
+def make_hub(repo: str, files: dict[str, bytes], asked: list[str]) -> ThreadingHTTPServer:
+    """A Hugging Face hub with one model, on a free port of this machine; fetched files are noted in `asked`."""
+    commit = "c" * 40
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
+        def do_GET(self) -> None:
+            path = self.path.split("?")[0]
+            marker = f"/{repo}/resolve/"
+            if path.startswith(f"/api/models/{repo}"):
+                siblings = [{"rfilename": name} for name in files]
+                body = json.dumps({"id": repo, "modelId": repo, "sha": commit, "siblings": siblings}).encode()
+                if "/tree/" in path:
+                    body = json.dumps(
+                        [
+                            {"type": "file", "path": n, "size": len(b), "oid": hashlib.sha1(b).hexdigest()}
+                            for n, b in files.items()
+                        ]
+                    ).encode()
+                self._answer(body, {"Content-Type": "application/json"})
+            elif path.startswith(marker) and (name := path.removeprefix(marker).split("/", 1)[1]) in files:
+                if self.command == "GET":
+                    asked.append(name)
+                digest = hashlib.sha256(files[name]).hexdigest()
+                self._answer(files[name], {"X-Repo-Commit": commit, "ETag": f'"{digest}"'})
+            else:
+                self.send_error(404)
+
+        def _answer(self, body: bytes, headers: dict[str, str]) -> None:
+            self.send_response(200)
+            for key, value in {**headers, "Content-Length": str(len(body))}.items():
+                self.send_header(key, value)
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
