@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -69,6 +69,7 @@ def export(directory: Path, out: Path, kind: Kind, advance: Advance | None = Non
                 "dim": info.encoder.dim,
                 "rows": counts,
                 "folders": info.roots,
+                "datasets": info.datasets,
             }
             (temporary / "export.json").write_text(
                 json.dumps(about, indent=2, ensure_ascii=True) + "\n", encoding="utf-8"
@@ -192,11 +193,12 @@ def import_folder(
         encoder = EncoderInfo(about["encoder"], about["fingerprint"], int(about["dim"]))
         kind, counts = about["format"], {m: int(about["rows"][m]) for m in MODALITIES}
         folders = [(str(given), str(absolute)) for given, absolute in about.get("folders", [])]
+        datasets = {str(path): dict(how) for path, how in dict(about.get("datasets", {})).items()}
         reader = _READERS[kind]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{source} is no folder that export wrote (export.json: {error})") from error
     rows = {m: reader(source, m, counts[m], encoder.dim) for m in MODALITIES if counts[m]}
-    return _take(directory, encoder, rows, f"import\0{source.absolute()}", encode, advance, folders)
+    return _take(directory, encoder, rows, f"import\0{source.absolute()}", encode, advance, folders, datasets)
 
 
 def import_vectors(
@@ -352,12 +354,15 @@ def _take(
     encode: Callable[[Sequence[str]], np.ndarray],
     advance: Advance | None,
     folders: Sequence[tuple[str, str]] = (),
+    datasets: Mapping[str, dict[str, Any]] | None = None,
 ) -> CommitReport:
     with IndexWriter(
         directory, encoder_name=encoder.name, fingerprint=encoder.fingerprint, dim=encoder.dim, job=job
     ) as writer:
         known = {absolute for _, absolute in writer.roots}
-        writer.set_roots([*writer.roots, *(pair for pair in folders if pair[1] not in known)])
+        new = {path: how for path, how in (datasets or {}).items() if path not in known}
+        roots = [*writer.roots, *(pair for pair in folders if pair[1] not in known)]
+        writer.set_roots(roots, {**writer.datasets, **new})
         for modality, stream in rows.items():
             done = 0
             while block := list(islice(stream, BLOCK)):

@@ -18,6 +18,7 @@ from brivl_search.evaluation import evaluate_dataset, evaluate_index
 from brivl_search.filters import Filter
 from brivl_search.index import IndexReader, verify
 from brivl_search.maintenance import remove
+from brivl_search.transfer import export, import_folder
 from tests import datasets
 from tests.building import Silent, build, checksums, images, settle, texts
 from tests.datasets import EN, LAYOUTS, PICTURES, ZH, encode, sample, write_json, write_lmdb, write_tar
@@ -274,3 +275,14 @@ def test_a_build_that_is_interrupted_in_a_tar_goes_on(tmp_path: Path, encoder: S
             build(tar, index, encoder, batch_size=2)
     report = build(tar, index, encoder, batch_size=2)
     assert (report.unchanged, report.embedded) == (4, 2) and len(images(index)) == 6
+
+
+def test_export_and_import_keep_how_a_dataset_is_read(tmp_path: Path, encoder: StubEncoder) -> None:
+    root = datasets.chinese_clip(tmp_path / "data")
+    build(root, tmp_path / "index", encoder, dataset=choice("chinese-clip", "train"))
+    export(tmp_path / "index", tmp_path / "out", "jsonl")
+    import_folder(tmp_path / "out", tmp_path / "again", lambda texts: encoder.encode_texts(texts))
+    assert images(tmp_path / "again") == images(tmp_path / "index")
+    report = again(tmp_path / "again", encoder)
+    assert (report.unchanged, report.embedded, report.vanished, report.captions_removed) == (2, 0, 0, 0)
+    assert report.commit is not None and not report.commit.changed
