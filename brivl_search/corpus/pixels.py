@@ -160,8 +160,7 @@ def sample_bilinear(
     dy, dx = dy[:, None, None], dx[None, :, None]
     upper = pixels[np.ix_(y0, x0)] * (1 - dx) + pixels[np.ix_(y0, x1)] * dx
     lower = pixels[np.ix_(y1, x0)] * (1 - dx) + pixels[np.ix_(y1, x1)] * dx
-    square: NDArray[np.float32] = upper * (1 - dy) + lower * dy
-    return square
+    return (upper * (1 - dy) + lower * dy).astype(np.float32)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
