@@ -24,6 +24,28 @@ def _group() -> None:
     pass
 
 
+@models.command("list")
+def list_models(
+    folders: Annotated[
+        list[Path] | None, typer.Argument(metavar="FOLDER...", help="Also checkpoints in these folders.")
+    ] = None,
+    on_disk: Annotated[bool, typer.Option("--on-disk", help="Only what lies on this disk.")] = False,
+    form: ReportOption = None,
+) -> None:
+    """Show encoders: size, languages, published retrieval figures with their source, and what is on this disk."""
+    import json
+
+    from brivl_search.encoders.inventory import inventory
+
+    entries = [entry for entry in inventory(folders or ()) if entry.disk or not on_disk]
+    if json_wanted(form):
+        typer.echo(json.dumps([entry.to_dict() for entry in entries], ensure_ascii=False, indent=2))
+    else:
+        from brivl_search.output.models import show_models
+
+        show_models(entries)
+
+
 @models.command()
 def convert(
     source: Annotated[str, typer.Argument(metavar="official:PATH", help="A BriVL .pth; @MODEL names its sizes.")],

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Direction = Literal["text → image", "image → text", "mean"]
+Direction = Literal["text → image", "image → text", "not said"]
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Figure:
 
     Attributes:
         test: test set and setting.
-        direction: what was searched with what; "mean": the mean of both directions.
+        direction: what was searched with what.
         recall: R@1, R@5, R@10, as far as they were published.
         source: where it stands.
         mean_recall: the mean of R@1, R@5 and R@10 where only that was published.
@@ -66,8 +66,8 @@ class KnownModel:
 
 
 _CHINESE_CLIP = "Chinese-CLIP (arXiv 2211.01335), README of OFA-Sys/Chinese-CLIP"
-_OPEN_CLIP = "open_clip, docs/openclip_multilingual_retrieval_results.csv"
-_IMMICH = "immich docs, table of search models"
+_OPEN_CLIP = "open_clip, its csv of multilingual retrieval results"
+_IMMICH = "immich docs, table of search models (mean of R@1, R@5 and R@10)"
 
 
 def _chinese_clip(name: str, dim: int, parameters: int, pixels: int, *rows: tuple[float, float, float]) -> KnownModel:
@@ -153,7 +153,7 @@ KNOWN = (
     KnownModel("hf:BAAI/AltCLIP", "zh, en", 768, pixels=224),
     KnownModel(
         "hf:google/siglip-base-patch16-256-multilingual",
-        "many, zh among them",
+        "multilingual",
         768,
         pixels=256,
         figures=(
@@ -164,27 +164,25 @@ KNOWN = (
         ),
         needs="hf",
     ),
-    KnownModel("hf:google/siglip2-base-patch16-224", "many, zh among them", 768, pixels=224),
-    KnownModel(
-        "hf:google/siglip2-base-patch16-naflex", "many, zh among them", 768, note="keeps pictures' aspect ratio"
-    ),
+    KnownModel("hf:google/siglip2-base-patch16-224", "multilingual", 768, pixels=224),
+    KnownModel("hf:google/siglip2-base-patch16-naflex", "multilingual", 768, note="keeps pictures' aspect ratio"),
     KnownModel(
         "hf:openai/clip-vit-base-patch32",
         "en",
         512,
         pixels=224,
-        figures=(Figure("Crossmodal-3600, English", "mean", (), _IMMICH, 59.4),),
+        figures=(Figure("Crossmodal-3600, English", "not said", (), _IMMICH, 59.4),),
     ),
     KnownModel(
         "hf:jinaai/jina-clip-v2",
-        "89, zh and en among them",
+        "multilingual (89)",
         1024,
         pixels=512,
         needs="sentence",
         note="own program code: BRIVL_SEARCH_TRUST_REMOTE_CODE=1; CC-BY-NC-4.0",
         matryoshka=(64, 1024),
     ),
-    KnownModel("hf:Qwen/Qwen3-VL-Embedding-2B", "many, zh among them", 2048, needs="sentence"),
+    KnownModel("hf:Qwen/Qwen3-VL-Embedding-2B", "multilingual", 2048, needs="sentence"),
 )
 
 _REVISION = re.compile(r"(@[\w./-]+)?(\?dim=\d+)?$")

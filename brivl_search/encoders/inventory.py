@@ -1,0 +1,187 @@
+"""Which encoders there are: those known by name, and those that lie on this disk. No model is loaded, torch neither."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from brivl_search.encoders.known import KNOWN, KnownModel
+from brivl_search.encoders.plugins import package_of, plugins
+from brivl_search.errors import BrivlSearchError, UsageError
+
+Place = Literal["bundled", "hub cache", "folder"]
+
+
+@dataclass(frozen=True)
+class OnDisk:
+    """A model's files.
+
+    Attributes:
+        place: how it came here.
+        path: its folder.
+        bytes: of all its files.
+        complete: whether nothing that it needs is missing.
+    """
+
+    place: Place
+    path: Path
+    bytes: int
+    complete: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"place": self.place, "path": str(self.path), "bytes": self.bytes, "complete": self.complete}
+
+
+@dataclass
+class Entry:
+    """One encoder.
+
+    Attributes:
+        name: for `--encoder`.
+        dim: length of its vectors, if it can be told.
+        parameters: in millions, if they can be told.
+        known: what was published about it, if it is known by name.
+        package: the package that registers it, for a plug-in.
+        disk: where it lies.
+    """
+
+    name: str
+    dim: int | None = None
+    parameters: float | None = None
+    known: KnownModel | None = None
+    package: str = ""
+    disk: list[OnDisk] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        known = self.known or KnownModel(self.name, "", 0)
+        return {
+            "name": self.name,
+            "languages": known.languages or None,
+            "dim": self.dim,
+            "parameters_millions": self.parameters,
+            "pixels": known.pixels,
+            "matryoshka": list(known.matryoshka),
+            "needs": known.needs or None,
+            "note": known.note or None,
+            "package": self.package or None,
+            "on_disk": [one.to_dict() for one in self.disk],
+            "figures": [figure.to_dict() for figure in known.figures],
+        }
+
+
+def inventory(folders: Sequence[Path] = ()) -> list[Entry]:
+    """Known encoders, then what else lies in the hub's cache and below `folders`, then plug-ins.
+
+    Args:
+        folders: checkpoint folders, or folders of them.
+
+    Raises:
+        UsageError: a folder does not exist.
+    """
+    entries = {model.name: Entry(model.name, model.dim, model.parameters, model) for model in KNOWN}
+    for name, place, path in [*_bundled(), *_cached(), *_below(folders)]:
+        entry = entries.setdefault(name, Entry(name))
+        entry.disk.append(_on_disk(place, path))
+        entry.dim = entry.dim or _dim(path)
+        entry.parameters = entry.parameters or _parameters(path)
+    for scheme, points in plugins().items():
+        entries.setdefault(scheme, Entry(scheme)).package = " and ".join(map(package_of, points))
+    return list(entries.values())
+
+
+def _bundled() -> Iterable[tuple[str, Place, Path]]:
+    from brivl_search.encoders.registry import BUNDLED, bundled
+
+    return [(name, "bundled", BUNDLED / name) for name in bundled()]
+
+
+def _cached() -> Iterable[tuple[str, Place, Path]]:
+    """Models in the hub's cache that may be encoders: CLIP-like ones, and sentence-transformers'."""
+    from huggingface_hub import constants
+
+    found: list[tuple[str, Place, Path]] = []
+    for repo in sorted(Path(constants.HF_HUB_CACHE).glob("models--*--*")):
+        try:
+            snapshot = repo / "snapshots" / (repo / "refs" / "main").read_text(encoding="utf-8").strip()
+        except OSError:
+            continue
+        if snapshot.is_dir() and is_encoder(snapshot):
+            found.append(("hf:" + repo.name.removeprefix("models--").replace("--", "/"), "hub cache", snapshot))
+    return found
+
+
+def _below(folders: Sequence[Path]) -> Iterable[tuple[str, Place, Path]]:
+    found: list[tuple[str, Place, Path]] = []
+    for folder in folders:
+        if not folder.is_dir():
+            raise UsageError(f"no such folder: {folder}: check the path")
+        inside = [path for path in sorted(folder.iterdir()) if path.is_dir()]
+        for path in [folder] if is_encoder(folder) else inside:
+            if is_encoder(path):
+                prefix = "" if _config(path).get("model_type") is None and not _sentence(path) else "hf:"
+                found.append((f"{prefix}{os.fspath(path)}", "folder", path))
+    return found
+
+
+def is_encoder(folder: Path) -> bool:
+    """Whether a folder's config files are those of an encoder that can be loaded here, whole or not."""
+    from brivl_search.encoders.hf.family import FAMILIES
+
+    config = _config(folder)
+    ours = isinstance(config.get("image"), dict) and isinstance(config.get("text"), dict)
+    return ours or config.get("model_type") in FAMILIES or _sentence(folder)
+
+
+def _sentence(folder: Path) -> bool:
+    return (folder / "modules.json").is_file()
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    try:
+        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def _on_disk(place: Place, folder: Path) -> OnDisk:
+    from brivl_search.encoders.hf.files import complete
+
+    ours = "model_type" not in _config(folder) and not _sentence(folder)
+    whole = (folder / "model.safetensors").is_file() if ours else complete(folder)
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return OnDisk(place, folder, size, whole)
+
+
+def _dim(folder: Path) -> int | None:
+    try:
+        if "model_type" in _config(folder):
+            from brivl_search.encoders.hf.family import read_facts
+
+            return read_facts(folder).dim
+        from brivl_search.encoders.checkpoint import read_config
+
+        return read_config(folder).dim
+    except BrivlSearchError:
+        return None
+
+
+def _parameters(folder: Path) -> float | None:
+    """Millions of numbers in the weights, by the heads of the safetensors files; None where there are others."""
+    from safetensors import SafetensorError, safe_open
+
+    files = list(folder.rglob("*.safetensors"))
+    total = 0
+    try:
+        for path in files:
+            with safe_open(str(path), framework="np") as file:
+                for name in file.keys():  # noqa: SIM118 - not a dict
+                    total += math.prod(file.get_slice(name).get_shape())
+    except (SafetensorError, OSError):
+        return None
+    return round(total / 1e6, 1) if total else None

@@ -1,0 +1,74 @@
+"""The table of encoders that `models list` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.text import Text
+
+from brivl_search.encoders.inventory import Entry
+from brivl_search.encoders.known import Figure
+from brivl_search.output.console import harmless, human_bytes, show, table
+
+
+def show_models(entries: Sequence[Entry]) -> None:
+    """Encoders with what is known of them, then the published figures, then the sources these stand in."""
+    models = table()
+    models.add_column("encoder", overflow="fold")
+    models.add_column("languages")
+    models.add_column("dim", justify="right")
+    models.add_column("size", justify="right", no_wrap=True)
+    models.add_column("on disk")
+    for entry in entries:
+        size = "" if entry.parameters is None else f"{entry.parameters:,.{0 if entry.parameters >= 10 else 1}f}M"
+        dim = "" if entry.dim is None else str(entry.dim)
+        languages = entry.known.languages if entry.known else ""
+        models.add_row(Text(harmless(entry.name)), languages, dim, size, Text(harmless(_where(entry))))
+    show(models)
+    for entry in entries:
+        for note in _notes(entry):
+            show(Text(f"{entry.name}: {note}", style="dim"))
+    published = [entry for entry in entries if entry.known and entry.known.figures]
+    if not published:
+        return
+    sources = list(dict.fromkeys(figure.source for entry in published for figure in entry.known.figures))  # type: ignore[union-attr]
+    show("")
+    figures = table("Published retrieval figures, % (not measured here)")
+    figures.add_column("encoder, test")
+    figures.add_column("direction")
+    figures.add_column("R@1 / 5 / 10", justify="right", no_wrap=True)
+    figures.add_column("", no_wrap=True)
+    for entry in published:
+        figures.add_row(Text(harmless(entry.name), style="bold"))
+        for figure in entry.known.figures if entry.known else ():
+            mark = Text(f"[{sources.index(figure.source) + 1}]")
+            figures.add_row(Text(f"  {figure.test}"), figure.direction, _recall(figure), mark)
+    show(figures)
+    for number, source in enumerate(sources, 1):
+        show(Text(f"[{number}] {source}"))
+
+
+def _where(entry: Entry) -> str:
+    if entry.package:
+        return entry.package
+    return ", ".join(
+        f"{one.place}, {human_bytes(one.bytes)}" + ("" if one.complete else ", incomplete") for one in entry.disk
+    )
+
+
+def _notes(entry: Entry) -> list[str]:
+    if entry.known is None:
+        return []
+    notes = [entry.known.note] if entry.known.note else []
+    if entry.known.needs:
+        notes.append(f"needs pip install 'brivl-search[{entry.known.needs}]'")
+    if entry.known.matryoshka:
+        shortest, longest = entry.known.matryoshka[0], entry.known.matryoshka[-1]
+        notes.append(f"--truncate-dim {shortest} to {longest}")
+    return notes
+
+
+def _recall(figure: Figure) -> str:
+    if figure.mean_recall is not None:
+        return f"mean {figure.mean_recall:.1f}"
+    return " / ".join(f"{value:.1f}" for value in figure.recall)
