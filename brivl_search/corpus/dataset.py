@@ -105,7 +105,11 @@ def load_dataset(
         if isinstance(line, BadLine):
             raise CorpusError(str(line))
         if line.image not in files:
-            what = {"no such file": "does not exist", "not a regular file": "is not a file", "": "is not in the dataset"}
+            what = {
+                "no such file": "does not exist",
+                "not a regular file": "is not a file",
+                "": "is not in the dataset",
+            }
             reason = missing.get(line.image, "")
             where = f"{printable(line.file)}:{line.line}"
             raise CorpusError(f"{where}: image {printable(line.image)} {what.get(reason) or 'is ' + reason}")
