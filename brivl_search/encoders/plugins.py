@@ -1,7 +1,7 @@
 """Encoders from other packages, by the entry point group `brivl_search.encoders`.
 
 An entry point NAME = "package.module:make" answers to `--encoder NAME` and `--encoder NAME:ARGUMENT`. It is called as
-make(ARGUMENT or "", device=..., precision=...) and returns an `Encoder`; README.md shows a whole one.
+make(ARGUMENT or "", device=..., precision=...) and returns an `Encoder`; docs/encoders.md shows a whole one.
 """
 
 from __future__ import annotations
