@@ -250,7 +250,7 @@ def test_weights_of_another_shape_are_named(tmp_path: Path, tiny_checkpoint: Pat
 
 
 def test_unknown_names_list_what_exists() -> None:
-    with pytest.raises(EncoderError, match=r"no encoder 'nonsense'.*bundled name"):
+    with pytest.raises(EncoderError, match=r"no encoder 'nonsense'.*known name"):
         load_encoder("nonsense")
     with pytest.raises(EncoderError, match="timm cannot build"):
         ImageTower(ModelConfig.from_dict(tiny_model(image={"backbones": [{"name": "no_such_net"}]})).image, 32)

@@ -124,6 +124,8 @@ def test_pictures_are_found_by_path_then_by_a_name_that_is_unique(tmp_path: Path
     np.testing.assert_allclose(found[0], [[0, 0, 0.05, 0.2], [0.1, 0.4, 0.3, 1]])
     np.testing.assert_allclose(found[2], [[0, 0, 1, 0.2]])  # kept within the picture
     assert found[1] is found[3] is found[4] is None and source.without == 3
+    member = Origin(f"{tmp_path}/photos.tar::two.jpg", 100, 50)
+    np.testing.assert_array_equal(source.find(np.zeros((1, 8, 8, 3), np.uint8), [member])[0], found[2])
     assert source.find(np.zeros((2, 8, 8, 3), np.uint8), None) == [None, None] and source.without == 3
 
 

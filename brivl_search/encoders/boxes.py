@@ -106,7 +106,8 @@ class BoxFile:
         return record
 
     def _of(self, origin: Origin) -> Boxes | None:
-        line = self._lines.get(origin.path) or self._lines.get(os.path.basename(origin.path))
+        inside = origin.path.rpartition("::")[2]  # of a container's member
+        line = self._lines.get(origin.path) or self._lines.get(os.path.basename(inside))
         if line is None:
             return None
         number, place = line
