@@ -83,8 +83,15 @@ IndexOption = Annotated[
 EncoderOption = Annotated[
     str | None,
     typer.Option(
-        "--encoder", envvar="BRIVL_SEARCH_ENCODER", help="Bundled name or checkpoint folder.", show_envvar=True
+        "--encoder",
+        envvar="BRIVL_SEARCH_ENCODER",
+        help="Bundled name, checkpoint folder, hf:ORG/NAME, official:PATH, plug-in (see: models list).",
+        show_envvar=True,
     ),
+]
+TruncateOption = Annotated[
+    int | None,
+    typer.Option("--truncate-dim", metavar="N", help="Keep N dimensions of the vectors; Matryoshka models only."),
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary; errors only.")]
@@ -105,7 +112,7 @@ def options(
     pass
 
 
-def load_for(index: Path, encoder: str | None, device: str, regions: str = "") -> Any:
+def load_for(index: Path, encoder: str | None, device: str, regions: str = "", truncate_dim: int | None = None) -> Any:
     """The encoder asked for; else the one an existing index was built with; else the bundled one.
 
     `regions`, such as +boxes=FILE, replaces what the encoder's name says of them.
@@ -122,7 +129,8 @@ def load_for(index: Path, encoder: str | None, device: str, regions: str = "") -
                 encoder = reader.info.encoder.name
         except IndexMissingError:
             encoder = DEFAULT
-    return load_encoder(without_regions(encoder) + regions if regions else encoder, device=device)
+    name = without_regions(encoder) + regions if regions else encoder
+    return load_encoder(name, device=device, truncate_dim=truncate_dim)
 
 
 def caption_fields(text: str | None) -> tuple[str, ...] | None:

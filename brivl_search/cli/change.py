@@ -16,6 +16,7 @@ from brivl_search.cli.app import (
     IndexKind,
     IndexOption,
     Quiet,
+    TruncateOption,
     app,
     byte_count,
     caption_fields,
@@ -130,6 +131,7 @@ def build_index(
     ],
     index: IndexOption = DEFAULT_INDEX,
     encoder: EncoderOption = None,
+    truncate_dim: TruncateOption = None,
     boxes: Boxes = None,
     detector: Detector = None,
     index_type: Kind = None,
@@ -165,7 +167,7 @@ def build_index(
         split,
         images,
     )
-    loaded = load_for(index, encoder, device, _regions(boxes, detector))
+    loaded = load_for(index, encoder, device, _regions(boxes, detector), truncate_dim)
     with Bar(quiet=quiet) as bar:
         report = build(folders, index, loaded, choices, bar)
     _finish(report, index, quiet, verbose, strict, loaded)
@@ -215,6 +217,7 @@ def add(
     ],
     index: IndexOption = DEFAULT_INDEX,
     encoder: EncoderOption = None,
+    truncate_dim: TruncateOption = None,
     boxes: Boxes = None,
     detector: Detector = None,
     captions: Captions = None,
@@ -237,7 +240,7 @@ def add(
     choices = _options(
         None, captions, include_hidden, max_megapixels, workers, batch_size, None, None, dataset_format, split, images
     )
-    loaded = load_for(index, encoder, device, _regions(boxes, detector))
+    loaded = load_for(index, encoder, device, _regions(boxes, detector), truncate_dim)
     with Bar(quiet=quiet) as bar:
         report = add_paths(paths, index, loaded, choices, bar)
     _finish(report, index, quiet, verbose, strict, loaded)
