@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from brivl_search.evaluation import (
 )
 from brivl_search.evaluation import index as evaluation_index
 from brivl_search.evaluation.result import timed
-from brivl_search.index import IndexReader
+from brivl_search.index import IndexReader, Tuning
 from brivl_search.metrics import DEFINITION, DEFINITIONS, Bootstrap, Recall
 from tests.e2e.stub import Silent, StubEncoder
 from tests.pictures import draw, jpeg, write_corpus, write_lines
@@ -378,6 +379,25 @@ def test_recall_through_the_index_is_that_of_a_query_for_k(tmp_path: Path, encod
         paths = [reader.record("image", int(s), int(r))["path"] for s, r in zip(shards, rows, strict=True)]
         assert [result.pairs.images[n] for n in row[:3]] == paths
         assert len(set(row.tolist())) == len(row)
+
+
+@pytest.mark.parametrize(("rerank", "searches"), [(40, 2), (400, 1)])
+def test_one_search_where_a_short_query_re_ranks_as_much(
+    tmp_path: Path, encoder: StubEncoder, monkeypatch: pytest.MonkeyPatch, rerank: int, searches: int
+) -> None:
+    write_corpus(tmp_path / "photos", 2000, size=(16, 16), with_captions=False)
+    reader = build(tmp_path / "photos", tmp_path / "index", encoder, index_type="ivfpq")
+    info = reader.info.image
+    tuning = Tuning(nprobe=info.nlist, rerank=rerank)  # all lists: a query for 10 and one for 100 see the same rows
+    reader.info = replace(reader.info, image=replace(info, tuning=tuning))
+    side = evaluation_index._Side(reader, "image")
+    asked: list[int] = []
+    monkeypatch.setattr(side, "search", lambda q, k, search=side.search: asked.append(k) or search(q, k))
+    queries = np.ascontiguousarray(side.vectors[:50], dtype=np.float32)
+    lists = evaluation_index._lists(side, queries, 10)
+    assert len(asked) == searches and lists.shape == (50, 100)
+    found = reader.search("image", queries, 10)
+    assert (lists[:, :10] == found.rows).all()  # one shard: its rows are the numbers
 
 
 def test_timed() -> None:

@@ -154,17 +154,33 @@ def _lists(side: _Side, queries: np.ndarray, k: int) -> np.ndarray:
     IVF-PQ re-ranks more candidates the more hits are asked for, so the top 10 of a deep list is better than what a
     query for 10 gets. int64 (n, depth), -1 padded.
     """
-    shallow = side.search(queries, min(k, len(side.rows)))
     depth = min(max(k, LIST_DEPTH), len(side.rows))
-    if depth == shallow.shape[1]:
-        return shallow
     deep = side.search(queries, depth)
+    if depth <= k or _same_candidates(side, depth):
+        return deep
+    shallow = side.search(queries, k)
     out = np.full((len(queries), depth), -1, dtype=np.int64)
     out[:, : shallow.shape[1]] = shallow
     for row, first, more in zip(out, shallow, deep, strict=True):
         rest = more[~np.isin(more, first)][: depth - len(first)]
         row[len(first) : len(first) + len(rest)] = rest
     return out
+
+
+def _same_candidates(side: _Side, depth: int) -> bool:
+    """Whether a query for `depth` re-ranks what a shorter one does, so that one search answers both.
+
+    The index re-ranks the tuned number, at least four times the hits asked for, and visits more lists only where those
+    of the tuning hold too few rows; four times as many rows in them as are re-ranked leave no doubt.
+    """
+    info = side.reader.info.of(side.modality)
+    if info.kind == "exact":
+        return True
+    tuning = info.tuning
+    if tuning is None or not side.whole or tuning.rerank < 4 * depth:
+        return False
+    smallest = min(shard.rows for shard in info.shards)
+    return tuning.nprobe * smallest >= 4 * tuning.rerank * info.nlist
 
 
 def _latency(side: _Side, queries: np.ndarray, k: int) -> Latency:
