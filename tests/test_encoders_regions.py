@@ -17,10 +17,13 @@ from brivl_search.encoders import load_encoder
 from brivl_search.encoders.base import Origin
 from brivl_search.encoders.boxes import BoxFile, box_batch, grid_shares
 from brivl_search.encoders.brivl import BriVLEncoder
+from brivl_search.encoders.config import ModelConfig
 from brivl_search.encoders.detector import Detector
+from brivl_search.encoders.image_tower import ImageTower
 from brivl_search.encoders.regions import box_weights, grid_boxes
 from brivl_search.errors import CorpusError, EncoderError, UsageError
 from tests.pictures import write_corpus
+from tests.tiny import tiny_model
 
 
 def loop(features: Tensor, boxes: Tensor) -> Tensor:
@@ -292,3 +295,14 @@ def test_boxes_and_detectors_where_an_index_is_built(
     )
     hit = json.loads(found[1].splitlines()[0])
     assert Path(hit["path"]).name == photos[1].name and hit["score"] > 0.999
+
+
+def test_channel_dropout_in_training_is_no_padding_mask() -> None:
+    """The channels' mask once took the place of the regions' and reached the self-attention."""
+    image = tiny_model()["image"] | {"feature_dropout": 0.5, "region_dropout": 0.5}
+    tower = ImageTower(ModelConfig.from_dict(tiny_model(image=image)).image, 32).train()
+    pixels = torch.randint(0, 256, (3, 64, 64, 3), dtype=torch.uint8)
+    boxes, mask = map(torch.from_numpy, box_batch([np.array([[0, 0, 0.5, 0.5]], np.float32), None, None], [2, 1], 5))
+    for regions in ((), (boxes, mask)):
+        vectors = tower(pixels, *regions)
+        torch.testing.assert_close(vectors.norm(dim=1), torch.ones(3))

@@ -122,8 +122,8 @@ class ImageTower(nn.Module):
         regions = torch.cat(tokens, 2)
         if self.training and (rate := self.config.feature_dropout):
             # Whole channels of a picture, the same in all its regions, which would otherwise tell what is missing.
-            mask = torch.rand(len(regions), 1, regions.shape[2], device=regions.device) >= rate
-            regions = regions * (mask / (1 - rate)).to(regions.dtype)
+            drop = torch.rand(len(regions), 1, regions.shape[2], device=regions.device) >= rate
+            regions = regions * (drop / (1 - rate)).to(regions.dtype)
         return self.head(self.project(regions), mask)  # type: ignore[no-any-return]
 
     def forward(self, pixels: Tensor, boxes: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
