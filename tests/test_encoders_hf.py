@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -377,6 +378,41 @@ def test_a_mirror_is_asked_for_the_files_that_matter(checkpoints: dict[str, Path
         assert found.stdout.strip() == load(checkpoints["clip"]).fingerprint, found.stderr
     hub.shutdown()
     assert "model.safetensors" in asked and not {"pytorch_model.bin", "onnx/model.onnx", "README.md"} & set(asked)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_verbs_work_with_each(checkpoints: dict[str, Path], tmp_path: Path, kind: str) -> None:
+    """build-index, query by text and picture, info, and eval --compare, through the command line's own code."""
+    from typer.testing import CliRunner
+
+    from brivl_search.cli import app
+
+    for n, (data, text) in enumerate(zip(photos(), [*TEXTS, "a blue cross"], strict=True)):
+        name = f"{n}.jpg" if data.startswith(b"\xff\xd8") else f"{n}.png"
+        (tmp_path / name).write_bytes(data)
+        with (tmp_path / "captions.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"image": name, "captions": [text]}, ensure_ascii=False) + "\n")
+
+    def run(*args: str) -> str:
+        done = CliRunner().invoke(app, [*args, "--device", "cpu"] if args[0] != "info" else list(args))
+        assert done.exit_code == 0, (done.output, done.exception)
+        return done.stdout
+
+    index, encoder = str(tmp_path / "index"), f"hf:{checkpoints[kind]}"
+    run("build-index", str(tmp_path), "--index", index, "--encoder", encoder, "--workers", "0", "-q")
+    about = json.loads(run("info", "--index", index))
+    assert about["encoder"]["name"] == encoder and about["encoder"]["dim"] == load(checkpoints[kind]).dim
+    hits = [json.loads(line) for line in run("query", "a red dog", "--index", index).splitlines()]
+    assert len(hits) == 5 and hits[0]["score"] >= hits[-1]["score"]
+    own = json.loads(
+        run("query", "--image", str(tmp_path / "1.png"), "--target", "images", "-k", "1", "--index", index)
+    )
+    assert own["path"].endswith("1.png") and own["score"] > 0.999
+    if kind == "clip":
+        other = f"hf:{checkpoints['siglip']}"
+        options = ("--dataset", str(tmp_path), "--encoder", encoder, "--compare", other, "--recall-at", "1", "--no-ci")
+        report = json.loads(run("eval", *options))
+        assert [report["encoder"], report["compared"][0]["encoder"]] == [encoder, other]
 
 
 def test_files_wanted_of_a_repository() -> None:
