@@ -28,7 +28,7 @@ from PIL import Image
 from brivl_search.corpus.captions import BadLine, CaptionLine, read_captions
 from brivl_search.corpus.dataset import load_dataset
 from brivl_search.corpus.decode_pool import _memory
-from brivl_search.corpus.decode_worker import _cap_memory, settle_in
+from brivl_search.corpus.decode_worker import cap_memory, settle_in
 from brivl_search.corpus.images import DecodedImage, PixelSpec, decode
 from brivl_search.errors import CorpusError, ImageError, UsageError
 from tests.pictures import captions, draw, encoded, png_chunk
@@ -264,7 +264,7 @@ def fuzz_pictures(kind: str, cases: int, seed: int, note: Path, seconds: float =
     settle_in()
     for data in picture_seeds()[kind]:
         assert check_picture(data, SPECS[0]) == "", kind  # what is mutated was good
-    _cap_memory(_memory(MEGAPIXELS))
+    cap_memory(_memory(MEGAPIXELS))
     before = peak_mb()
     reasons: Counter[str] = Counter()
     slowest, slowest_case = 0.0, ""

@@ -7,7 +7,7 @@ import sys
 from brivl_search.cli.app import app
 from brivl_search.errors import BrivlSearchError, system_error
 
-from . import change, evaluate, models, query, search, transfer, zero_shot  # noqa: F401  (they register their verbs)
+from . import change, evaluate, models, query, search, serve, transfer, zero_shot  # noqa: F401  (they register their verbs)
 
 
 def main() -> None:

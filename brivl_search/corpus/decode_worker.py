@@ -69,7 +69,7 @@ def decode_chunk(tasks: Sequence[Task], job: Job) -> tuple[list[Outcome], bytear
         One outcome per task, and the uint8 (size, size, 3) pixels of those that were decoded, one after the other.
     """
     if job.memory:
-        _cap_memory(job.memory)
+        cap_memory(job.memory)
     if job.alarm_s and hasattr(signal, "alarm"):
         signal.alarm(job.alarm_s)
     outcomes: list[Outcome] = []
@@ -103,7 +103,7 @@ def decode_one(
 
 
 @functools.cache
-def _cap_memory(memory: int) -> None:
+def cap_memory(memory: int) -> None:
     """Let this process have so many bytes more than it has now. Systems that cannot do that do without."""
     with contextlib.suppress(ImportError, AttributeError, LookupError, ArithmeticError, OSError, ValueError):
         import resource

@@ -21,7 +21,11 @@ def thumbnail(path: str, side: int) -> NDArray[np.uint8]:
     Raises:
         ImageError: the image cannot be read.
     """
-    decoded = decode(read_file(path), PixelSpec(size=side))
+    return _shrunk(read_file(path), side)
+
+
+def _shrunk(data: bytes, side: int) -> NDArray[np.uint8]:
+    decoded = decode(data, PixelSpec(size=side))
     scale = min(1.0, side / max(decoded.width, decoded.height))
     width, height = (max(1, round(length * scale)) for length in (decoded.width, decoded.height))
     from PIL import Image
@@ -33,8 +37,13 @@ def thumbnail(path: str, side: int) -> NDArray[np.uint8]:
 
 def thumbnail_jpeg(path: str, side: int, quality: int = 80) -> bytes:
     """`thumbnail` as a JPEG file, a few kilobytes."""
+    return shrink(read_file(path), side, quality)
+
+
+def shrink(data: bytes, side: int, quality: int = 80) -> bytes:
+    """The content of a file → `thumbnail_jpeg`. Raises ImageError."""
     from PIL import Image
 
     buffer = io.BytesIO()
-    Image.fromarray(thumbnail(path, side)).save(buffer, "JPEG", quality=quality, optimize=True)
+    Image.fromarray(_shrunk(data, side)).save(buffer, "JPEG", quality=quality, optimize=True)
     return buffer.getvalue()

@@ -1,0 +1,129 @@
+"""The verb that keeps an index open for others: serve."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from brivl_search.cli.app import DEFAULT_INDEX, DeviceOption, EncoderOption, IndexOption, Quiet, app
+from brivl_search.errors import BrivlSearchError, DependencyError
+
+if TYPE_CHECKING:
+    from brivl_search.server import Settings
+
+MORE = "the HTTP server needs more packages"
+
+
+@app.command()
+def serve(
+    index: IndexOption = DEFAULT_INDEX,
+    host: Annotated[str, typer.Option(help="Address to listen on; any but this machine's own asks for a token.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            envvar="BRIVL_SEARCH_TOKEN", show_envvar=True, help="What clients must show (Bearer, or the page asks)."
+        ),
+    ] = None,
+    read_only: Annotated[bool, typer.Option("--read-only", help="Refuse to add or remove items.")] = False,
+    upload_dir: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Where images are kept that clients add [default: none are].")
+    ] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(metavar="N", help="Requests a second of each client, 0: any [default: 0 on loopback, else 100]."),
+    ] = None,
+    max_k: Annotated[int, typer.Option(min=1, help="Most hits of a request.")] = 1000,
+    max_upload: Annotated[str, typer.Option(metavar="SIZE", help="Most bytes of an uploaded picture.")] = "20M",
+    max_megapixels: Annotated[float, typer.Option(min=0.01, help="Of an uploaded picture.")] = 50,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="A name that clients call this server by, where there is no token (a proxy's)."
+        ),
+    ] = None,
+    warm: Annotated[bool, typer.Option(help="Load both towers at once, rather than with the first picture.")] = True,
+    log_queries: Annotated[bool, typer.Option("--log-queries", help="Write what is asked into the log.")] = False,
+    encoder: EncoderOption = None,
+    device: DeviceOption = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Answer queries over HTTP, with a page to search by (needs the extra `serve`)."""
+    try:
+        from brivl_search.server import Settings
+    except ImportError as error:
+        raise DependencyError(f"{MORE} ({error.name}): pip install 'brivl-search[serve]'") from None
+    from brivl_search.cli.app import byte_count
+
+    settings = Settings(
+        host=host,
+        token=token,
+        read_only=read_only,
+        upload_dir=upload_dir,
+        rate=rate,
+        max_k=max_k,
+        max_upload_bytes=byte_count("--max-upload", max_upload),
+        max_megapixels=max_megapixels,
+        allowed_hosts=tuple(allow_host or ()),
+        warm=warm,
+        log_queries=log_queries,
+    )
+    _run(index, settings, port, encoder, device, quiet)
+
+
+def _run(index: Path, settings: Settings, port: int, encoder: str | None, device: str, quiet: bool) -> None:
+    """Until interrupted or terminated. Requests under way are answered first."""
+    import logging
+
+    import uvicorn
+
+    from brivl_search.engine import Engine
+    from brivl_search.index import gpu
+    from brivl_search.output import say, warn
+    from brivl_search.server import create_app
+
+    gpu.choose(device)
+    engine = Engine(index, encoder=encoder, device=device, stays=True)
+    for line in engine.reader.damage:
+        warn(line)
+    logging.basicConfig(
+        level=logging.WARNING if quiet else logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    listener = _listen(settings.host, port)
+    # Access logs are the application's own: uvicorn's show query strings.
+    config = uvicorn.Config(
+        create_app(engine, settings),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=10,
+        limit_concurrency=2000,
+    )
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    if not quiet:
+        info = engine.reader.info
+        where = f"[{settings.host}]" if ":" in settings.host else settings.host
+        say(f"{info.image.rows:,} images, {info.text.rows:,} captions of {index}")
+        say(f"http://{where}:{listener.getsockname()[1]}/  (API: /docs, Ctrl-C ends it)")
+    with listener:
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def _listen(host: str, port: int):  # type: ignore[no-untyped-def]
+    """A socket that is bound before anything else is started, so that a port in use is told at once."""
+    import socket
+
+    try:
+        family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, number)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise BrivlSearchError(
+            f"--host {host} --port {port}: {error.strerror}: choose another, or end what listens there"
+        ) from None
+    return listener

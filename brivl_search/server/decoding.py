@@ -1,0 +1,173 @@
+"""Pictures are decoded in processes that may crash, hang or run out of memory without harm to the server.
+
+Unlike `corpus.decode_pool`, which streams whole folders through a pool of its own, this one stays and answers single
+requests. A process that dies takes only the picture with it that killed it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brivl_search.corpus.decode_worker import cap_memory, settle_in
+from brivl_search.corpus.images import PixelSpec, decode, read_file
+from brivl_search.corpus.thumbnails import shrink
+from brivl_search.errors import ImageError
+
+T = TypeVar("T")
+
+
+class ChangedError(ImageError):
+    """A file is not what was indexed."""
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """A decoded picture.
+
+    Attributes:
+        pixels: uint8 (size, size, 3).
+        width, height: of the original.
+        sha256: of the file.
+    """
+
+    pixels: NDArray[np.uint8]
+    width: int
+    height: int
+    sha256: str
+
+
+class Decoders:
+    """A pool of decoding processes.
+
+    Args:
+        processes: how many.
+        timeout_s: for a picture.
+        max_megapixels: refuse larger pictures.
+    """
+
+    def __init__(self, processes: int, *, timeout_s: float, max_megapixels: float) -> None:
+        self._processes, self._timeout_s, self._max_megapixels = processes, timeout_s, max_megapixels
+        self._memory = (512 << 20) + round(32e6 * max_megapixels)  # see `decode_pool`
+        self._pool: Any = None
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        """Start a process now rather than with the first picture."""
+        self._run(_nothing)
+
+    def close(self) -> None:
+        """End the processes, whatever they are doing."""
+        with self._lock:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.stop()
+            pool.join()
+
+    async def pixels(self, data: bytes, spec: PixelSpec) -> Pixels:
+        """The content of a file → pixels. Raises ImageError."""
+        raw, width, height, sha256 = await self._ask(_decode, data, spec, self._max_megapixels, self._memory)
+        pixels = np.frombuffer(raw, np.uint8).reshape(spec.size, spec.size, 3)
+        return Pixels(pixels, width, height, sha256)
+
+    async def thumbnail(self, path: str, side: int, sha256: str | None, max_bytes: int) -> bytes:
+        """A JPEG of an indexed file of which the longer side has at most `side` pixels.
+
+        Raises:
+            ChangedError: the file's content has another hash than `sha256` (None: its content was never known).
+            ImageError: it cannot be read.
+        """
+        return await self._ask(_thumbnail, path, side, sha256, max_bytes, self._memory)
+
+    async def _ask(self, function: Callable[..., T], *arguments: Any) -> T:
+        last: Exception = ImageError("decoder crashed")
+        for _ in range(3):
+            try:
+                return await asyncio.wrap_future(self._run(function, *arguments))
+            except BrokenProcessPool as error:  # the pool failed, the picture may be innocent
+                self.close()
+                last = error
+            except TimeoutError:
+                raise ImageError("decoding timed out", f"after {self._timeout_s:g} s") from None
+            except ImageError:
+                raise
+            except MemoryError as error:
+                raise ImageError("out of memory", str(error)) from None
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:
+                code = getattr(error, "exitcode", None)
+                if code is None:
+                    raise
+                raise ImageError("decoder crashed", _how(code)) from None
+        raise ImageError("decoder crashed", str(last))
+
+    def _run(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
+        with self._lock:
+            if self._pool is None:
+                self._pool = _start(self._processes)
+            pool = self._pool
+        try:
+            future: Future[T] = pool.schedule(function, args=arguments, timeout=self._timeout_s)
+        except RuntimeError as error:  # it broke down since
+            future = Future()
+            future.set_exception(BrokenProcessPool(str(error)))
+        return future
+
+
+def _start(processes: int) -> Any:
+    from pebble import ProcessPool
+
+    from brivl_search.corpus.light_spawn import light_context
+
+    return ProcessPool(max_workers=processes, initializer=settle_in, context=light_context())
+
+
+def _how(code: int) -> str:
+    try:
+        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    except ValueError:
+        return f"signal {-code}"
+
+
+# -- in the processes --------------------------------------------------------------------------------------------
+
+
+def _nothing() -> None:
+    pass
+
+
+def _decode(data: bytes, spec: PixelSpec, max_megapixels: float, memory: int) -> tuple[bytes, int, int, str]:
+    cap_memory(memory)
+    image = decode(data, spec, max_megapixels=max_megapixels)
+    return image.pixels.tobytes(), image.width, image.height, hashlib.sha256(data).hexdigest()
+
+
+def _thumbnail(path: str, side: int, sha256: str | None, max_bytes: int, memory: int) -> bytes:
+    cap_memory(memory)
+    return shrink(read_indexed(path, sha256, max_bytes), side)
+
+
+def read_indexed(path: str, sha256: str | None, max_bytes: int) -> bytes:
+    """The content of a file if it is what was indexed: so no link, and no file that took its place, shows another.
+
+    Raises:
+        ChangedError: it is something else now, or it was indexed without its content.
+        ImageError: it cannot be read.
+    """
+    if sha256 is None:
+        raise ChangedError("not shown", "it was imported as a vector, so its content was never seen")
+    data = read_file(path, max_bytes=max_bytes)
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise ChangedError("file changed", "it is not what was indexed: run brivl-search sync")
+    return data
