@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -11,7 +12,7 @@ from rich.text import Text
 from brivl_search.build import BuildReport
 from brivl_search.corpus.walk import printable
 from brivl_search.evaluation import LIST_DEPTH, Comparison, DirectionName, Evaluation
-from brivl_search.index import IndexInfo, Modality, ModalityInfo, Tuning, VerifyReport
+from brivl_search.index import CommitReport, IndexInfo, Modality, ModalityInfo, Tuning, VerifyReport
 from brivl_search.metrics import Recall
 from brivl_search.output import human_bytes, print_skips, say, show, table, warn
 
@@ -49,8 +50,12 @@ def print_build(report: BuildReport, directory: str, *, verbose: bool) -> None:
     if report.commit is not None:
         for note in report.commit.notes:
             say(note)
-        live = report.commit
-        say(f"index {directory}: {live.image.live:,} images, {live.text.live:,} captions, generation {live.generation}")
+        say_state(directory, report.commit)
+
+
+def say_state(directory: Path | str, commit: CommitReport) -> None:
+    """What the index holds after a commit: the last line of every verb that changes one."""
+    say(f"index {directory}: {commit.image.live:,} images, {commit.text.live:,} captions, generation {commit.generation}")
 
 
 def info_dict(info: IndexInfo) -> dict[str, Any]:

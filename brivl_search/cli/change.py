@@ -261,12 +261,12 @@ def remove(
     """Forget images (and their captions); the files themselves are left alone."""
     from brivl_search.maintenance import remove as remove_items
     from brivl_search.output import say
+    from brivl_search.reports import say_state
 
     done = remove_items(index, paths=paths or (), under=under or (), keys=key or ())
     if not quiet:
-        live = done.commit
         say(f"{done.images:,} images and {done.captions:,} captions removed")
-        say(f"index {index}: {live.image.live:,} images, {live.text.live:,} captions, generation {live.generation}")
+        say_state(index, done.commit)
 
 
 @app.command()

@@ -69,6 +69,7 @@ def import_rows(
         raise UsageError("give either a FOLDER that export wrote, or --vectors FILE.npy and --records FILE.jsonl")
     from brivl_search.index import EncoderInfo
     from brivl_search.output import Bar, say
+    from brivl_search.reports import say_state
     from brivl_search.transfer import import_folder, import_vectors
 
     loaded: Any = None
@@ -91,5 +92,4 @@ def import_rows(
         for note in report.notes:
             say(note)
         say(f"{report.image.added:,} images and {report.text.added:,} captions taken in")
-        live = report
-        say(f"index {index}: {live.image.live:,} images, {live.text.live:,} captions, generation {live.generation}")
+        say_state(index, report)
