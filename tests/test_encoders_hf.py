@@ -178,6 +178,39 @@ def test_text_is_prepared_as_each_family_was_trained(checkpoints: dict[str, Path
     assert chinese.encode_texts([]).shape == (0, 24)
 
 
+def test_siglip_with_the_sentencepiece_tokenizer_of_its_first_models(
+    checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sentencepiece
+    import transformers
+
+    folder = shutil.copytree(checkpoints["siglip"], tmp_path / "siglip")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).unlink()
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([text.lower() for text in TEXTS] * 4),
+        model_writer=model,
+        vocab_size=80,
+        hard_vocab_limit=False,
+        pad_id=-1,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        minloglevel=2,
+    )
+    (folder / "spiece.model").write_bytes(model.getvalue())
+    tokenizer = transformers.SiglipTokenizer(str(folder / "spiece.model"), model_max_length=16)
+    tokenizer.save_pretrained(folder)
+    encoder = load(folder)
+    assert type(encoder.tokenizer).__name__ == "SiglipTokenizer"
+    wanted_ids = tokenizer(TEXTS, padding="max_length", truncation=True, max_length=16, return_tensors="pt")
+    with torch.inference_mode():
+        reference = features(encoder.text_tower.get_text_features(input_ids=wanted_ids["input_ids"]))
+    assert np.allclose(encoder.encode_texts(TEXTS), torch.nn.functional.normalize(reference, dim=-1).numpy(), atol=1e-5)
+    assert np.array_equal(encoder.encode_texts(["a red dog!"]), encoder.encode_texts(["A Red Dog"]))
+
+
 def test_one_tower_is_read_and_the_other_not(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
