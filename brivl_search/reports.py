@@ -55,7 +55,8 @@ def print_build(report: BuildReport, directory: str, *, verbose: bool) -> None:
 
 def say_state(directory: Path | str, commit: CommitReport) -> None:
     """What the index holds after a commit: the last line of every verb that changes one."""
-    say(f"index {directory}: {commit.image.live:,} images, {commit.text.live:,} captions, generation {commit.generation}")
+    images, captions = f"{commit.image.live:,} images", f"{commit.text.live:,} captions"
+    say(f"index {directory}: {images}, {captions}, generation {commit.generation}")
 
 
 def info_dict(info: IndexInfo) -> dict[str, Any]:
