@@ -22,7 +22,7 @@ BOILERPLATE = (
     r"(?:如有|若有)?侵权.{0,6}(?:删除|联系)|责任编辑|原标题|查看原图|上一[页篇]|下一[页篇]",
     r"all rights reserved|click (?:here|to (?:view|enlarge))|copyright ©|©\s*\d{4}|terms of (?:use|service)",
     r"image may contain|no (?:image|photo) (?:available|description)|photo (?:courtesy of )?(?:via )?getty images",
-    r"subscribe to our|sign up for|cookie(?:s)? (?:policy|settings)|file photo|stock photo",
+    r"subscribe to our|sign up for|cookie(?:s)? (?:policy|settings)|\b(?:file|stock) photo",
     r"^(?:img|dsc|dscn|p|image|photo|screenshot|截图|图片?|照片)[-_\s]?\d*(?:[-_]\d+)*(?:\.(?:jpe?g|png|gif|webp))?$",
     r"^\S+\.(?:jpe?g|png|gif|webp|bmp)$",
 )
@@ -33,12 +33,13 @@ _SPACE = re.compile(r"\s+")
 _HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 _LATIN = re.compile("[A-Za-z]")
 _WORD = re.compile(r"[A-Za-z]+(?:['’-][A-Za-z]+)*")
-_RUN = re.compile(r"(.)\1{6,}|(.{2,8})\2{4,}")
+_RUN = re.compile(r"(.)\1{6,}|(.{2,16})\2{3,}")
 _COMMON = re.compile(
     r"\b(?:the|an?|and|of|to|in|on|at|for|with|from|by|is|are|was|were|be|as|its?|this|that|his|her|their|my|our|your|i|he|"
-    r"she|they|we|you|one|two|three|m[ae]n|wom[ae]n|people|not|or|but|has|have|into|over|near|up|out|new|how|what|when|who)\b",
+    r"she|they|we|you|one|two|three|m[ae]n|wom[ae]n|people|not|or|but|has|have|into|over|near|up|out|new|how|what|when|who|"
+    r"through|across|behind|under|after|before|during|while|down|off|all|some|[a-z]{3,}ing)\b",
     re.IGNORECASE,
-)
+)  # words, and one ending, that are frequent in English and rare in its neighbours
 
 
 @dataclass(frozen=True)
