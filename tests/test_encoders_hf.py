@@ -18,7 +18,7 @@ from PIL import Image
 
 from brivl_search.corpus.images import PixelSpec, load_pixels
 from brivl_search.corpus.patches import square_side, unpack
-from brivl_search.encoders import load_encoder
+from brivl_search.encoders import digests, load_encoder
 from brivl_search.encoders.hf.encoder import TransformersEncoder
 from brivl_search.encoders.hf.family import FAMILIES, normalisation, pixel_spec, read_facts
 from brivl_search.encoders.hf.files import cached, complete, wanted, weight_files
@@ -271,6 +271,48 @@ def test_fingerprint_is_of_all_that_decides_a_vector(checkpoints: dict[str, Path
         changed("weights", lambda folder: make_hf(folder, "clip", seed=1)),
     }
     assert len(others) == 4 and original not in others
+
+
+def test_large_files_are_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import hashlib
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(digests, "LARGE", 10)
+    hashed: list[Path] = []
+    real = digests._hash
+    monkeypatch.setattr(digests, "_hash", lambda path: (hashed.append(path), real(path))[1])
+    large, small = tmp_path / "large", tmp_path / "small"
+    large.write_bytes(b"x" * 11)
+    small.write_bytes(b"x")
+    for _ in range(2):
+        assert digests.file_sha256(large) == hashlib.sha256(b"x" * 11).hexdigest()
+        digests.file_sha256(small)
+    assert hashed == [large, small, small]
+    large.write_bytes(b"y" * 12)
+    assert digests.file_sha256(large) == hashlib.sha256(b"y" * 12).hexdigest()
+    memory = next((tmp_path / "cache").rglob("*.json"))
+    for damage in ("[]", "{"):
+        memory.write_text(damage)
+        assert digests.file_sha256(large) == hashlib.sha256(b"y" * 12).hexdigest()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(large))  # not a folder: nothing is remembered
+    assert digests.file_sha256(large) == hashlib.sha256(b"y" * 12).hexdigest()
+    with pytest.raises(EncoderError, match="cannot be read"):
+        digests.file_sha256(tmp_path / "gone")
+
+
+@pytest.mark.parametrize("dim", [256, 2560])
+def test_dimensions(tmp_path: Path, dim: int) -> None:
+    from brivl_search.build import BuildOptions, build_index
+    from brivl_search.engine import Engine, SearchOptions
+    from brivl_search.output import Bar
+
+    encoder = load(make_hf(tmp_path / "model", "clip", projection_dim=dim))
+    (tmp_path / "photos").mkdir()
+    for n, data in enumerate(photos()):
+        (tmp_path / "photos" / f"{n}.jpg").write_bytes(data)
+    build_index([tmp_path / "photos"], tmp_path / "index", encoder, BuildOptions(workers=0), Bar(quiet=True))
+    hits = Engine(tmp_path / "index", device="cpu").by_image(tmp_path / "photos" / "3.jpg", SearchOptions(2))
+    assert encoder.dim == dim and hits[0].path.endswith("3.jpg") and hits[0].score > 0.999
 
 
 def test_truncation_is_for_matryoshka_models(checkpoints: dict[str, Path], tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from brivl_search.encoders.digests import file_sha256
 from brivl_search.errors import EncoderError
 
 _HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[\w.-]+)(?:@([\w./-]+))?")
@@ -140,20 +141,16 @@ def digest(paths: Iterable[Path], settings: Any) -> str:
     """SHA-256 over files, by name and content, and over settings, which must be JSON-ready."""
     total = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for path in paths:
-        total.update(path.name.encode() + b"\0" + _file_sha256(path).encode())
+        total.update(path.name.encode() + b"\0" + _content(path).encode())
     return total.hexdigest()
 
 
-def _file_sha256(path: Path) -> str:
+def _content(path: Path) -> str:
     """Of a large file in the hub's cache it is known without reading it: the hub names those by it."""
     blob = path.resolve()
     if blob.parent.name == "blobs" and _BLOB.fullmatch(blob.name):
         return blob.name
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise EncoderError(f"{path} cannot be read: {error.strerror}") from None
+    return file_sha256(path)
 
 
 def wanted(files: Sequence[str]) -> list[str]:

@@ -1,0 +1,66 @@
+"""SHA-256 of files, remembered for large ones: half a gigabyte a second is too slow for every query from the shell.
+
+A file is taken to be the same while its path, size, time and inode are, as the index takes images to be. The memory is
+one small file in the user's cache folder; where it cannot be written or read, files are hashed each time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from brivl_search.errors import EncoderError
+
+LARGE = 64 << 20
+_KEPT = 256  # files remembered
+
+
+def file_sha256(path: Path) -> str:
+    """The hash of a file's content, hexadecimal.
+
+    Raises:
+        EncoderError: it cannot be read.
+    """
+    try:
+        status = path.stat()
+        if status.st_size < LARGE:
+            return _hash(path)
+        key = "|".join([str(path.resolve()), *map(str, (status.st_size, status.st_mtime_ns, status.st_ino))])
+        known = _read()
+        if key not in known:
+            known[key] = _hash(path)
+            _write(dict(list(known.items())[-_KEPT:]))
+        return known[key]
+    except OSError as error:
+        raise EncoderError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _memory() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return Path(base) / "brivl-search" / "sha256.json"
+
+
+def _read() -> dict[str, str]:
+    try:
+        values = json.loads(_memory().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {str(key): str(value) for key, value in values.items()} if isinstance(values, dict) else {}
+
+
+def _write(values: dict[str, str]) -> None:
+    """Beside its place and renamed: a reader sees the old file or the new one."""
+    with contextlib.suppress(OSError):
+        path = _memory()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        temporary.write_text(json.dumps(values), encoding="utf-8")
+        os.replace(temporary, path)
