@@ -202,3 +202,19 @@ def test_mistakes_in_a_recipe_are_named(tmp_path: Path, photos: Path) -> None:
         pretrain.main([str(recipe)])
     with pytest.raises(SystemExit, match="no checkpoint yet"):
         pretrain.main([str(recipe), "--export", str(tmp_path / "out"), "--set", "train.batch=36"])
+
+
+def test_dropped_regions_and_channels_leave_a_tower_that_trains() -> None:
+    import torch
+
+    from brivl_search.encoders.config import ModelConfig
+    from brivl_search.encoders.image_tower import ImageTower
+
+    model = tiny_model()
+    model["image"] |= {"region_dropout": 0.5, "feature_dropout": 0.3}
+    config = ModelConfig.from_dict(model)
+    tower = ImageTower(config.image, config.dim).train()
+    vectors = tower(torch.zeros(3, 64, 64, 3, dtype=torch.uint8))
+    assert vectors.shape == (3, 32)
+    torch.testing.assert_close(vectors.norm(dim=1), torch.ones(3))
+    vectors.sum().backward()
