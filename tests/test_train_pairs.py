@@ -263,7 +263,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path: Path, workers
     class Killed(BaseException):
         pass
 
-    sources = big_crawl(tmp_path, 2600)
+    sources = big_crawl(tmp_path, 1600)
     whole = prepare(sources, tmp_path / "whole", Rules(max_repeats=3), workers=0)
     stops = iter([2, 3])
 
@@ -275,18 +275,18 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path: Path, workers
 
     for left in stops:  # noqa: B007 - counted down by `stop`
         with pytest.raises(Killed):
-            prepare(sources, tmp_path / "parts", Rules(max_repeats=3), workers=workers, progress=stop, commit_every=300)
+            prepare(sources, tmp_path / "parts", Rules(max_repeats=3), workers=workers, progress=stop, commit_every=200)
         partial = tmp_path / "parts" / "pairs.jsonl.partial"
         with partial.open("ab") as handle:  # written after the commit, and torn by the kill
             handle.write(b'{"image": "torn')
-    parts = prepare(sources, tmp_path / "parts", Rules(max_repeats=3), workers=workers, commit_every=300)
+    parts = prepare(sources, tmp_path / "parts", Rules(max_repeats=3), workers=workers, commit_every=200)
     assert parts == whole
     assert (tmp_path / "parts" / "pairs.jsonl").read_bytes() == (tmp_path / "whole" / "pairs.jsonl").read_bytes()
-    assert parts["total"]["records"] == 2600
+    assert parts["total"]["records"] == 1600
 
 
 def test_kill_9_changes_nothing(tmp_path: Path) -> None:
-    sources = big_crawl(tmp_path, 20_000)
+    sources = big_crawl(tmp_path, 12_000)
     prepare(sources, tmp_path / "whole", Rules(images=False), workers=0)
     out = tmp_path / "out"
     command = [sys.executable, "-m", "train.prepare_pairs", str(out), "--source", f"a={sources[0].file}", "--no-images"]
