@@ -13,87 +13,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.e2e.site import PICTURE, Ended, refused, run
 from tests.e2e.stub import REPO, environment
-from tests.pictures import jpeg, write_corpus
-
-PROGRESS = (
-    "tuning ...",
-    "compacting ...",
-    "rows",
-    "scanning ...",
-    "images: ",
-)  # what a build may have said before it met the error
-PICTURE = "photos/images/0000-red-circle.jpg"
-
-
-@dataclass
-class Ended:
-    code: int
-    out: str
-    err: str
-
-
-def run(folder: Path, *arguments: str, timeout: float = 120, **more: str) -> Ended:
-    command = [sys.executable, "-m", "brivl_search", *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, timeout=timeout, env=environment(**more))
-    return Ended(done.returncode, done.stdout.decode("utf-8", "surrogateescape"), done.stderr.decode("utf-8"))
-
-
-def refused(ended: Ended, code: int, *words: str) -> None:
-    """One error line that names the thing, no traceback, nothing on stdout."""
-    assert ended.code == code, ended
-    assert "Traceback" not in ended.err and ended.out == "", ended
-    ended.err = "\n".join(line for line in ended.err.splitlines() if not line.startswith(PROGRESS))
-    lines = [line for line in ended.err.splitlines() if line.startswith("brivl-search: ")]
-    if lines:
-        assert ended.err.splitlines() == lines[:1], ended
-        said = lines[0]
-    else:  # typer's own
-        assert "Usage: " in ended.err and "Error: " in ended.err, ended
-        said = ended.err
-    for word in words:
-        assert word in said, ended
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Path:
-    """A working folder with photos/, and index/ built by the first line of the README."""
-    folder = tmp_path_factory.mktemp("site")
-    write_corpus(folder / "photos", 30)
-    built = run(folder, "build-index", "photos", "--index", "index", "--encoder", str(tiny_checkpoint))
-    assert built.code == 0, built
-    assert built.out == "" and "Traceback" not in built.err  # results are on stdout: a build has none
-    assert "30 images found: 30 embedded" in built.err and "120 captions: 120 embedded" in built.err
-    assert "index index: 30 images, 120 captions, generation 1" in built.err
-    return folder
-
-
-@pytest.fixture
-def cli(site: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
-    """The entry point in this process, in the working folder."""
-    from brivl_search.cli import main
-
-    monkeypatch.chdir(site)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def call(*arguments: str) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["brivl-search", *arguments])
-        capfd.readouterr()
-        code: object = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code
-        got = capfd.readouterr()
-        return Ended(code if isinstance(code, int) else int(code is not None), got.out, got.err)
-
-    return call
-
+from tests.pictures import jpeg
 
 # -- the three lines of the README -------------------------------------------------------------------------------
 

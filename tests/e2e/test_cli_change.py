@@ -11,24 +11,24 @@ import pytest
 
 from brivl_search.cli.app import byte_count
 from brivl_search.errors import UsageError
-from tests.e2e.test_cli import Ended, cli, refused, run, site  # noqa: F401
+from tests.e2e.site import Ended, refused, run
 from tests.pictures import write_corpus
 
 Cli = Callable[..., Ended]
 
 
 @pytest.fixture
-def copy(site: Path, tmp_path: Path) -> str:  # noqa: F811
+def copy(site: Path, tmp_path: Path) -> str:
     shutil.copytree(site / "index", tmp_path / "index")
     return str(tmp_path / "index")
 
 
-def count(cli: Cli, index: str) -> tuple[int, int]:  # noqa: F811
+def count(cli: Cli, index: str) -> tuple[int, int]:
     facts = json.loads(cli("info", "--index", index).out)
     return facts["image"]["rows"], facts["text"]["rows"]
 
 
-def test_add_remove_sync_compact(cli: Cli, copy: str, tmp_path: Path) -> None:  # noqa: F811
+def test_add_remove_sync_compact(cli: Cli, copy: str, tmp_path: Path) -> None:
     more = write_corpus(tmp_path / "more", 3, size=(80, 80))
     added = cli("add", str(tmp_path / "more"), "--index", copy)
     assert added.code == 0 and added.out == "" and "3 images found: 3 embedded" in added.err
@@ -44,7 +44,7 @@ def test_add_remove_sync_compact(cli: Cli, copy: str, tmp_path: Path) -> None:  
     assert cli("verify", "--index", copy).code == 0
 
 
-def test_refusals(cli: Cli, copy: str, tmp_path: Path) -> None:  # noqa: F811
+def test_refusals(cli: Cli, copy: str, tmp_path: Path) -> None:
     none = str(tmp_path / "none")
     for verb in (["remove", "x"], ["compact"], ["tune"], ["sync"], ["export", str(tmp_path / "out")]):
         refused(cli(*verb, "--index", none), 3, "no index at", "build-index")
@@ -58,7 +58,7 @@ def test_refusals(cli: Cli, copy: str, tmp_path: Path) -> None:  # noqa: F811
     refused(cli("import", none, "--index", copy), 2, "no folder that export wrote")
 
 
-def test_export_and_import(cli: Cli, copy: str, tmp_path: Path) -> None:  # noqa: F811
+def test_export_and_import(cli: Cli, copy: str, tmp_path: Path) -> None:
     out, again = str(tmp_path / "out"), str(tmp_path / "again")
     assert cli("export", out, "--to", "jsonl", "--index", copy).code == 0
     assert cli("import", out, "--index", again).code == 0
@@ -67,7 +67,7 @@ def test_export_and_import(cli: Cli, copy: str, tmp_path: Path) -> None:  # noqa
     refused(cli("export", out, "--index", copy), 2, "exists")
 
 
-def test_help_and_verbs_without_models(site: Path, copy: str) -> None:  # noqa: F811
+def test_help_and_verbs_without_models(site: Path, copy: str) -> None:
     """What changes records only needs no torch."""
     code = (
         "import sys; sys.argv = ['brivl-search', 'remove', '--under', 'photos', '--index', sys.argv[1]]\n"
@@ -87,7 +87,7 @@ def test_help_and_verbs_without_models(site: Path, copy: str) -> None:  # noqa: 
     assert done.returncode == 0, done.stderr
 
 
-def test_a_damaged_shard_is_mended(site: Path, copy: str) -> None:  # noqa: F811
+def test_a_damaged_shard_is_mended(site: Path, copy: str) -> None:
     shard = next((Path(copy) / "shards").glob("text-*"))
     content = bytearray(shard.read_bytes())
     content[len(content) // 3] ^= 4

@@ -11,7 +11,7 @@ import pytest
 
 from tests import datasets
 from tests.datasets import EN, LAYOUTS, ZH
-from tests.e2e.test_cli import Ended, cli, refused  # noqa: F401
+from tests.e2e.site import Ended, refused
 
 Cli = Callable[..., Ended]
 
@@ -23,7 +23,7 @@ def site(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("make", [datasets.webdataset, datasets.muge, datasets.chinese_clip_lmdb])
-def test_build_query_eval_sync(make: Callable[[Path], Path], cli: Cli, tmp_path: Path, tiny_checkpoint: Path) -> None:  # noqa: F811
+def test_build_query_eval_sync(make: Callable[[Path], Path], cli: Cli, tmp_path: Path, tiny_checkpoint: Path) -> None:
     name, texts = LAYOUTS[make][0], EN if make is datasets.webdataset else ZH
     data, index = make(tmp_path / "data"), str(tmp_path / "index")
     encoder = ("--encoder", str(tiny_checkpoint))
@@ -48,7 +48,7 @@ def test_build_query_eval_sync(make: Callable[[Path], Path], cli: Cli, tmp_path:
     refused(cli("sync", "--index", index), 2, "no such folder or file", "check the spelling")
 
 
-def test_a_named_file(cli: Cli, tmp_path: Path, tiny_checkpoint: Path) -> None:  # noqa: F811
+def test_a_named_file(cli: Cli, tmp_path: Path, tiny_checkpoint: Path) -> None:
     datasets.coco(tmp_path / "coco")
     file = "coco/annotations/captions_val2014.json"
     built = cli("build-index", file, "--index", "i", "--encoder", str(tiny_checkpoint))
@@ -57,7 +57,7 @@ def test_a_named_file(cli: Cli, tmp_path: Path, tiny_checkpoint: Path) -> None: 
     refused(cli("sync", "--index", "i"), 1, "none of the 3 images it names can be read", "--images names")
 
 
-def test_refusals(cli: Cli, tmp_path: Path, tiny_checkpoint: Path) -> None:  # noqa: F811
+def test_refusals(cli: Cli, tmp_path: Path, tiny_checkpoint: Path) -> None:
     options = ("--index", str(tmp_path / "i"), "--encoder", str(tiny_checkpoint))
     data = datasets.chinese_clip(tmp_path / "data")
     refused(cli("build-index", str(data), *options), 1, "no images", "--dataset-format chinese-clip reads it")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.test_cli import PICTURE, Ended, cli, refused, run, site  # noqa: F401
-from tests.pictures import jpeg, write_corpus
+from tests.e2e.site import PICTURE, Ended, refused, run
+from tests.pictures import jpeg, write_bad_files, write_corpus
 
 WRONG: list[tuple[list[str], int, list[str]]] = [
     (["build-index", "nowhere"], 2, ["no such folder", "nowhere"]),

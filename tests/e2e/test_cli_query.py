@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.site import PICTURE, Ended, refused
 from tests.e2e.stub import environment
-from tests.e2e.test_cli import PICTURE, Ended, cli, refused, run, site  # noqa: F401
 
 Cli = Callable[..., Ended]
 
@@ -24,7 +24,7 @@ def rows(ended: Ended) -> list[dict[str, Any]]:
     return [json.loads(line) for line in ended.out.splitlines()]
 
 
-def test_sums(cli: Cli) -> None:  # noqa: F811
+def test_sums(cli: Cli) -> None:
     plain = rows(cli("query", "red circle", "-i", "index", "-k", "30"))
     same = rows(cli("query", "--plus", "2:red circle", "-i", "index", "-k", "30"))
     assert [row["path"] for row in same] == [row["path"] for row in plain]
@@ -38,7 +38,7 @@ def test_sums(cli: Cli) -> None:  # noqa: F811
     assert images[0]["path"] == PICTURE and images[0]["score"] > 0.99
 
 
-def test_filters_and_folding(cli: Cli) -> None:  # noqa: F811
+def test_filters_and_folding(cli: Cli) -> None:
     red = rows(cli("query", "dog", "--glob", "*-red-*", "-i", "index", "-k", "30"))
     assert len(red) == 5 and all("-red-" in row["path"] for row in red)
     assert rows(cli("query", "dog", "--glob", "*-red-*", "--under", "elsewhere", "-i", "index")) == []
@@ -70,11 +70,11 @@ def test_filters_and_folding(cli: Cli) -> None:  # noqa: F811
         (["--batch", "-", "--open"], 2, ["leave out --batch"]),
     ],
 )
-def test_refusals(cli: Cli, line: list[str], code: int, words: list[str]) -> None:  # noqa: F811
+def test_refusals(cli: Cli, line: list[str], code: int, words: list[str]) -> None:
     refused(cli("query", *line, "-i", "index"), code, *words)
 
 
-def test_batch(cli: Cli, site: Path) -> None:  # noqa: F811
+def test_batch(cli: Cli, site: Path) -> None:
     lines = [
         "red circle",
         "",
@@ -92,7 +92,7 @@ def test_batch(cli: Cli, site: Path) -> None:  # noqa: F811
     assert csv[0].startswith("query,n,rank,score") and sum(line.startswith("query,") for line in csv) == 1
 
 
-def test_a_bad_line_costs_only_itself(cli: Cli, site: Path) -> None:  # noqa: F811
+def test_a_bad_line_costs_only_itself(cli: Cli, site: Path) -> None:
     (site / "some.txt").write_text('red\n{"k": 1}\n{"image": "gone.jpg"}\nblue\n')
     done = cli("query", "--batch", "some.txt", "-i", "index", "-k", "1")
     out = [json.loads(line) for line in done.out.splitlines()]
@@ -101,7 +101,7 @@ def test_a_bad_line_costs_only_itself(cli: Cli, site: Path) -> None:  # noqa: F8
     assert "Traceback" not in done.err
 
 
-def test_a_stream_is_answered_as_it_comes(site: Path) -> None:  # noqa: F811
+def test_a_stream_is_answered_as_it_comes(site: Path) -> None:
     command = [
         sys.executable,
         "-m",
@@ -132,7 +132,7 @@ def test_a_stream_is_answered_as_it_comes(site: Path) -> None:  # noqa: F811
         assert process.wait(timeout=30) == 0
 
 
-def test_only_the_text_tower(site: Path) -> None:  # noqa: F811
+def test_only_the_text_tower(site: Path) -> None:
     """No torch, transformers or timm for any query of texts."""
     code = (
         "import sys; sys.argv = ['brivl-search', 'query', 'red', '--plus', 'dog', '--minus', '0.2:snow', "

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.test_cli import Ended, refused
+from tests.e2e.site import Ended, refused
 from tests.e2e.test_cli_zero_shot import cli, place  # noqa: F401
 from tests.test_output_terminal import program
 

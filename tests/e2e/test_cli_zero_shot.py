@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.e2e.test_cli import Ended, refused, run
+from tests.e2e.site import Ended, refused, run
 from tests.pictures import draw, write_bad_files, write_corpus
 from tests.tiny import make_checkpoint
 

@@ -1,0 +1,47 @@
+"""A working folder with an index, and the command line in this process."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.site import Ended, run
+from tests.pictures import write_corpus
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Path:
+    """A working folder with photos/, and index/ built by the first line of the README."""
+    folder = tmp_path_factory.mktemp("site")
+    write_corpus(folder / "photos", 30)
+    built = run(folder, "build-index", "photos", "--index", "index", "--encoder", str(tiny_checkpoint))
+    assert built.code == 0, built
+    assert built.out == "" and "Traceback" not in built.err  # results are on stdout: a build has none
+    assert "30 images found: 30 embedded" in built.err and "120 captions: 120 embedded" in built.err
+    assert "index index: 30 images, 120 captions, generation 1" in built.err
+    return folder
+
+
+@pytest.fixture
+def cli(site: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+    """The entry point in this process, in the working folder."""
+    from brivl_search.cli import main
+
+    monkeypatch.chdir(site)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*arguments: str) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["brivl-search", *arguments])
+        capfd.readouterr()
+        code: object = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code
+        got = capfd.readouterr()
+        return Ended(code if isinstance(code, int) else int(code is not None), got.out, got.err)
+
+    return call
