@@ -146,7 +146,7 @@ def test_fake_tensors_cost_what_real_ones_do() -> None:
     )
     assert found.a_pair["plain"] == pytest.approx((costs[1].saved - costs[0].saved) / 8, rel=0.01)
     assert found.queue == sum(
-        2 * buffer.numel() * buffer.element_size()
+        buffer.numel() * buffer.element_size()
         for queue in (moco.image_queue, moco.text_queue)
         for buffer in (queue.keys, queue.ids)
     )

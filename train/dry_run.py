@@ -9,8 +9,8 @@ P parameters of both towers of which T are trained, a queue of K keys of D numbe
     momentum towers        4·P         a whole copy, as MoCo keeps it
     gradients              4·T
     AdamW                  8·T         two moments
-    bf16 weights           as measured: what autocast keeps for the backward pass, at most 2·P
-    queues                 16·K·(D+2)  two rings of float32 keys and int64 ids, and the copies that a step's loss reads
+    queues                 8·K·(D+2)   two rings of float32 keys and int64 ids
+    bf16 and queue copies  as counted: what the backward pass keeps whatever the batch: bf16 weights, keys
     activations            b · a       a = what autograd saves for one pair (train/cost.py), or with checkpointing
     passing                b · 3·l     l = the largest tensor of one pair: input, output and gradient of a layer
     overhead               1.5 GB      CUDA's context, cuDNN's workspaces, transfer buffers
@@ -72,7 +72,7 @@ class Sizes:
     parameters: dict[str, tuple[int, int]]  # tower → (all, trained)
     buffers: int
     queue: int
-    bf16_weights: int
+    copies: int
     a_pair: dict[str, float]
     passing: float
     flops: dict[str, float]  # of one pair: parts, "backward", "recomputed"
@@ -92,7 +92,7 @@ class Sizes:
             "momentum towers": 4.0 * self.all + self.buffers,
             "gradients": 4.0 * self.trained,
             "AdamW": 8.0 * self.trained,
-            "bf16 weights": float(self.bf16_weights),
+            "bf16 and queue copies": float(self.copies),
             "queues": float(self.queue),
             "overhead": OVERHEAD,
         }
@@ -152,7 +152,7 @@ def sizes(config: ModelConfig, cfg: dict[str, Any], build: Any, *, tokens: int =
     return Sizes(
         parameters,
         buffers,
-        2 * 2 * keys * (4 * config.dim + 8),
+        2 * keys * (4 * config.dim + 8),
         max(round(few.saved - _FEW * plain), 0),
         {"plain": plain, "checkpointed": checkpointed},
         3 * slope(few.largest, many.largest),
