@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from brivl_search.corpus.images import PixelSpec, load_pixels
-from brivl_search.corpus.patches import square_side, unpack
+from brivl_search.corpus.patches import grid, square_side, unpack
 from brivl_search.encoders import digests, load_encoder
 from brivl_search.encoders.hf.encoder import TransformersEncoder
 from brivl_search.encoders.hf.family import FAMILIES, normalisation, pixel_spec, read_facts
@@ -137,6 +137,29 @@ def test_pixels_are_the_processors_own(resize: str, width: int, height: int) -> 
     halved = max(width, height) > 1000
     assert apart.mean() < (1 if halved else 0.05) and np.percentile(apart, 99) <= (3 if halved else 1)
     assert reference.std() > 20  # there is something to differ
+
+
+def test_patches_are_as_many_as_transformers_makes() -> None:
+    from transformers.models.siglip2.image_processing_pil_siglip2 import get_image_size_for_max_num_patches
+
+    rng = np.random.default_rng(0)
+    sizes = [(1, 1), (1, 9000), (9000, 1), (224, 224), *np.exp(rng.uniform(0, 9, (200, 2))).astype(int).tolist()]
+    for height, width in sizes:
+        for patch, most in ((16, 256), (16, 1024), (14, 300)):
+            rows, columns = grid(height, width, patch, most)
+            assert (rows * patch, columns * patch) == get_image_size_for_max_num_patches(height, width, patch, most)
+            assert 1 <= rows * columns <= most
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16", "F"])
+def test_patches_of_every_mode_of_picture(mode: str) -> None:
+    spec = PixelSpec(square_side(8, 30), "patches", patch=8, max_patches=30)
+    grey = Image.linear_gradient("L").resize((50, 21))
+    picture = grey if mode == "L" else grey.convert(mode) if mode != "I;16" else grey.convert("I").convert("I;16")
+    buffer = io.BytesIO()
+    picture.save(buffer, "TIFF")
+    tiles, shapes = unpack(load_pixels(buffer.getvalue(), spec)[None], 8, 30)
+    assert shapes.tolist() == [list(grid(21, 50, 8, 30))] and tiles.any()
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 7])
@@ -420,8 +443,12 @@ def test_the_cache_is_used_without_a_network(
     encoder = load_encoder("hf:some/model", device="cpu")
     assert cached("some/model") == snapshot and encoder.name == "hf:some/model"
     assert encoder.fingerprint == load(checkpoints["clip"]).fingerprint
-    (snapshot / "model.safetensors").unlink()
-    assert not complete(snapshot) and cached("some/model") is None
+    for name in ("tokenizer.json", "model.safetensors"):  # as a download leaves them that was interrupted
+        target = os.readlink(snapshot / name)
+        (snapshot / name).unlink()
+        assert not complete(snapshot) and cached("some/model") is None
+        if name == "tokenizer.json":
+            (snapshot / name).symlink_to(target)
     with pytest.raises(EncoderError, match=r"hf:some/model is not on this disk .* `hf download some/model --local-dir"):
         load_encoder("hf:some/model")
 

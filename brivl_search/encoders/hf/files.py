@@ -24,6 +24,7 @@ _BLOB = re.compile(r"[0-9a-f]{64}")
 
 _SETTINGS = ("*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja", "*.py")
 _TOKENIZER = ("tokenizer*.json", "vocab.*", "merges.txt", "*.model", "special_tokens_map.json", "added_tokens.json")
+_WORDS = {"tokenizer.json", "vocab.txt", "vocab.json"}
 _SAFETENSORS = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
 _PICKLES = re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin")
 
@@ -77,7 +78,7 @@ def cached(repo: str, revision: str | None = None) -> Path | None:
 
 
 def complete(folder: Path) -> bool:
-    """Whether a model's folder has settings and all its weights."""
+    """Whether a model's folder has settings, a tokenizer and all its weights: an interrupted download lacks some."""
     if (folder / "modules.json").is_file():
         try:
             modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
@@ -86,7 +87,8 @@ def complete(folder: Path) -> bool:
         except (OSError, ValueError, AttributeError, TypeError):
             return False
     has_preprocessing = any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json"))
-    return (folder / "config.json").is_file() and has_preprocessing and _has_weights(folder)
+    has_words = any(path.name in _WORDS or path.suffix == ".model" for path in tokenizer_files(folder))
+    return (folder / "config.json").is_file() and has_preprocessing and has_words and _has_weights(folder)
 
 
 def _has_weights(folder: Path) -> bool:
