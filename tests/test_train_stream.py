@@ -289,6 +289,7 @@ def _process(rank: int, port: int, folder: str, vocab: str, out: str) -> None:
         LOCAL_RANK=str(rank), RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
     )
     torch.set_num_threads(1)
+    distributed.BUCKET = 100  # the gradients go in several transfers
     distributed.start("cpu")
     torch.save(toy_losses(Path(folder), Path(vocab), rank, 2), f"{out}/{rank}.pt")
     distributed.stop()
