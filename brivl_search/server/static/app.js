@@ -43,6 +43,7 @@ addEventListener("popstate", (event) => {
 function render(before = null) {
   refine.sync(query, about);
   document.title = [query.text || (asks(query) ? t("like_title") : ""), "brivl-search"].filter(Boolean).join(" · ");
+  $("heading").textContent = document.title;
   $("to-map").setAttribute("aria-pressed", String(query.view === "map"));
   document.body.dataset.view = query.view;
   $("results").hidden = query.view === "map";
@@ -338,4 +339,4 @@ known.then(() => {
   else if (query.item) detail.again();
   if (about.damage.length) say(plain(about.damage[0]));
 });
-if (!query.item && matchMedia("(hover: hover)").matches) $("text").focus();
+if (!asks(query) && !query.item && matchMedia("(hover: hover)").matches) $("text").focus();

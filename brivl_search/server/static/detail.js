@@ -3,7 +3,7 @@
 import { Trouble, image, item, thumbnail } from "./api.js";
 import { $, baseName, el, plain } from "./dom.js";
 import { figures } from "./grid.js";
-import { bytes, date, t } from "./words.js";
+import { bytes, date, inOrder, t, tongue } from "./words.js";
 
 let handlers = {};
 let shown = null; // { key, hit, about }
@@ -98,13 +98,14 @@ function fill(known, about) {
     missing(false);
     $("detail").classList.remove("there");
     whole.style.setProperty("--preview", `url("${thumbnail(key, 512)}")`);
-    if (known.width && known.height) {
-      whole.width = known.width;
-      whole.height = known.height;
+    for (const [name, length] of [["--wide", known.width], ["--high", known.height]]) {
+      if (length) whole.style.setProperty(name, length); // small photos are shown at twice their size at most
+      else whole.style.removeProperty(name);
     }
     whole.src = image(key);
   } else if (!key && about) missing(true);
-  whole.alt = about?.captions?.[0] ? plain(about.captions[0].text) : baseName(known.path);
+  const [first] = inOrder(about?.captions ?? []);
+  whole.alt = first ? plain(first.text) : baseName(known.path);
   $("detail-figures").replaceChildren(...(figures(shown.hit ?? {})?.childNodes ?? []));
   $("previous").hidden = !handlers.has(-1);
   $("next").hidden = !handlers.has(1);
@@ -115,7 +116,7 @@ function fill(known, about) {
   $("detail").querySelector(".actions").hidden = $("original").hidden = !key;
   $("original").href = key ? image(key) : "";
   $("detail-path").textContent = plain(known.path);
-  captions(about?.captions ?? [], known);
+  captions(inOrder(about?.captions ?? []), known);
   facts(known, about);
   alike(shown.hit?.duplicate_keys ?? []);
 }
@@ -128,9 +129,6 @@ function captions(all, known) {
     ),
   );
 }
-
-// So that a screen reader takes the right voice; all that is asked of it is Chinese or English.
-const tongue = (text) => (/\p{Script=Han}/u.test(text) ? "zh" : "en");
 
 function facts(known, about) {
   const rows = [];

@@ -2,13 +2,14 @@
 
 import { thumbnail } from "./api.js";
 import { $, baseName, el, plain } from "./dom.js";
-import { number, t } from "./words.js";
+import { number, percent, t } from "./words.js";
 
 const EAGER = 12; // thumbnails that are fetched at once; the others as they come near
 const PATIENCE = 1500; // milliseconds before a thumbnail that failed is asked for once more
 
 let hits = [];
 let shownAs = "images";
+let tall = 200; // pixels of a row
 let handlers = { open: () => {}, address: () => "" };
 
 export const shown = () => hits;
@@ -32,6 +33,8 @@ export function show(fresh, kind, append = false) {
   const known = new Set(append ? hits.map((hit) => hit.key) : []);
   fresh = fresh.filter((hit) => !known.has(hit.key)); // a new generation may have moved hits across the pages
   const first = append ? hits.length : 0;
+  const row = parseFloat(getComputedStyle(grid).getPropertyValue("--row")) * 16;
+  tall = { texts: 60, squares: 140 }[kind] ?? row;
   const tiles = fresh.map((hit, n) => (kind === "texts" ? caption(hit, first + n) : photo(hit, first + n)));
   grid.className = `grid ${kind}`;
   if (append) grid.append(...tiles);
@@ -81,9 +84,11 @@ function picture(hit, at) {
   if (!key) return el("span", { class: "frame missing" }, t("image_gone"));
   const frame = el("span", { class: "frame" });
   let tried = false;
+  const side = tall * Math.max(ratio(hit), 1) * 1.2 * devicePixelRatio; // rows are stretched a little to fill the width
+  const source = thumbnail(key, [128, 256, 512].find((one) => one >= side) ?? 1024);
   const image = el("img", {
     alt: "",
-    src: thumbnail(key, 512),
+    src: source,
     loading: at < EAGER ? "eager" : "lazy",
     decoding: "async",
     fetchpriority: at < EAGER ? "high" : "auto",
@@ -92,7 +97,7 @@ function picture(hit, at) {
       error: () => {
         if (!tried) {
           tried = true; // the server may have been busy
-          setTimeout(() => (image.src = thumbnail(key, 512)), PATIENCE);
+          setTimeout(() => (image.src = source), PATIENCE);
           return;
         }
         frame.classList.add("missing");
@@ -103,8 +108,6 @@ function picture(hit, at) {
   frame.append(image);
   return frame;
 }
-
-export const percent = (match) => Math.round(100 * match);
 
 /** Match with its bar, score, number of near-identical ones. */
 export function figures(hit) {

@@ -3,7 +3,7 @@
 import { item, map as fetchMap, thumbnail } from "./api.js";
 import { $, baseName, plain, settled } from "./dom.js";
 import { View } from "./map_view.js";
-import { number, t } from "./words.js";
+import { inOrder, number, t } from "./words.js";
 
 const FETCHES = 8; // thumbnails under way at once
 const KEPT = 1500; // thumbnails in memory
@@ -35,6 +35,9 @@ export function start(given) {
   new ResizeObserver(resize).observe($("map"));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
   canvas.addEventListener("wheel", wheel, { passive: false });
+  for (const kind of ["pointerdown", "wheel", "keydown"]) {
+    canvas.addEventListener(kind, () => $("map").classList.add("used"), { passive: true }); // its help may go
+  }
   for (const kind of ["pointerdown", "pointermove", "pointerup", "pointercancel"]) canvas.addEventListener(kind, pointer);
   canvas.addEventListener("pointerleave", () => hover(-1));
   canvas.addEventListener("keydown", key);
@@ -307,7 +310,7 @@ function step(dx, dy) {
 const tell = settled(async (name) => {
   try {
     const about = await item(name);
-    if (keys[chosen] === name) say([baseName(about.path), plain(about.captions[0]?.text)].filter(Boolean).join(", "));
+    if (keys[chosen] === name) say([baseName(about.path), plain(inOrder(about.captions)[0]?.text ?? "")].filter(Boolean).join(", "));
   } catch {
     // the panel says what is wrong if it is opened
   }
@@ -345,7 +348,7 @@ const preview = settled(async (name) => {
     const [image, words] = $("map-card").children;
     image.onload = () => ($("map-card").hidden = keys[hovered] !== name);
     image.src = thumbnail(name, 512);
-    words.textContent = plain(about.captions[0]?.text ?? "") || baseName(about.path);
+    words.textContent = plain(inOrder(about.captions)[0]?.text ?? "") || baseName(about.path);
   } catch {
     // gone meanwhile: nothing to show
   }

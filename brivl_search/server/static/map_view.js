@@ -1,6 +1,6 @@
 // The geometry of the map: what lies where on the canvas, which photos have room for their thumbnail, who is nearest.
 
-const MARGIN = 0.92; // of the canvas that the whole collection fills
+const MARGIN = 0.88; // of the canvas that the whole collection fills
 export const FARTHEST = 1;
 export const NEAREST = 400;
 

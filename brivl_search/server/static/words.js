@@ -2,7 +2,7 @@
 
 const en = {
   skip: "Skip to the results",
-  home: "Start page",
+  home: "brivl: start page",
   tools: "View and settings",
   text_label: "What to look for, in Chinese or English",
   placeholder: "a dog on the beach · 雪地里的狗",
@@ -127,7 +127,7 @@ const en = {
 
 const zh = {
   skip: "跳到结果",
-  home: "首页",
+  home: "brivl：首页",
   tools: "视图与设置",
   text_label: "想找什么：中文或英文",
   placeholder: "雪地里的狗 · a dog on the beach",
@@ -262,6 +262,15 @@ export function t(key, values = {}) {
   if (words === undefined) throw new Error(`no words for ${key}`);
   return words.replace(/\{(\w+)\}/g, (_, name) => String(values[name]));
 }
+
+// So that a screen reader takes the right voice; all that is asked of it is Chinese or English.
+export const tongue = (text) => (/\p{Script=Han}/u.test(text) ? "zh" : "en");
+
+/** Captions with those in the language of the page first. */
+export const inOrder = (captions) => [...captions].sort((a, b) => (tongue(b.text) === language) - (tongue(a.text) === language));
+
+/** A probability as per cent; near one with a decimal, since 100 would say certain. */
+export const percent = (match) => (match > 0.99 ? Math.floor(1000 * match) / 10 : Math.round(100 * match));
 
 export const number = (value) => new Intl.NumberFormat(language).format(value);
 
