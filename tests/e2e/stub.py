@@ -89,22 +89,23 @@ class StubEncoder:
 
 
 def _watched(encoder: Any) -> Any:
-    """The encoder with `encode_images` counting, sleeping and dying as the environment says."""
-    inner, calls = encoder.encode_images, 0
+    """The encoder counting its calls for images, sleeping and dying in them as the environment says."""
+    name = "encode_pictures" if hasattr(encoder, "encode_pictures") else "encode_images"
+    inner, calls = getattr(encoder, name), 0
 
-    def encode_images(pixels: np.ndarray) -> np.ndarray:
+    def encode(pixels: np.ndarray, *origins: Any) -> np.ndarray:
         nonlocal calls
         calls += 1
         time.sleep(float(os.environ.get("STUB_SLEEP", "0")))
         if os.environ.get("STUB_KILL_AT") == str(calls):
             os.kill(os.getpid(), signal.SIGKILL)
-        vectors: np.ndarray = inner(pixels)
+        vectors: np.ndarray = inner(pixels, *origins)
         if log := os.environ.get("STUB_LOG"):
             with Path(log).open("a") as file:
                 file.write(f"{len(pixels)}\n")
         return vectors
 
-    encoder.encode_images = encode_images
+    setattr(encoder, name, encode)
     return encoder
 
 
