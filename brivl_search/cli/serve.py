@@ -90,6 +90,7 @@ def _run(index: Path, settings: Settings, port: int, encoder: str | None, device
     engine = Engine(index, encoder=encoder, device=device, stays=True)
     for line in engine.reader.damage:
         warn(line)
+    _ = engine.encoder  # one that does not fit the index is told now
     logging.basicConfig(
         level=logging.WARNING if quiet else logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
     )
@@ -122,6 +123,7 @@ def _listen(host: str, port: int):  # type: ignore[no-untyped-def]
         listener = socket.socket(family, kind, number)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
+        listener.listen(2048)  # who comes before the server has started waits
     except OSError as error:
         raise BrivlSearchError(
             f"--host {host} --port {port}: {error.strerror}: choose another, or end what listens there"

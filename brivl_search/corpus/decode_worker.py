@@ -115,13 +115,14 @@ def cap_memory(memory: int) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
 
 
-def settle_in() -> None:
+def settle_in(nice: int = 15) -> None:
     """Prepare a fresh process: end at once when told to, keep to one thread, do not talk on the user's terminal.
 
-    It also gives way: decoding is ahead of the encoder, so on few cores it should fill its gaps, not make some.
+    It also gives way by `nice`: a build decodes ahead of the encoder, so on few cores it should fill its gaps, not make
+    some.
     """
     with contextlib.suppress(OSError, AttributeError):
-        os.nice(15)
+        os.nice(nice)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.getLogger("PIL").setLevel(logging.CRITICAL + 1)

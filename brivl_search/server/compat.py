@@ -103,7 +103,7 @@ def router(service: Service) -> APIRouter:
     @routes.post(
         "/metadata",
         summary="clip-retrieval: what is known of ids",
-        responses={200: {"description": "A list of {id, metadata}"}, **documented(422, 503)},
+        responses={200: {"description": "A list of {id, metadata}"}, **documented(400, 413, 422, 503)},
         openapi_extra=body(MetadataRequest, multipart=False),
     )
     async def metadata(request: Request) -> Json:

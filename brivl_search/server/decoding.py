@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from brivl_search.corpus.decode_worker import cap_memory, settle_in
+from brivl_search.corpus.decode_worker import Decoder, cap_memory, settle_in
 from brivl_search.corpus.images import PixelSpec, decode, read_file
 from brivl_search.corpus.thumbnails import shrink
 from brivl_search.errors import ImageError
@@ -54,11 +54,13 @@ class Decoders:
         processes: how many.
         timeout_s: for a picture.
         max_megapixels: refuse larger pictures.
+        decoder: replaces `images.decode`, with the same arguments; importable by name.
     """
 
-    def __init__(self, processes: int, *, timeout_s: float, max_megapixels: float) -> None:
+    def __init__(self, processes: int, *, timeout_s: float, max_megapixels: float, decoder: Decoder = decode) -> None:
         self._processes, self._timeout_s, self._max_megapixels = processes, timeout_s, max_megapixels
         self._memory = (512 << 20) + round(32e6 * max_megapixels)  # see `decode_pool`
+        self._decoder = decoder
         self._pool: Any = None
         self._lock = threading.Lock()
 
@@ -76,7 +78,9 @@ class Decoders:
 
     async def pixels(self, data: bytes, spec: PixelSpec) -> Pixels:
         """The content of a file → pixels. Raises ImageError."""
-        raw, width, height, sha256 = await self._ask(_decode, data, spec, self._max_megapixels, self._memory)
+        raw, width, height, sha256 = await self._ask(
+            _decode, self._decoder, data, spec, self._max_megapixels, self._memory
+        )
         pixels = np.frombuffer(raw, np.uint8).reshape(spec.size, spec.size, 3)
         return Pixels(pixels, width, height, sha256)
 
@@ -130,7 +134,7 @@ def _start(processes: int) -> Any:
 
     from brivl_search.corpus.light_spawn import light_context
 
-    return ProcessPool(max_workers=processes, initializer=settle_in, context=light_context())
+    return ProcessPool(max_workers=processes, initializer=settle_in, initargs=(0,), context=light_context())
 
 
 def _how(code: int) -> str:
@@ -147,9 +151,11 @@ def _nothing() -> None:
     pass
 
 
-def _decode(data: bytes, spec: PixelSpec, max_megapixels: float, memory: int) -> tuple[bytes, int, int, str]:
+def _decode(
+    decoder: Decoder, data: bytes, spec: PixelSpec, max_megapixels: float, memory: int
+) -> tuple[bytes, int, int, str]:
     cap_memory(memory)
-    image = decode(data, spec, max_megapixels=max_megapixels)
+    image = decoder(data, spec, max_megapixels=max_megapixels)
     return image.pixels.tobytes(), image.width, image.height, hashlib.sha256(data).hexdigest()
 
 
