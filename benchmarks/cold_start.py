@@ -27,13 +27,13 @@ sys.path.insert(0, str(REPOSITORY))
 RATIO, SECONDS = 1.3, 0.7
 
 
-def make_index(directory: Path) -> None:
+def make_index(directory: Path, rows: int = 2000) -> None:
     """Rows of random unit vectors under the bundled encoder's name: only the time to answer counts here."""
     from brivl_search.encoders import load_encoder
     from brivl_search.index import IndexWriter, Item
 
     encoder = load_encoder()
-    vectors = np.random.default_rng(0).standard_normal((2000, encoder.dim)).astype(np.float32)
+    vectors = np.random.default_rng(0).standard_normal((rows, encoder.dim)).astype(np.float32)
     names = [f"{n:064x}" for n in range(len(vectors))]
     with IndexWriter(directory, encoder_name=encoder.name, fingerprint=encoder.fingerprint, dim=encoder.dim) as writer:
         writer.stage_vectors("image", names, vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
