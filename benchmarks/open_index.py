@@ -113,9 +113,15 @@ def memory(directory: Path) -> dict[str, float]:
 
 
 def in_ram(shard: Any) -> Any:
-    """The FAISS index of a shard over copies of its bytes."""
-    copies = [np.array(shard._mapped(key)) for key in (b"ivfpq", b"lists") if key.decode() in shard.info.places]
-    return view(*copies)
+    """The FAISS index of a shard over copies of its bytes, in memory such as FAISS takes for its own."""
+    return view(*(plain_copy(shard._mapped(key)) for key in (b"ivfpq", b"lists") if key.decode() in shard.info.places))
+
+
+def plain_copy(array: Any) -> Any:
+    """A copy in malloc's memory. NumPy would ask for huge pages, which FAISS does not and a file's map cannot have."""
+    copy = np.frombuffer(bytearray(array.nbytes), dtype=array.dtype).reshape(array.shape)
+    np.copyto(copy, array)
+    return copy
 
 
 def speed(directory: Path) -> dict[str, Any]:

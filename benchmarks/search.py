@@ -18,7 +18,8 @@ efConstruction 100 (tens of minutes on two cores, then kept in --cache).
 Every engine is swept on one processor over its search parameters; its headline is the fastest setting that was measured
 to reach 0.99. With that setting it is then timed in fresh processes, pinned to one processor and free on all, engine
 after engine, --rounds times; medians count. Memory is what RssAnon and RssFile of the process (and its children) have
-grown by since its imports, after the index was opened and --singles single queries answered: pages of a mapped file
+grown by since its imports, after the index was opened and --singles single queries answered (ours: once the thread that
+brings the map into memory is done, as all others have loaded what they serve by then): pages of a mapped file
 count, the page cache behind an engine that reads its files (lancedb, milvus-lite) does not.
 
 Bars, at a million rows (or the most below): recall@10 0.99; single queries p50 2 ms and p99 6 ms; queries/s 0.95 of the
@@ -45,7 +46,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from open_index import BLOCK, Collection, IndexReader, build, faiss_module, in_ram, note
+from open_index import BLOCK, Collection, IndexReader, build, faiss_module, in_ram, note, plain_copy
 from search_peers import ENGINES, K
 from search_timing import BATCH, TARGET
 
@@ -164,7 +165,7 @@ def against_ram(directory: Path, setting: dict[str, int], cpus: int) -> dict[str
     copies = []
     for part in readers["ram"]._parts["image"]:
         index = in_ram(part.shard)
-        shard = SimpleNamespace(index=index, vectors=np.array(part.shard.vectors), info=part.shard.info)
+        shard = SimpleNamespace(index=index, vectors=plain_copy(part.shard.vectors), info=part.shard.info)
         copies.append(replace(part, shard=shard))
     readers["ram"]._parts["image"] = copies
     queries = np.load(directory.with_name("queries.npy"))

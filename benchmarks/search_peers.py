@@ -52,6 +52,9 @@ class Engine:
     def open(self, folder: Path) -> None:
         """Make ready for the first query."""
 
+    def settle(self) -> None:
+        """Wait for what goes on in the background after opening."""
+
     def curve(self) -> list[list[Setting]]:
         return [[{"ef": width} for width in WIDTHS]]
 
@@ -78,7 +81,11 @@ class Ours(Engine):
         shards = self.reader.info.image.shards
         self.first = np.cumsum([0, *(shard.rows for shard in shards)])[:-1]
         assert all(part.shard.index is not None for part in self.reader._parts["image"])
-        self.reader.warm()
+        self.warming = self.reader.warm()
+
+    def settle(self) -> None:
+        if self.warming is not None:
+            self.warming.join()
 
     def tuned(self) -> Setting:
         tuning = self.reader.info.image.tuning

@@ -53,6 +53,12 @@ def comparison(result: dict[str, Any]) -> list[str]:
     lines += [f"{name:13} {why}" for name, why in result["missing"].items()]
     if ours:
         lines += ["", *against(result)]
+        lines += [
+            f"ours, {threads} processor(s): open after {it['open_ms']:.1f} ms, first answer {it['first_query_ms']:.1f} ms "
+            f"later, all of it in memory {it['settled_ms']:,.0f} ms after the start"
+            for threads in ("one", "all")
+            for it in [ours[threads]]
+        ]
         tuned = ours["tuned"]
         lines.append(
             f"\nours as it was tuned on other queries: {setting_text(tuned['setting'])}, recall {tuned['recall']:.4f}, "

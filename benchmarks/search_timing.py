@@ -87,6 +87,8 @@ def timed(engine: Engine, folder: Path, setting: Setting, singles: int) -> dict[
     opened = time.perf_counter()
     engine.search(queries[:1], setting)
     first = time.perf_counter()
+    engine.settle()
+    settled = time.perf_counter()
     for at in range(1, 17):
         engine.search(queries[-at:][:1], setting)
     times = []
@@ -100,6 +102,7 @@ def timed(engine: Engine, folder: Path, setting: Setting, singles: int) -> dict[
     return {
         "open_ms": 1e3 * (opened - start),
         "first_query_ms": 1e3 * (first - opened),
+        "settled_ms": 1e3 * (settled - start),
         "p50_ms": 1e3 * float(low),
         "p99_ms": 1e3 * float(high),
         "single_qps": len(times) / sum(times),

@@ -17,14 +17,15 @@ TARGET = 0.99
 AT = 10
 RERANKS = (20, 50, 100, 200, 400, 800, 1600)
 TIMED = 6  # the settings of least estimated cost that are timed against each other
+SURE = 1.64  # standard errors: one-sided 95 %
 _EPSILON = 1e-6
 
 
 @dataclass(frozen=True, order=True)
 class Choice:
-    """One setting, its estimated cost, its measured recall, and that less one standard error (of the mean of queries).
+    """One setting, its estimated cost, its measured recall, and that less 1.64 standard errors of the mean.
 
-    Fresh queries reach `safe` five times of six; `recall` itself they would miss every other time.
+    Fresh queries reach `safe` nineteen times of twenty; `recall` itself they would miss every other time.
     """
 
     cost: float
@@ -83,7 +84,7 @@ def choices(parts: Sequence[Searched], queries: NDArray[np.float32], target: flo
             each = np.minimum(hits[place] + others, sought) / sought
             recall, error = float(each.mean()), float(each.std() / np.sqrt(len(each)))
             work = cost(nprobe, rerank, nlist, rows, dim, m, len(probed))
-            found.append(Choice(work, recall, recall - error, nprobe, rerank))
+            found.append(Choice(work, recall, recall - SURE * error, nprobe, rerank))
         if nprobe == nlist or found[-len(RERANKS)].safe >= target:
             return found
         nprobe = min(nprobe + max(1, (1 << nprobe.bit_length()) >> 2), nlist)  # 1 2 3 4 6 8 12 16 ...
@@ -99,7 +100,7 @@ def tune(
 ) -> Tuning:
     """Measure recall@10 over a grid of (nprobe, rerank) and choose the cheapest pair reaching the target.
 
-    One standard error above it, if any pair is; if none even reaches it, the pair of best recall is chosen.
+    Surely so (see `Choice`), if any pair is; if none even reaches it, the pair of best recall is chosen.
 
     Args:
         parts: the shards of one modality, sharing one quantizer; exact ones count as always found.
