@@ -54,7 +54,7 @@ def comparison(result: dict[str, Any]) -> list[str]:
     if ours:
         lines += ["", *against(result)]
         lines += [
-            f"ours, {threads} processor(s): open after {it['open_ms']:.1f} ms, first answer {it['first_query_ms']:.1f} ms "
+            f"ours, {threads} processor(s): open after {it['open_ms']:.1f} ms, an answer {it['first_query_ms']:.1f} ms "
             f"later, all of it in memory {it['settled_ms']:,.0f} ms after the start"
             for threads in ("one", "all")
             for it in [ours[threads]]
