@@ -51,8 +51,12 @@ function render(before = null) {
   else map.hide();
   if (answered?.asked !== fingerprint(query)) run(before);
   else if (query.view === "map" || !asks(query)) welcome();
-  if (query.item) detail.open(query.item, grid.shown().find((hit) => hit.key === query.item));
+  if (query.item) openDetail();
   else if (detail.isOpen()) closeDetail();
+}
+
+function openDetail() {
+  detail.open(query.item, grid.shown().find((hit) => hit.key === query.item));
 }
 
 function closeDetail() {
@@ -70,6 +74,7 @@ async function run(before = null) {
   const asked = fingerprint(query);
   problem.hide();
   $("end").hidden = true;
+  $("end").textContent = t("end");
   if (!asks(query)) return rest(asked);
   const began = performance.now();
   const patience = setTimeout(() => {
@@ -97,6 +102,7 @@ function showHits(hits, before) {
   grid.show(hits, query.target);
   map.mark(hits);
   sayFound();
+  if (query.item) openDetail(); // now with its score and its neighbours
   if (before?.y !== undefined) scrollTo(0, before.y);
   else if (scrollY > $("main").offsetTop) scrollTo(0, 0);
   if (!hits.length) nothing();
@@ -164,7 +170,6 @@ async function more() {
     grid.show(answer.hits, query.target, true);
     answered.more = answer.more && answer.hits.length > 0;
     map.mark(grid.shown());
-    $("end").textContent = t("end");
     sayFound();
   } catch (error) {
     if (error.name === "AbortError" || answered?.asked !== asked) return;

@@ -1,6 +1,6 @@
 // The map of the collection: photos near those that look alike, on a canvas that is dragged, zoomed and walked by keys.
 
-import { item, map as fetchMap, thumbnail } from "./api.js";
+import { Trouble, item, map as fetchMap, thumbnail } from "./api.js";
 import { $, baseName, plain, settled } from "./dom.js";
 import { View } from "./map_view.js";
 import { inOrder, number, t } from "./words.js";
@@ -59,6 +59,7 @@ export async function show(generation) {
   $("map").classList.add("loading");
   try {
     const answer = await fetchMap();
+    if (!answer.keys.length) throw new Trouble("map");
     loaded = answer.generation;
     keys = answer.keys;
     numbers = new Map(keys.map((one, n) => [one, n]));

@@ -240,5 +240,6 @@ function applyFilters() {
     form[wrong[0]].reportValidity();
     return;
   }
-  handlers.change({ ...handlers.query(), filters, item: "" });
+  const query = handlers.query();
+  if (JSON.stringify(filters) !== JSON.stringify(query.filters)) handlers.change({ ...query, filters, item: "" });
 }
