@@ -4,7 +4,7 @@
     python benchmarks/serve.py                          # 6,000 made-up rows with the bundled encoder
     python benchmarks/serve.py --index DIR --minutes 10 # then mixed load with `add` beside it: errors, memory
 
-Beside it, in turns: the same engine called in a process of its own, one query after the other; and a minimal Flask server
+Beside it, in turns: the same engine called in a process of its own, a query at a time; and a minimal Flask server
 (pip install flask) that holds the same encoder and the same vectors in a FAISS IndexFlatIP, as
 clip-retrieval's back end does. Each turn lasts `--seconds`; the median of `--rounds` turns counts.
 

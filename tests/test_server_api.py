@@ -149,6 +149,7 @@ def test_items(client: TestClient, index: Path) -> None:
     assert caption["captions"] == item["captions"]
     image = client.get(f"/v1/items/{hit['key']}/image")
     assert image.content == file.read_bytes() and image.headers["content-type"] == "image/jpeg"
+    assert "content-encoding" not in image.headers and "gzip" in client.get("/v1/map").headers["content-encoding"]
     for key in (hit["key"], caption["key"]):
         small = client.get(f"/v1/items/{key}/thumbnail", params={"size": 128})
         assert small.headers["content-type"] == "image/jpeg" and small.content[:3] == b"\xff\xd8\xff"

@@ -283,6 +283,21 @@ def _endless() -> Iterator[bytes]:
         yield b"x" * 100_000
 
 
+def test_a_pool_that_ends_under_a_request_is_started_again() -> None:
+    decoders = Decoders(1, timeout_s=20, max_megapixels=10)
+
+    async def widths() -> list[int]:
+        under_way = [asyncio.create_task(decoders.pixels(jpeg((20 + n, 10)), PixelSpec(8))) for n in range(4)]
+        await asyncio.sleep(0.01)
+        await asyncio.to_thread(decoders.close)
+        return [one.width for one in await asyncio.gather(*under_way)]
+
+    try:
+        assert asyncio.run(widths()) == [20, 21, 22, 23]
+    finally:
+        decoders.close()
+
+
 def test_a_picture_that_kills_its_decoder_costs_only_itself() -> None:
     decoders = Decoders(1, timeout_s=1.5, max_megapixels=10, decoder=naughty_decode)
 

@@ -70,11 +70,16 @@ class Decoders:
 
     def close(self) -> None:
         """End the processes, whatever they are doing."""
+        self._end(self._pool)
+
+    def _end(self, pool: Any) -> None:
+        """End a pool, unless another request has done so: its successor must not suffer for it."""
         with self._lock:
-            pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.stop()
-            pool.join()
+            if pool is None or self._pool is not pool:
+                return
+            self._pool = None
+        pool.stop()
+        pool.join()
 
     async def pixels(self, data: bytes, spec: PixelSpec) -> Pixels:
         """The content of a file → pixels. Raises ImageError."""
@@ -96,10 +101,11 @@ class Decoders:
     async def _ask(self, function: Callable[..., T], *arguments: Any) -> T:
         last: Exception = ImageError("decoder crashed")
         for _ in range(3):
+            pool, future = self._run(function, *arguments)
             try:
-                return await asyncio.wrap_future(self._run(function, *arguments))
+                return await asyncio.wrap_future(future)
             except BrokenProcessPool as error:  # the pool failed, the picture may be innocent
-                self.close()
+                await asyncio.to_thread(self._end, pool)
                 last = error
             except TimeoutError:
                 raise ImageError("decoding timed out", f"after {self._timeout_s:g} s") from None
@@ -107,8 +113,11 @@ class Decoders:
                 raise
             except MemoryError as error:
                 raise ImageError("out of memory", str(error)) from None
-            except asyncio.CancelledError:
-                raise
+            except asyncio.CancelledError as error:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():  # the client has gone
+                    raise
+                last = ImageError("decoder crashed", str(error))  # another request ended the pool under this one
             except Exception as error:
                 code = getattr(error, "exitcode", None)
                 if code is None:
@@ -116,7 +125,7 @@ class Decoders:
                 raise ImageError("decoder crashed", _how(code)) from None
         raise ImageError("decoder crashed", str(last))
 
-    def _run(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
+    def _run(self, function: Callable[..., T], *arguments: Any) -> tuple[Any, Future[T]]:
         with self._lock:
             if self._pool is None:
                 self._pool = _start(self._processes)
@@ -126,7 +135,7 @@ class Decoders:
         except RuntimeError as error:  # it broke down since
             future = Future()
             future.set_exception(BrokenProcessPool(str(error)))
-        return future
+        return pool, future
 
 
 def _start(processes: int) -> Any:
