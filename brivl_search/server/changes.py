@@ -14,6 +14,7 @@ from brivl_search import maintenance
 from brivl_search.build import BuildOptions, add
 from brivl_search.corpus.decode_pool import default_workers
 from brivl_search.corpus.images import PixelSpec
+from brivl_search.errors import UsageError
 
 from . import keys
 from .batching import Overloaded
@@ -107,7 +108,10 @@ class Changes:
         }
 
     def _remove(self, item: Item) -> dict[str, Any]:
-        report = maintenance.remove(self._service.reader.directory, keys=[item.key])
+        try:
+            report = maintenance.remove(self._service.reader.directory, keys=[item.key])
+        except UsageError:  # another client was faster
+            raise Refusal(404, "no item of the index has this key") from None
         self._service.engine.refresh()
         folder = self._service.settings.upload_dir
         if item.modality == "image" and folder is not None and item.key == kept_path(folder, item.sha256, item.key):
