@@ -12,12 +12,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageDraw
+from safetensors.torch import load_file, save_file
 
 from brivl_search.encoders import load_encoder
+from brivl_search.encoders.checkpoint import load_tower
+from brivl_search.encoders.config import ModelConfig
 from tests.tiny import tiny_model, write_vocab
 from train import pretrain
 from train.data import StepDataset, read_photos
+from train.start import load_momentum
 
 COLOURS = {"red": ("红色", (220, 30, 30)), "green": ("绿色", (30, 180, 40)), "blue": ("蓝色", (40, 60, 230))}
 SHAPES = {"circle": "圆形", "square": "方块", "cross": "十字形"}
@@ -218,3 +223,26 @@ def test_dropped_regions_and_channels_leave_a_tower_that_trains() -> None:
     assert vectors.shape == (3, 32)
     torch.testing.assert_close(vectors.norm(dim=1), torch.ones(3))
     vectors.sum().backward()
+
+
+def test_momentum_towers_go_on_from_their_own_copies(tmp_path: Path, photos: Path) -> None:
+    """A conversion with --keep-momentum has them; what does not learn stays as in the online towers."""
+    start = {"steps": 8, "eval_every": 4}
+    recipe = write_recipe(tmp_path, photos, **start)
+    pretrain.main([str(recipe)])
+    checkpoint = tmp_path / "run" / "checkpoint"
+    kept = {name: tensor.float() + 0.5 for name, tensor in load_file(checkpoint / "model.safetensors").items()}
+    save_file(kept, checkpoint / "momentum.safetensors")
+    config = ModelConfig.from_dict(json.loads((checkpoint / "config.json").read_text()))
+    towers = pretrain.build_towers(config, {"frozen_text_layers": 1})
+    for name in ("image", "text"):
+        load_tower(checkpoint, name, towers.get_submodule(name))
+    model = pretrain.objective(towers, config.dim, {"loss": "moco", "queue_size": 8})
+    assert load_momentum(model.slow, towers, checkpoint, ["image", "text"])
+    learns = [name for name, parameter in towers.named_parameters() if parameter.requires_grad]
+    assert 0 < len(learns) < len(list(towers.parameters()))
+    for name, online in towers.named_parameters():
+        wanted = kept[name] if name in learns else online
+        torch.testing.assert_close(model.slow.get_parameter(name), wanted.detach(), rtol=0, atol=0)
+    (checkpoint / "momentum.safetensors").unlink()
+    assert not load_momentum(model.slow, towers, checkpoint, ["image", "text"])

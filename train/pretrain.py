@@ -33,7 +33,7 @@ from train.data import Augment, StepDataset, held_out, read_photos
 from train.features import cached_views
 from train.loop import Session, fit
 from train.moco import Clip, MoCo, SentenceCache, TwoTowers
-from train.start import load_cnns, load_text_backbone
+from train.start import load_cnns, load_momentum, load_text_backbone
 from train.stream import ShardSteps, read_sources
 from train.validate import Validation
 
@@ -205,7 +205,10 @@ def main(argv: list[str] | None = None) -> None:
             backbone.net.set_grad_checkpointing(True)
 
     # Objective and optimiser.
-    model = objective(towers, config.dim, cfg).to(device)
+    model = objective(towers, config.dim, cfg)
+    if "checkpoint" in init:
+        load_momentum(model.slow, towers, (base / init["checkpoint"]).resolve(), init.get("towers", ["image", "text"]))
+    model.to(device)
     torch.manual_seed(cfg["seed"] + rank)  # dropout differs
     groups = parameter_groups(towers, cfg)
     if isinstance(model, Clip) and model.log_temperature.requires_grad:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
+from brivl_search.encoders.checkpoint import TowerName, load_tower
+from brivl_search.encoders.convert import MOMENTUM
 from brivl_search.encoders.image_tower import ImageTower
 from brivl_search.encoders.text_tower import TextTower
+from train.moco import TwoTowers
 
 
 def load_cnns(tower: ImageTower, paths: list[Path]) -> None:
@@ -41,3 +45,22 @@ def load_text_backbone(tower: TextTower, folder: Path) -> None:
             raise SystemExit(f"{folder} does not fit model.text.backbone: {name} is {found}, not {tuple(tensor.shape)}")
         state[name] = source
     tower.backbone.load_state_dict(state)
+
+
+def load_momentum(slow: TwoTowers, online: TwoTowers, folder: Path, towers: Sequence[TowerName]) -> bool:
+    """Momentum towers go on where a conversion with `--keep-momentum` found them, not as copies of the online towers.
+
+    What does not learn stays equal to the online towers, which the trainer counts on.
+
+    Returns:
+        Whether the folder keeps momentum copies.
+    """
+    if not (folder / MOMENTUM).is_file():
+        return False
+    for name in towers:
+        load_tower(folder, name, slow.get_submodule(name), weights=MOMENTUM)
+    with torch.no_grad():
+        for copy, fast in zip(slow.parameters(), online.parameters(), strict=True):
+            if not fast.requires_grad:
+                copy.copy_(fast)
+    return True

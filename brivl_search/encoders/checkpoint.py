@@ -102,8 +102,14 @@ def fingerprint(folder: Path, config: ModelConfig) -> str:
     return "brivl-" + digest.hexdigest()[:24]
 
 
-def load_tower(folder: Path, tower: TowerName, module: torch.nn.Module) -> None:
+def load_tower(folder: Path, tower: TowerName, module: torch.nn.Module, *, weights: str = WEIGHTS) -> None:
     """Fills `module` with the tensors called "<tower>.*"; the other tower's are not read.
+
+    Args:
+        folder: of the checkpoint.
+        tower: image or text.
+        module: it, of the checkpoint's sizes.
+        weights: the file in the folder.
 
     Raises:
         EncoderError: a tensor is missing, left over, or of another shape; the file is damaged.
@@ -112,7 +118,7 @@ def load_tower(folder: Path, tower: TowerName, module: torch.nn.Module) -> None:
 
     state: dict[str, torch.Tensor] = {}
     try:
-        with safe_open(str(folder / WEIGHTS), framework="pt") as file:
+        with safe_open(str(folder / weights), framework="pt") as file:
             for name in file.keys():  # noqa: SIM118 - not a dict
                 if name.startswith(tower + "."):
                     tensor = file.get_tensor(name)
@@ -121,10 +127,10 @@ def load_tower(folder: Path, tower: TowerName, module: torch.nn.Module) -> None:
             raise EncoderError(f"{folder} holds no {tower} tower: convert the checkpoint again with both towers")
         module.load_state_dict(state, strict=True)
     except (SafetensorError, OSError) as error:
-        raise EncoderError(f"{folder / WEIGHTS} cannot be read: {error}") from None
+        raise EncoderError(f"{folder / weights} cannot be read: {error}") from None
     except RuntimeError as error:
         first = str(error).split("\n")[1:2] or [str(error)]
-        raise EncoderError(f"{folder / WEIGHTS} does not fit {folder / CONFIG}: {first[0].strip()}") from None
+        raise EncoderError(f"{folder / weights} does not fit {folder / CONFIG}: {first[0].strip()}") from None
 
 
 def save_checkpoint(
