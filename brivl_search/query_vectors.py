@@ -45,8 +45,12 @@ def _encode_pictures(encoder: Encoder, sources: Sequence[str | bytes]) -> dict[s
         except ImageError as error:
             out[source] = UsageError(f"--image {source if isinstance(source, str) else 'of these bytes'}: {error}")
     if pictures:
-        paths = [os.path.abspath(source) if isinstance(source, str) else "" for source in pictures]
-        origins = [Origin(path, one.width, one.height) for path, one in zip(paths, pictures.values(), strict=True)]
+        origins = [
+            Origin(os.path.abspath(source), one.width, one.height)
+            if isinstance(source, str)
+            else Origin("", one.width, one.height, source)
+            for source, one in pictures.items()
+        ]
         pixels = np.stack([one.pixels for one in pictures.values()])
         out |= zip(pictures, encode_pictures(encoder, pixels, origins), strict=True)
     return out

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import roi_align
@@ -212,6 +213,33 @@ def test_a_detr_of_transformers(detr: Path) -> None:
         np.testing.assert_allclose(one, want.numpy(), atol=1e-4)
     other = Detector(f"hf:{detr}", most=6)
     assert other.fingerprint != detector.fingerprint == Detector(f"hf:{detr}", most=5).fingerprint
+
+
+def test_a_detector_sees_the_picture_in_its_own_shape(detr: Path, tmp_path: Path) -> None:
+    """Whole and at most 1,333 pixels long, neighbours of one size together; the square only where no more is known."""
+    rng = np.random.default_rng(0)
+    pictures = {"wide": (90, 30), "also": (90, 30), "tall": (20, 60), "huge": (2000, 500)}
+    for name, (width, height) in pictures.items():
+        cells = rng.integers(0, 256, (max(1, height // 10), width // 10, 3), dtype=np.uint8)
+        Image.fromarray(cells).resize((width, height), Image.Resampling.NEAREST).save(tmp_path / f"{name}.png")
+    origins = [Origin(f"{tmp_path}/{name}.png", *size) for name, size in pictures.items()]
+    origins += [
+        Origin("", 90, 30, (tmp_path / "wide.png").read_bytes()),
+        Origin(f"{tmp_path}/gone.png", 90, 30),
+        Origin("", 90, 30),
+    ]
+    detector = Detector(f"hf:{detr}", device="cpu", most=5)
+    seen: list[np.ndarray] = []
+    detect = detector._detect
+    detector._detect = lambda pixels: seen.append(pixels) or detect(pixels)  # type: ignore[misc, func-returns-value]
+    squares = np.full((len(origins), 48, 48, 3), 7, np.uint8)
+    found = detector.find(squares, origins)
+    shapes = [batch.shape for batch in seen]
+    assert shapes == [(2, 30, 90, 3), (1, 60, 20, 3), (1, 333, 1333, 3), (1, 30, 90, 3), (2, 48, 48, 3)]
+    assert np.abs(seen[0][0].astype(int) - np.asarray(Image.open(tmp_path / "wide.png"))).mean() < 4
+    assert abs(seen[2][0].astype(int)[::40, ::40].mean() - np.asarray(Image.open(tmp_path / "huge.png")).mean()) < 4
+    np.testing.assert_array_equal(found[0], found[4])
+    assert all(boxes is not None and boxes.shape == (5, 4) for boxes in found)
 
 
 def test_a_detector_of_torchvision(tmp_path: Path) -> None:

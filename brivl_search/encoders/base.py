@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -48,11 +48,18 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Which picture some pixels were: its path and its size in pixels, after EXIF orientation."""
+    """Which picture some pixels were.
+
+    Attributes:
+        path: absolute; CONTAINER::MEMBER inside a tar, TSV or LMDB; "" where it has none.
+        width, height: in pixels, after EXIF orientation.
+        content: of the file, where it has no path and may be decoded again.
+    """
 
     path: str
     width: int
     height: int
+    content: bytes | None = field(default=None, repr=False)
 
 
 @runtime_checkable

@@ -1,4 +1,7 @@
-"""Boxes from a detector that looks at the same squares of pixels as the encoder.
+"""Boxes from a detector, which looks at the pictures themselves: the encoder's squares are small and squashed.
+
+A picture is read once more, scaled so that its longer side has at most LONGEST pixels; then the detector's own
+processor decides. Where nobody knows which picture some pixels were (an upload to the server), the squares serve.
 
 `hf:ORG/NAME` or `hf:FOLDER`: any object detector of transformers (DETR, RT-DETR, YOLOS, ...), with its own processor.
 `torchvision:NAME`, or `torchvision:NAME=WEIGHTS.pth`: a detection model of torchvision.
@@ -10,7 +13,7 @@ BriVL jsonl files carry them (`brivl_search.encoders.boxes`).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,14 +21,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from brivl_search.corpus.images import PixelSpec, load_pixels
 from brivl_search.encoders.base import Origin
 from brivl_search.encoders.boxes import Boxes
 from brivl_search.encoders.hf.family import read_preprocessing
 from brivl_search.encoders.hf.files import digest, find_model, read_json, weight_files
-from brivl_search.errors import EncoderError, UsageError
+from brivl_search.errors import EncoderError, ImageError, UsageError
 
 MIN_SCORE = 0.01  # BriVL wants many regions, sure or not; below this a detector names background
 BATCH = 8
+LONGEST = 1333  # pixels; what DETR and Faster R-CNN were trained with
 
 
 class Detector:
@@ -59,7 +64,9 @@ class Detector:
             own = _file_hash(place) if place else "default"
         else:
             raise UsageError(f"no detector {name!r}: give hf:ORG/NAME, hf:FOLDER, or torchvision:NAME[=WEIGHTS.pth]")
-        self.fingerprint = "detector-" + hashlib.sha256(f"{kind}\0{rest}\0{own}\0{most}".encode()).hexdigest()
+        self.fingerprint = (
+            "detector-" + hashlib.sha256(f"{kind}\0{rest}\0{own}\0{most}\0{LONGEST}".encode()).hexdigest()
+        )
 
     @cached_property
     def device(self) -> Any:
@@ -76,14 +83,44 @@ class Detector:
         import torch
 
         out: list[Boxes | None] = []
+        pictures = (_whole(square, origins[at] if origins else None) for at, square in enumerate(pixels))
         with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
-            for start in range(0, len(pixels), BATCH):
-                for scores, boxes in self._detect(pixels[start : start + BATCH]):
+            for some in _alike(pictures):
+                for scores, boxes in self._detect(some):
                     best = scores.sort(descending=True, stable=True).indices[: self._most]
                     best = best[scores[best] >= MIN_SCORE]
                     shares: Boxes = boxes[best].clamp(0, 1).float().cpu().numpy().reshape(-1, 4)
                     out.append(shares)
         return out
+
+
+def _whole(square: NDArray[np.uint8], origin: Origin | None) -> NDArray[np.uint8]:
+    """The picture in its own aspect ratio, uint8 (H, W, 3); `square` if it cannot be had."""
+    if origin is None or not (origin.path or origin.content):
+        return square
+    longer = max(origin.width, origin.height)
+    spec = PixelSpec(min(longer, LONGEST), "squash", "bilinear")
+    try:
+        # Squares are what there is a safe decoder for; the longer side comes out of it as it shall be.
+        pixels = load_pixels(origin.content or origin.path, spec)
+    except ImageError:  # it was there a moment ago
+        return square
+    from PIL import Image
+
+    size = [max(1, round(side * spec.size / longer)) for side in (origin.width, origin.height)]
+    return np.asarray(Image.fromarray(pixels).resize((size[0], size[1]), Image.Resampling.BILINEAR))
+
+
+def _alike(pictures: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
+    """Batches (n, H, W, 3) of neighbours of one size: padding would move what some detectors see."""
+    some: list[NDArray[np.uint8]] = []
+    for picture in pictures:
+        if some and (len(some) == BATCH or picture.shape != some[0].shape):
+            yield np.stack(some)
+            some = []
+        some.append(picture)
+    if some:
+        yield np.stack(some)
 
 
 def _transformers(folder: Path, device: Any) -> Callable[[NDArray[np.uint8]], list[tuple[Any, Any]]]:
@@ -128,7 +165,8 @@ def _torchvision(name: str, weights: Path | None, device: Any) -> Callable[[NDAr
 
     def detect(pixels: NDArray[np.uint8]) -> list[tuple[Any, Any]]:
         images = torch.from_numpy(np.ascontiguousarray(pixels)).to(device).permute(0, 3, 1, 2).float() / 255
-        return [(result["scores"], result["boxes"] / images.shape[-1]) for result in model(list(images))]
+        sides = torch.tensor([images.shape[3], images.shape[2]] * 2, device=device)
+        return [(result["scores"], result["boxes"] / sides) for result in model(list(images))]
 
     return detect
 
