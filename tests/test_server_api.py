@@ -18,6 +18,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from brivl_search.build import BuildOptions, build_index
+from brivl_search.encoders.base import Origin
 from brivl_search.engine import Engine, SearchOptions
 from brivl_search.errors import IndexIncompatibleError
 from brivl_search.queries import Query, Term
@@ -307,6 +308,27 @@ def test_adding_and_removing(tmp_path: Path) -> None:
         assert client.delete(f"/v1/items/{red['key']}").status_code == 404
         assert client.post("/v1/items", json={"paths": []}).status_code == 400
         assert client.post("/v1/items", json={"paths": [str(tmp_path / "photos" / "none.jpg")]}).status_code == 400
+
+
+def test_an_encoder_of_regions_learns_whose_pixels_it_is_given(tmp_path: Path) -> None:
+    """Boxes of a file count for what the server adds, as they do for the command line."""
+
+    class OfRegions(StubEncoder):
+        asked: list[Origin] = []  # noqa: RUF012 - the test reads it
+
+        def encode_pictures(self, pixels: np.ndarray, origins: list[Origin]) -> np.ndarray:
+            self.asked.extend(origins)
+            return self.encode_images(pixels)
+
+    index = serving.write_site(tmp_path, 3)
+    new = tmp_path / "photos" / "new.png"
+    new.write_bytes(encoded(draw("yellow", "triangle", size=(70, 50)), "PNG"))
+    engine = Engine(index)
+    engine.encoder = OfRegions()
+    with TestClient(create_app(engine, Settings(decoders=1)), base_url="http://127.0.0.1:8000") as client:
+        assert client.post("/v1/items", json={"paths": [str(new)]}).json()["embedded"] == 1
+        assert client.post("/v1/search", files={"image": RED}).status_code == 200
+    assert [(one.path, one.width, one.height) for one in OfRegions.asked[-2:]] == [(str(new), 70, 50), ("", 0, 0)]
 
 
 def test_another_build_is_writing(tmp_path: Path) -> None:

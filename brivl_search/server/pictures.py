@@ -14,7 +14,7 @@ from starlette.requests import Request
 
 from .items import find_item
 from .problems import Refusal
-from .service import Service, Vector
+from .service import NOBODY, Service, Vector
 from .settings import Settings
 
 M = TypeVar("M", bound=BaseModel)
@@ -111,7 +111,7 @@ async def picture_vectors(service: Service, refs: Sequence[Ref], uploads: Sequen
 async def embed_files(service: Service, files: Sequence[bytes]) -> list[Vector]:
     """float32 (dim,) of each file's content. Raises ImageError."""
     spec = service.encoder.pixels
-    different = {data: (await service.decoders.pixels(data, spec)).pixels for data in dict.fromkeys(files)}
+    different = {data: ((await service.decoders.pixels(data, spec)).pixels, NOBODY) for data in dict.fromkeys(files)}
     vectors = dict(zip(different, await service.pictures.ask(list(different.values())), strict=True))
     return [vectors[data] for data in files]
 

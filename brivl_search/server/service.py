@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from brivl_search import steps
 from brivl_search.calibration import Calibration
-from brivl_search.encoders.base import Encoder
+from brivl_search.encoders.base import Encoder, Origin, encode_pictures
 from brivl_search.engine import Engine, Hit, SearchOptions
 from brivl_search.errors import BrivlSearchError
 from brivl_search.index import IndexReader
@@ -26,7 +26,8 @@ from .metrics import Metrics
 from .settings import Settings
 
 Vector = NDArray[np.float32]
-Picture = NDArray[np.uint8]
+Picture = tuple[NDArray[np.uint8], Origin]  # pixels (S, S, 3), and whose they are
+NOBODY = Origin("", 0, 0)
 
 _EVERYTHING = SearchOptions()
 _SEARCH_BATCH = 64
@@ -94,7 +95,7 @@ class Service:
             await asyncio.to_thread(lambda: self.engine.encoder)
             if self.settings.warm:
                 side = self.encoder.pixels.size
-                await self.pictures.ask([np.zeros((side, side, 3), np.uint8)])
+                await self.pictures.ask([(np.zeros((side, side, 3), np.uint8), NOBODY)])
                 await asyncio.to_thread(self.decoders.start)
             await self.texts.ask(["warm"])
             self.ready = True
@@ -151,7 +152,8 @@ class Service:
 
     def _encode_pictures(self, pictures: Sequence[Picture]) -> Sequence[Vector]:
         start = time.perf_counter()
-        vectors = list(self.encoder.encode_images(np.stack(pictures)))
+        pixels = np.stack([picture for picture, _ in pictures])
+        vectors = list(encode_pictures(self.encoder, pixels, [origin for _, origin in pictures]))
         self._encoded("pictures", len(pictures), time.perf_counter() - start)
         return vectors
 
@@ -182,7 +184,10 @@ class Towers:
         self.calibration: Calibration | None = encoder.calibration
 
     def encode_images(self, pixels: NDArray[Any]) -> NDArray[Any]:
-        return self._all(self._service.pictures, list(pixels))
+        return self._all(self._service.pictures, [(picture, NOBODY) for picture in pixels])
+
+    def encode_pictures(self, pixels: NDArray[Any], origins: Sequence[Origin]) -> NDArray[Any]:
+        return self._all(self._service.pictures, list(zip(pixels, origins, strict=True)))
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[Any]:
         return self._all(self._service.texts, list(texts))
