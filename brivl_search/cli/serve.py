@@ -11,6 +11,8 @@ from brivl_search.cli.app import DEFAULT_INDEX, DeviceOption, EncoderOption, Ind
 from brivl_search.errors import BrivlSearchError, DependencyError
 
 if TYPE_CHECKING:
+    import socket
+
     from brivl_search.server import Settings
 
 MORE = "the HTTP server needs more packages"
@@ -81,11 +83,13 @@ def _run(index: Path, settings: Settings, port: int, encoder: str | None, device
 
     import uvicorn
 
+    from brivl_search.encoders.device import few_heaps
     from brivl_search.engine import Engine
     from brivl_search.index import gpu
     from brivl_search.output import say, warn
     from brivl_search.server import create_app
 
+    few_heaps()
     gpu.choose(device)
     engine = Engine(index, encoder=encoder, device=device, stays=True)
     for line in engine.reader.damage:
@@ -114,7 +118,7 @@ def _run(index: Path, settings: Settings, port: int, encoder: str | None, device
         uvicorn.Server(config).run(sockets=[listener])
 
 
-def _listen(host: str, port: int):  # type: ignore[no-untyped-def]
+def _listen(host: str, port: int) -> socket.socket:
     """A socket that is bound before anything else is started, so that a port in use is told at once."""
     import socket
 

@@ -59,8 +59,8 @@ class Changes:
             raise Refusal(403, "this server keeps no uploads: start it with --upload-dir FOLDER")
         for data in uploads:
             await self._service.decoders.pixels(data, PixelSpec(8))
-        paths = [await asyncio.to_thread(keep, folder, data) for data in uploads]
-        return await self._alone(lambda: self._add(paths))
+        # Kept only when it is this change's turn: one before it may remove the same picture, and its file with it.
+        return await self._alone(lambda: self._add([keep(folder, data) for data in uploads]))
 
     async def remove(self, item: Item) -> dict[str, Any]:
         """`schemas.RemoveAnswer`. A file that was uploaded is deleted, any other is left alone."""

@@ -20,7 +20,7 @@ from .items import Item, find_picture
 from .problems import Refusal
 from .service import Service
 
-_CACHE_BYTES = 32 << 20
+_CACHE_BYTES = 16 << 20
 _GONE = ("file vanished", "permission denied", "not a regular file", "read error")
 _KINDS = (
     (b"\xff\xd8\xff", "image/jpeg"),
