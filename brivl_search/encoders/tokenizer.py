@@ -58,9 +58,10 @@ class TextTokenizer:
         """How many tokens of each text do not fit."""
         return [max(len(e.ids) - self.max_length, 0) for e in self._tokenizer.encode_batch(list(texts))]
 
-    def batch(self, ids: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
-        """Pads to the longest: ids (B, T) int64 and mask (B, T) bool."""
+    def batch(self, ids: Sequence[Sequence[int]], *, multiple: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """Pads to the longest, or to the next `multiple` of tokens: ids (B, T) int64 and mask (B, T) bool."""
         longest = max((len(row) for row in ids), default=1)
+        longest = max(longest, min(-(-longest // multiple) * multiple, self.max_length))
         out = np.full((len(ids), longest), self.pad_id, dtype=np.int64)
         mask = np.zeros((len(ids), longest), dtype=bool)
         for i, row in enumerate(ids):
