@@ -33,8 +33,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # So few tokens take a CPU longer in bfloat16 than in float32: benchmarks/README.md, "What the towers cost".
 FEW_TOKENS = 64
 
-# Queries come in all lengths and numbers, and torch keeps code and packed weights for every shape it has met: a server's
-# memory grew by 200 MB in 12,000 queries. Multiples of eight tokens cost a lone query 0.7 ms of 5.
+# Queries come in all lengths and numbers, and torch keeps code and packed weights for every shape it has met: the
+# memory of a server grew by 200 MB in 12,000 queries. Multiples of eight tokens cost a lone query 0.7 ms of 5.
 LENGTHS = 8
 
 
