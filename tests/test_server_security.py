@@ -283,14 +283,16 @@ def _endless() -> Iterator[bytes]:
         yield b"x" * 100_000
 
 
-def test_a_pool_that_ends_under_a_request_is_started_again() -> None:
+@pytest.mark.parametrize("moment", [0, 0.001, 0.003, 0.01])
+def test_a_pool_that_ends_under_a_request_is_started_again(moment: float) -> None:
+    """Whether a process has begun with it or not: no request waits for ever."""
     decoders = Decoders(1, timeout_s=20, max_megapixels=10)
 
     async def widths() -> list[int]:
         under_way = [asyncio.create_task(decoders.pixels(jpeg((20 + n, 10)), PixelSpec(8))) for n in range(4)]
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(moment)
         await asyncio.to_thread(decoders.close)
-        return [one.width for one in await asyncio.gather(*under_way)]
+        return [one.width for one in await asyncio.wait_for(asyncio.gather(*under_way), 60)]
 
     try:
         assert asyncio.run(widths()) == [20, 21, 22, 23]

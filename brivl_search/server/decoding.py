@@ -7,11 +7,12 @@ requests. A process that dies takes only the picture with it that killed it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import signal
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -62,6 +63,7 @@ class Decoders:
         self._memory = (512 << 20) + round(32e6 * max_megapixels)  # see `decode_pool`
         self._decoder = decoder
         self._pool: Any = None
+        self._waiting: set[Future[Any]] = set()  # of that pool
         self._lock = threading.Lock()
 
     def start(self) -> None:
@@ -77,9 +79,13 @@ class Decoders:
         with self._lock:
             if pool is None or self._pool is not pool:
                 return
-            self._pool = None
+            self._pool, waiting = None, self._waiting
+            self._waiting = set()
         pool.stop()
         pool.join()
+        for future in tuple(waiting):  # pebble forgets those that no process had begun
+            with contextlib.suppress(InvalidStateError):
+                future.set_exception(BrokenProcessPool("the pool was ended"))
 
     async def pixels(self, data: bytes, spec: PixelSpec) -> Pixels:
         """The content of a file → pixels. Raises ImageError."""
@@ -129,12 +135,14 @@ class Decoders:
         with self._lock:
             if self._pool is None:
                 self._pool = _start(self._processes)
-            pool = self._pool
-        try:
-            future: Future[T] = pool.schedule(function, args=arguments, timeout=self._timeout_s)
-        except RuntimeError as error:  # it broke down since
-            future = Future()
-            future.set_exception(BrokenProcessPool(str(error)))
+            pool, waiting = self._pool, self._waiting
+            try:
+                future: Future[T] = pool.schedule(function, args=arguments, timeout=self._timeout_s)
+            except RuntimeError as error:  # it broke down since
+                future = Future()
+                future.set_exception(BrokenProcessPool(str(error)))
+            waiting.add(future)
+        future.add_done_callback(waiting.discard)
         return pool, future
 
 
