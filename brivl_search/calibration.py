@@ -53,3 +53,46 @@ def expected_calibration_error(probability: np.ndarray, belongs: np.ndarray, bin
     counts = np.bincount(bin_of, minlength=bins)
     gaps = np.abs(np.bincount(bin_of, probability, bins) - np.bincount(bin_of, belongs.astype(np.float64), bins))
     return float(gaps[counts > 0].sum() / len(probability))
+
+
+def fit(cosine: np.ndarray, belongs: np.ndarray, steps: int = 50) -> Calibration:
+    """Logistic regression of `belongs` on `cosine` by Newton's method, with Platt's smoothed targets.
+
+    Args:
+        cosine: float64 (n,).
+        belongs: bool (n,), both values in it.
+        steps: at most.
+    """
+    positives, negatives = int(belongs.sum()), int((~belongs).sum())
+    target = np.where(belongs, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    x = np.stack([cosine, np.ones_like(cosine)], 1)
+    weights = np.zeros(2)
+    for _ in range(steps):
+        p = 1 / (1 + np.exp(-np.clip(x @ weights, -60, 60)))
+        hessian = (x * (p * (1 - p))[:, None]).T @ x + 1e-9 * np.eye(2)
+        step = np.linalg.solve(hessian, x.T @ (p - target))
+        weights -= step
+        if np.abs(step).max() < 1e-10:
+            break
+    return Calibration(float(weights[0]), float(weights[1]))
+
+
+def fit_and_judge(cosine: np.ndarray, belongs: np.ndarray, photo: np.ndarray) -> dict[str, float]:
+    """The map of all pairs, and how far to trust it: what a map fitted on half of the photos says of the other half.
+
+    Args:
+        cosine: float64 (n,).
+        belongs: bool (n,).
+        photo: int (n,), of each pair; no photo is in both halves.
+
+    Returns:
+        What goes into config.json: slope, intercept, ece (expected calibration error), pairs (their number).
+    """
+    probability = np.empty_like(cosine)
+    for half in (0, 1):
+        judged = photo % 2 == half
+        learnt = fit(cosine[~judged], belongs[~judged])
+        probability[judged] = [learnt.probability(c) for c in cosine[judged]]
+    final = fit(cosine, belongs)
+    ece = expected_calibration_error(probability, belongs)
+    return {"slope": final.slope, "intercept": final.intercept, "ece": round(ece, 4), "pairs": float(len(cosine))}

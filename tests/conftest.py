@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: more threads only wait for each other
+os.environ["XDG_DATA_HOME"] = os.path.join(tempfile.gettempdir(), "brivl-search-tests-keep-nothing-here")
 for name in ("BRIVL_SEARCH_INDEX", "BRIVL_SEARCH_ENCODER"):
     os.environ.pop(name, None)  # a developer's own settings must not leak into tests
 

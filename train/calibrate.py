@@ -17,26 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from brivl_search.calibration import Calibration, expected_calibration_error
+from brivl_search.calibration import fit_and_judge
 from brivl_search.corpus.dataset import load_dataset
 from brivl_search.corpus.images import load_pixels
 from brivl_search.encoders.brivl import BriVLEncoder
-
-
-def fit(cosine: np.ndarray, belongs: np.ndarray, steps: int = 50) -> Calibration:
-    """Logistic regression of `belongs` on `cosine` by Newton's method, with Platt's smoothed targets."""
-    positives, negatives = int(belongs.sum()), int((~belongs).sum())
-    target = np.where(belongs, (positives + 1) / (positives + 2), 1 / (negatives + 2))
-    x = np.stack([cosine, np.ones_like(cosine)], 1)
-    weights = np.zeros(2)
-    for _ in range(steps):
-        p = 1 / (1 + np.exp(-np.clip(x @ weights, -60, 60)))
-        hessian = (x * (p * (1 - p))[:, None]).T @ x + 1e-9 * np.eye(2)
-        step = np.linalg.solve(hessian, x.T @ (p - target))
-        weights -= step
-        if np.abs(step).max() < 1e-10:
-            break
-    return Calibration(float(weights[0]), float(weights[1]))
 
 
 def pairs(
@@ -57,25 +41,13 @@ def pairs(
     )
 
 
-def calibrate(cosine: np.ndarray, belongs: np.ndarray, photo: np.ndarray) -> dict[str, float]:
-    """What goes into config.json: slope, intercept, ece (two-fold over photos) and the number of pairs."""
-    probability = np.empty_like(cosine)
-    for half in (0, 1):
-        judged = photo % 2 == half
-        learnt = fit(cosine[~judged], belongs[~judged])
-        probability[judged] = [learnt.probability(c) for c in cosine[judged]]
-    final = fit(cosine, belongs)
-    ece = expected_calibration_error(probability, belongs)
-    return {"slope": final.slope, "intercept": final.intercept, "ece": round(ece, 4), "pairs": float(len(cosine))}
-
-
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("dataset", type=Path, help="folder with captions.jsonl; photos never trained on")
     parser.add_argument("--captions", default="zh,zh_mt_google,en", help="caption fields, comma-separated")
     args = parser.parse_args(argv)
-    found = calibrate(*pairs(BriVLEncoder(args.checkpoint), args.dataset, args.captions.split(",")))
+    found = fit_and_judge(*pairs(BriVLEncoder(args.checkpoint), args.dataset, args.captions.split(",")))
     file = args.checkpoint / "config.json"
     config = json.loads(file.read_text(encoding="utf-8"))
     config["calibration"] = found

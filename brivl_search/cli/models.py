@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from brivl_search.cli.app import DeviceOption, ReportOption, app, json_wanted
+from brivl_search.cli.app import DeviceOption, Quiet, ReportOption, app, caption_fields, json_wanted
 from brivl_search.errors import EncoderError, UsageError
 
 models = typer.Typer(
@@ -83,6 +83,59 @@ def convert(
     )
     parts = ", ".join(f"{name} tower {count / 1e6:.1f}M" for name, count in done.parameters.items())
     say(f"{out}: {done.config.name}, {done.config.dim} dimensions, {parts}, {done.bytes / 1e6:,.1f} MB")
+
+
+@models.command()
+def calibrate(
+    encoder: Annotated[str, typer.Argument(metavar="ENCODER", help="Any name that build-index takes.")],
+    dataset: Annotated[
+        Path | None, typer.Option(help="Folder or annotation file: photos it was not trained on, with captions.")
+    ] = None,
+    dataset_format: Annotated[
+        str | None, typer.Option("--dataset-format", help="Layout of the --dataset [default: recognised].")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Only this split of the --dataset, such as val.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Folder of the --dataset's images.")] = None,
+    captions: Annotated[
+        str | None, typer.Option(metavar="FIELDS", help="Which captions [default: zh,en,captions].")
+    ] = None,
+    forget: Annotated[
+        bool, typer.Option("--forget", help="Drop what was kept; the encoder's own counts again.")
+    ] = False,
+    device: DeviceOption = "auto",
+    form: ReportOption = None,
+    quiet: Quiet = False,
+) -> None:
+    """Learn what an encoder's cosines mean, so that its hits have a `match`: the probability of belonging together."""
+    import json
+
+    from brivl_search.encoders import calibrations, load_encoder
+    from brivl_search.output import Bar, say
+
+    if forget == (dataset is not None):
+        raise UsageError("give either --dataset FOLDER, photos with captions, or --forget")
+    loaded = load_encoder(encoder, device=device)
+    if dataset is None:
+        was = calibrations.forget(loaded.fingerprint)
+        say(f"{loaded.name}: " + ("its calibration of your own is gone" if was else "there was none of your own"))
+        return
+    from brivl_search.corpus.dataset import load_dataset
+    from brivl_search.evaluation.calibrating import calibrate_on
+
+    data = load_dataset(dataset, caption_fields(captions), format=dataset_format, split=split, images=images)
+    with Bar(quiet=quiet) as bar:
+        bar.phase("images and captions", len(data.images) + sum(map(len, data.captions)))
+        found = calibrate_on(data, loaded, bar.advance)
+    path = calibrations.save(loaded.fingerprint, found)
+    if json_wanted(form):
+        typer.echo(json.dumps({"encoder": loaded.name, **found, "file": str(path)}, ensure_ascii=False, indent=2))
+    else:
+        typer.echo(
+            f"{loaded.name}: match = σ({found['slope']:.2f} · cosine {found['intercept']:+.2f}), expected calibration "
+            f"error {found['ece']:.3f} over {found['pairs']:,.0f} pairs"
+        )
+    if not quiet:
+        say(f"kept in {path}: queries with this encoder show it from now on")
 
 
 @models.command()

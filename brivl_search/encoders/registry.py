@@ -10,6 +10,7 @@ import json
 import re
 from pathlib import Path
 
+from brivl_search.encoders import calibrations
 from brivl_search.encoders.base import Encoder
 from brivl_search.encoders.boxes import BoxFile, BoxSource
 from brivl_search.encoders.brivl import BriVLEncoder, Precision
@@ -46,6 +47,8 @@ def load_encoder(
         ?dim=N at the end does what `truncate_dim` does.
     NAME, NAME:ARGUMENT: what a plug-in registered (`brivl_search.encoders.plugins`).
 
+    A calibration that `models calibrate` kept for it takes the place of its own.
+
     Raises:
         DependencyError: it needs a package that is not installed.
         EncoderError: there is no such encoder; the message lists the names that exist.
@@ -53,6 +56,14 @@ def load_encoder(
     """
     if truncate_dim is not None:
         name = truncated(name, truncate_dim)
+    encoder = _load(name, device, precision)
+    own = calibrations.saved(encoder.fingerprint)
+    if own is not None:
+        encoder.calibration = own
+    return encoder
+
+
+def _load(name: str, device: str, precision: Precision) -> Encoder:
     found = _REGIONS.fullmatch(name)
     base, regions = (found[1], (found[2], found[3])) if found else (name, None)
     if base in bundled():

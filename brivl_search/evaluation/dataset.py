@@ -59,7 +59,7 @@ def evaluate_dataset(
             notes.append(f"the first caption of each image: {len(chosen):,} of {len(every):,} captions")
     else:
         texts, partners, ids = dataset.queries()
-    embedder = _Images(dataset, encoder, advance, workers)
+    embedder = ImageEmbedder(dataset, encoder, advance, workers)
     images = np.concatenate(list(embedder))
     parts = []
     for start in range(0, len(texts), BATCH):
@@ -87,7 +87,7 @@ def evaluate_dataset(
     )
 
 
-class _Images:
+class ImageEmbedder:
     """Embeds a dataset's images batch by batch; keeps the first batch's pixels, uint8 (n, S, S, 3), for timing."""
 
     def __init__(self, dataset: Dataset, encoder: Encoder, advance: Advance, workers: int | None) -> None:

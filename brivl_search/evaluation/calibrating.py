@@ -1,0 +1,62 @@
+"""Pairs that belong together and pairs that do not, of a dataset: what an encoder's calibration is fitted on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brivl_search.calibration import fit_and_judge
+from brivl_search.corpus.dataset import Dataset
+from brivl_search.encoders.base import Encoder
+from brivl_search.errors import EncoderError, UsageError
+from brivl_search.evaluation.dataset import BATCH, ImageEmbedder
+
+LEAST_PHOTOS, LEAST_PAIRS = 20, 200
+
+
+def calibrate_on(
+    dataset: Dataset, encoder: Encoder, advance: Callable[[int], None], *, seed: int = 0, workers: int | None = None
+) -> dict[str, float]:
+    """Every caption makes one pair with its own photo and one with another photo drawn at random.
+
+    Args:
+        dataset: photos the encoder was not trained on, with captions.
+        encoder: whose cosines are to be understood.
+        advance: called with the number of images or captions embedded since the last call.
+        seed: of the draw.
+        workers: decoding processes; 0: none, None: as many as there are processors to spare.
+
+    Returns:
+        `calibration.fit_and_judge`'s values.
+
+    Raises:
+        UsageError: too few photos or captions.
+        CorpusError: a photo cannot be read.
+        EncoderError: the encoder gives the same cosine to all pairs, or no numbers.
+    """
+    texts, owners = dataset.pairs()
+    if len(dataset.images) < LEAST_PHOTOS or 2 * len(texts) < LEAST_PAIRS:
+        raise UsageError(
+            f"{dataset.folder}: {len(texts)} captions of {len(dataset.images)} photos are too few to calibrate on: "
+            f"give {LEAST_PAIRS // 2} of {LEAST_PHOTOS} at least, better thousands"
+        )
+    images = np.concatenate(list(ImageEmbedder(dataset, encoder, advance, workers)))
+    parts = []
+    for start in range(0, len(texts), BATCH):
+        parts.append(encoder.encode_texts(texts[start : start + BATCH]))
+        advance(len(parts[-1]))
+    cosine, belongs, photo = _pairs(np.concatenate(parts), images, np.asarray(owners), seed)
+    if not np.isfinite(cosine).all() or np.ptp(cosine) == 0:
+        raise EncoderError(f"{encoder.name} cannot be calibrated: its cosines are all the same, or no numbers")
+    return fit_and_judge(cosine, belongs, photo)
+
+
+def _pairs(
+    texts: NDArray[np.float32], images: NDArray[np.float32], owners: NDArray[np.int64], seed: int
+) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.int64]]:
+    """Cosine, whether the pair belongs together, and the caption's photo: (2n,) each."""
+    others = (owners + np.random.default_rng(seed).integers(1, len(images), len(owners))) % len(images)
+    cosine = np.concatenate([(texts * images[owners]).sum(1), (texts * images[others]).sum(1)]).astype(np.float64)
+    return cosine, np.repeat([True, False], len(owners)), np.concatenate([owners, owners])
