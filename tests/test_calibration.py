@@ -15,6 +15,7 @@ from brivl_search.corpus.images import load_pixels
 from brivl_search.encoders import calibrations, load_encoder
 from brivl_search.encoders.brivl import BriVLEncoder
 from brivl_search.errors import BrivlSearchError, EncoderError, UsageError
+from brivl_search.evaluation import calibrating
 from brivl_search.evaluation.calibrating import calibrate_on
 from tests.e2e.stub import StubEncoder
 from tests.pictures import draw
@@ -126,6 +127,9 @@ def test_an_encoder_of_others_gets_a_match(
     photos, name = write_pairs(tmp_path / "photos"), f"hf:{make_hf(tmp_path / 'clip', 'clip')}"
     index = ("--index", str(tmp_path / "index"))
     assert call("build-index", str(photos), *index, "--encoder", name, "--workers", "0", "-q")[0] == 0
+    code, _, err = call("models", "calibrate", name, "--dataset", str(photos), "--captions", "en", "-q")
+    assert code == 1 and "own photo than to another (50% by chance)" in err and not (tmp_path / "data").exists()
+    monkeypatch.setattr(calibrating, "LEAST_RIGHT", 0.0)  # its weights are random
     ask = ("query", "a red circle", *index, "--format", "jsonl", "-k", "1")
     assert "match" not in json.loads(call(*ask)[1])
     code, out, err = call("models", "calibrate", name, "--dataset", str(photos), "--captions", "en", "--format", "json")

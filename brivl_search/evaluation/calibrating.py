@@ -14,6 +14,7 @@ from brivl_search.errors import EncoderError, UsageError
 from brivl_search.evaluation.dataset import BATCH, ImageEmbedder
 
 LEAST_PHOTOS, LEAST_PAIRS = 20, 200
+LEAST_RIGHT = 0.6  # captions that are nearer to their own photo than to another; half of them by chance
 
 
 def calibrate_on(
@@ -34,7 +35,7 @@ def calibrate_on(
     Raises:
         UsageError: too few photos or captions.
         CorpusError: a photo cannot be read.
-        EncoderError: the encoder gives the same cosine to all pairs, or no numbers.
+        EncoderError: cosines that tell true pairs from random ones hardly better than chance, or are no numbers.
     """
     texts, owners = dataset.pairs()
     if len(dataset.images) < LEAST_PHOTOS or 2 * len(texts) < LEAST_PAIRS:
@@ -48,8 +49,12 @@ def calibrate_on(
         parts.append(encoder.encode_texts(texts[start : start + BATCH]))
         advance(len(parts[-1]))
     cosine, belongs, photo = _pairs(np.concatenate(parts), images, np.asarray(owners), seed)
-    if not np.isfinite(cosine).all() or np.ptp(cosine) == 0:
-        raise EncoderError(f"{encoder.name} cannot be calibrated: its cosines are all the same, or no numbers")
+    right = float((cosine[: len(texts)] > cosine[len(texts) :]).mean())
+    if not np.isfinite(cosine).all() or right < LEAST_RIGHT:
+        raise EncoderError(
+            f"{encoder.name} cannot be calibrated on {dataset.folder}: only {right:.0%} of the captions are nearer to "
+            "their own photo than to another (50% by chance): is it the right encoder for these languages and photos?"
+        )
     return fit_and_judge(cosine, belongs, photo)
 
 
