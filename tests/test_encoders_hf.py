@@ -515,6 +515,10 @@ def test_verbs_work_with_each(checkpoints: dict[str, Path], tmp_path: Path, kind
         options = ("--dataset", str(tmp_path), "--encoder", encoder, "--compare", other, "--recall-at", "1", "--no-ci")
         report = json.loads(run("eval", *options))
         assert [report["encoder"], report["compared"][0]["encoder"]] == [encoder, other]
+        nested = shutil.copytree(checkpoints["clip"], tmp_path / "nested")
+        edit_json(nested / "config.json", matryoshka_dimensions=[8, 16, 24])
+        report = json.loads(run("eval", *options[:2], "--encoder", f"hf:{nested}", "--truncate-dim", "8", "--no-ci"))
+        assert report["encoder"] == f"hf:{nested}?dim=8"
 
 
 def test_files_wanted_of_a_repository() -> None:

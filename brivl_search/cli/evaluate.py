@@ -17,6 +17,7 @@ from brivl_search.cli.app import (
     IndexOption,
     Quiet,
     ReportOption,
+    TruncateOption,
     app,
     caption_fields,
     json_wanted,
@@ -66,12 +67,15 @@ def evaluate(
     ] = None,
     form: ReportOption = None,
     encoder: EncoderOption = None,
+    truncate_dim: TruncateOption = None,
     device: DeviceOption = "auto",
     quiet: Quiet = False,
 ) -> None:
     """Measure how well texts find images and images texts, over known caption pairs."""
     if compare and dataset is None:
         raise UsageError("--compare needs --dataset FOLDER: an index holds the vectors of one encoder only")
+    if truncate_dim is not None and dataset is None:
+        raise UsageError("--truncate-dim needs --dataset FOLDER: an index holds vectors of the size it was built with")
     if dataset is None and (dataset_format or split or images):
         raise UsageError("--dataset-format, --split and --images say how to read --dataset; give it too")
     if not 0 < ci < 100:
@@ -95,7 +99,8 @@ def evaluate(
 
         data = load_dataset(dataset, caption_fields(captions), format=dataset_format, split=split, images=images)
         names = [encoder or DEFAULT, *(compare or [])]
-        loaded = [load_encoder(name, device=device) for name in names]
+        cuts = [truncate_dim, *[None] * len(names)]
+        loaded = [load_encoder(name, device=device, truncate_dim=cut) for name, cut in zip(names, cuts, strict=False)]
         texts = len(data.images) if recall is RecallKind.diagonal else len(data.queries()[0])
         with Bar(quiet=quiet) as bar:
             for one in loaded:

@@ -60,6 +60,7 @@ def test_an_index_as_a_table(site: Path) -> None:
 
 WRONG = [
     (["--compare", "x", "--index", "index"], "--compare needs --dataset"),
+    (["--truncate-dim", "8", "--index", "index"], "--truncate-dim needs --dataset"),
     (["--split", "test", "--index", "index"], "give it too"),
     (["--ci", "100", "--index", "index"], "--ci 100"),
     (["--per-query", "nowhere/q.jsonl", "--index", "index"], "there is no folder nowhere"),
