@@ -1,4 +1,7 @@
-"""A checkpoint is a folder: config.json, model.safetensors ("image.*", "text.*" tensors), tokenizer.json, README.md."""
+"""A checkpoint is a folder: config.json, model.safetensors ("image.*", "text.*" tensors), tokenizer.json, README.md.
+
+It may have a hubs.safetensors, see `brivl_search.encoders.hubs`.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from brivl_search.encoders.config import ModelConfig
+from brivl_search.encoders.hubs import HUBS, Hubs
 from brivl_search.errors import EncoderError
 
 if TYPE_CHECKING:
@@ -40,6 +44,11 @@ class Checkpoint(Protocol):
     @property
     def folder(self) -> Path | None: ...
 
+    @property
+    def hubs(self) -> Hubs | None:
+        """What is done to the towers' vectors, None: nothing."""
+        ...
+
     def fill(self, tower: TowerName, module: torch.nn.Module) -> None:
         """Loads one tower's weights into `module`; the other's are not read."""
         ...
@@ -63,6 +72,10 @@ class FolderCheckpoint:
     @cached_property
     def fingerprint(self) -> str:
         return fingerprint(self.folder, self.config)
+
+    @cached_property
+    def hubs(self) -> Hubs | None:
+        return Hubs.load(self.folder, self.config.dim)
 
     def fill(self, tower: TowerName, module: torch.nn.Module) -> None:
         load_tower(self.folder, tower, module)
@@ -95,7 +108,7 @@ def fingerprint(folder: Path, config: ModelConfig) -> str:
     """Hash of all that decides a vector: weights, tokenizer, sizes and preprocessing; not names or model card."""
     digest = hashlib.sha256()
     digest.update(json.dumps(config.sizes(), sort_keys=True).encode())
-    for name in (WEIGHTS, "tokenizer.json", "vocab.txt"):
+    for name in (WEIGHTS, "tokenizer.json", "vocab.txt", HUBS):
         if (folder / name).is_file():
             with (folder / name).open("rb") as file:
                 digest.update(name.encode() + hashlib.file_digest(file, "sha256").digest())
@@ -158,9 +171,11 @@ def write_checkpoint(
 ) -> None:
     """Writes a checkpoint folder from the tensors of its towers, "image.*" and "text.*"; one tower may be missing.
 
-    Every file is written beside its place and renamed, config.json last: a folder with a config is complete.
+    Every file is written beside its place and renamed, config.json last: a folder with a config is complete. A
+    correction of hubs that was fitted to other weights goes.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / HUBS).unlink(missing_ok=True)
     write_tensors(folder / WEIGHTS, tensors, half=half)
     if tokenizer is not None:
         tokenizer.save(folder)

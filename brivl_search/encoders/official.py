@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from brivl_search.encoders.checkpoint import TowerName
 from brivl_search.encoders.config import ModelConfig
+from brivl_search.encoders.hubs import Hubs
 from brivl_search.errors import EncoderError
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ class OfficialCheckpoint:
         path, _, model = where.rpartition("@") if "@" in where and not Path(where).exists() else (where, "", "")
         self.path = Path(path).expanduser().absolute()
         self.folder: Path | None = None
+        self.hubs: Hubs | None = None
         if not self.path.is_file():
             raise EncoderError(f"official:{where}: there is no file {path}: give the path of a BriVL .pth")
         beside = self.path.with_suffix(".json")

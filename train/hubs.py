@@ -1,0 +1,96 @@
+"""Fits the correction of hubs (`brivl_search.encoders.hubs`) of a checkpoint to its training captions, and writes it.
+
+    python -m train.hubs train/recipes/brivl-mini.toml brivl_search/models/brivl-mini
+
+Nothing of the towers changes. The bank is a spherical k-means of captions drawn from the recipe's training photos, all
+fields alike; the mean and the directions that are kept come from some of the photos and captions. It changes the
+checkpoint's vectors and fingerprint: calibrate it afterwards.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from brivl_search.corpus.images import load_pixels
+from brivl_search.encoders.brivl import BriVLEncoder
+from brivl_search.encoders.hubs import HUBS, Hubs
+from train.data import Photo, read_photos
+from train.pretrain import read_recipe
+
+
+def captions_of(photos: list[Photo], count: int, rng: np.random.Generator) -> list[str]:
+    """At most `count` different captions."""
+    texts = sorted({text for photo in photos for group in photo.captions.values() for text in group})
+    return [texts[i] for i in rng.permutation(len(texts))[:count]]
+
+
+def cluster(
+    vectors: np.ndarray, count: int, rng: np.random.Generator, rounds: int = 15
+) -> tuple[np.ndarray, np.ndarray]:
+    """Spherical k-means: means (K, dim) of the clusters, shorter than 1 the more they spread, and shares (K,)."""
+    means = vectors[rng.permutation(len(vectors))[:count]]
+    shares = np.zeros(len(means))
+    for _ in range(rounds):
+        nearest = (vectors @ (means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-9)).T).argmax(1)
+        sizes = np.bincount(nearest, minlength=len(means))
+        sums = np.zeros_like(means)
+        np.add.at(sums, nearest, vectors)
+        means = np.where(sizes[:, None] > 0, sums / np.maximum(sizes, 1)[:, None], means)
+        shares = sizes / len(vectors)
+    return means[shares > 0], shares[shares > 0]
+
+
+def fit_hubs(
+    texts: np.ndarray,
+    images: np.ndarray,
+    *,
+    centroids: int = 512,
+    temperature: float = 0.05,
+    weight: float = 0.5,
+    constant: float = 0.4,
+    seed: int = 0,
+) -> Hubs:
+    """The correction for towers that gave these unit vectors, float32 (n, dim) each."""
+    means, shares = cluster(texts, centroids, np.random.default_rng(seed))
+    both = np.concatenate([images, texts[: len(images)]]).astype(np.float64)
+    _, directions = np.linalg.eigh(both.T @ both)  # least first
+    hubs = Hubs(
+        np.ascontiguousarray(directions[:, 1:], np.float32),
+        means.astype(np.float32),
+        shares.astype(np.float32),
+        temperature,
+        weight,
+        0.0,
+        constant,
+    )
+    mean = float(hubs.closeness(images).mean())
+    return Hubs(hubs.rotation, hubs.centroids, hubs.shares, temperature, weight, mean, constant)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", type=Path, help="whose [[data]] hold the training photos and captions")
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--captions", type=int, default=40_000, help="drawn for the bank")
+    parser.add_argument("--photos", type=int, default=1_500, help="drawn for the mean")
+    parser.add_argument("--weight", type=float, default=0.5, help="of the correction, 0 to 1")
+    args = parser.parse_args(argv)
+    (args.checkpoint / HUBS).unlink(missing_ok=True)
+    encoder, rng = BriVLEncoder(args.checkpoint), np.random.default_rng(0)
+    photos = read_photos(read_recipe(args.recipe, [])["data"], args.recipe.resolve().parent).train
+    texts = encoder.encode_texts(captions_of(photos, args.captions, rng))
+    drawn = [photos[i].path for i in rng.permutation(len(photos))[: args.photos]]
+    images = [
+        encoder.encode_images(np.stack([load_pixels(path, encoder.pixels) for path in drawn[at : at + 64]]))
+        for at in range(0, len(drawn), 64)
+    ]
+    hubs = fit_hubs(texts, np.concatenate(images), weight=args.weight)
+    hubs.save(args.checkpoint)
+    print(f"{args.checkpoint / HUBS}: {len(hubs.shares)} centroids of {len(texts):,} captions; calibrate it now")
+
+
+if __name__ == "__main__":
+    main()
