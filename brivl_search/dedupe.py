@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from brivl_search.index import IndexReader, Modality, SearchResult
 
-ALIKE = 0.97  # brivl-mini, Flickr8k: 87 % of JPEGs at quality 40, a quarter of 10 % crops; 0.6 % of photos meet another
+ALIKE = 0.97  # brivl-mini, Flickr8k: 91 % of JPEGs at quality 40, a third of 10 % crops; 1.1 % of photos meet another
 _SLACK = 1e-3  # rows are float16: equal pictures score a little below 1
 _FIRST = 32
 

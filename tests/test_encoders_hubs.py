@@ -10,7 +10,7 @@ import pytest
 
 from brivl_search.encoders.brivl import BriVLEncoder
 from brivl_search.encoders.checkpoint import save_checkpoint
-from brivl_search.encoders.hubs import HUBS, Hubs
+from brivl_search.encoders.hubs import HUBS, Bank, Hubs
 from brivl_search.errors import EncoderError
 from train.hubs import fit_hubs
 
@@ -22,18 +22,26 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 def test_the_product_of_two_vectors_is_the_formula() -> None:
     rng = np.random.default_rng(0)
     flat = rng.standard_normal((60, 16))
-    flat[:, 5] = 0  # the direction that is given up
+    flat[:, [2, 5]] = 0  # the directions that are given up
     texts, images = unit(flat[:40]), unit(flat[40:])
-    shares = rng.dirichlet(np.ones(7))
-    rotation = np.delete(np.eye(16, dtype=np.float32), 5, 1)
-    hubs = Hubs(rotation, texts[:7] * 0.8, shares.astype(np.float32), 0.1, 0.5, 0.2, 0.4)
-    near = [np.log(sum(shares[k] * np.exp(0.8 * texts[k] @ x / 0.1) for k in range(7))) for x in images]
-    by_hand = texts @ images.T - 0.5 * (0.1 * np.array(near) - 0.2)
+    rotation = np.delete(np.eye(16, dtype=np.float32), [2, 5], 1)
+    of_images = Bank(texts[:7] * 0.8, rng.dirichlet(np.ones(7)).astype(np.float32), 0.5, 0.2)
+    of_texts = Bank(images[:4] * 0.9, rng.dirichlet(np.ones(4)).astype(np.float32), 0.3, 0.1)
+    hubs = Hubs(rotation, of_images, of_texts, 0.1, 0.4)
+
+    def near(vector: np.ndarray, bank: Bank) -> float:
+        parts = [
+            share * np.exp(centroid @ vector / 0.1) for share, centroid in zip(bank.shares, bank.centroids, strict=True)
+        ]
+        return 0.1 * float(np.log(sum(parts))) - bank.mean
+
+    by_hand = texts @ images.T - 0.5 * np.array([near(x, of_images) for x in images])
+    by_hand = by_hand - 0.3 * np.array([near(t, of_texts) for t in texts])[:, None]
     long, short = hubs.images(images), hubs.texts(texts)
     assert long.dtype == short.dtype == np.float32 and long.shape == (20, 16)
     np.testing.assert_allclose(np.linalg.norm(long, axis=1), 1, rtol=1e-5)
     # Lengths before they were scaled: what the kept part of each is shorter by.
-    shrunk = np.linalg.norm(short[:, :15], axis=1)[:, None] * np.linalg.norm(long[:, :15], axis=1)[None]
+    shrunk = np.linalg.norm(short[:, :14], axis=1)[:, None] * np.linalg.norm(long[:, :14], axis=1)[None]
     np.testing.assert_allclose(short @ long.T / shrunk, by_hand, atol=1e-5)
 
 
@@ -48,11 +56,11 @@ def test_photos_that_resemble_all_texts_step_back() -> None:
     def recall(texts: np.ndarray, images: np.ndarray) -> float:
         return float(((texts @ images.T).argmax(1) == own).mean())
 
-    learnt = fit_hubs(texts[:300], images[:60], centroids=32)
+    learnt = fit_hubs(texts[:300], images[:60], centroids=(32, 16))
     before, after = recall(unseen, images), recall(learnt.texts(unseen), learnt.images(images))
     assert after > before + 0.03, (before, after)
-    assert learnt.shares.sum() == pytest.approx(1, abs=1e-5)
-    np.testing.assert_allclose(learnt.rotation.T @ learnt.rotation, np.eye(31), atol=1e-5)
+    assert learnt.of_images.shares.sum() == pytest.approx(1, abs=1e-5)
+    np.testing.assert_allclose(learnt.rotation.T @ learnt.rotation, np.eye(30), atol=1e-5)
 
 
 def test_it_is_part_of_a_checkpoint(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -62,14 +70,17 @@ def test_it_is_part_of_a_checkpoint(tiny_checkpoint: Path, tmp_path: Path) -> No
     pixels = rng.integers(0, 256, (6, 64, 64, 3), dtype=np.uint8)
     said = ["a red circle", "绿色的圆", "a photo of a dog on grass"]
     texts, images = plain.encode_texts(said), plain.encode_images(pixels)
-    hubs = fit_hubs(np.concatenate([texts] * 3), images, centroids=2)
+    hubs = fit_hubs(np.concatenate([texts] * 3), images, centroids=(2, 2))
     hubs.save(folder)
+    kept = Hubs.load(folder, plain.dim)
+    assert kept is not None
+    np.testing.assert_allclose(kept.images(images), hubs.images(images), atol=0.01)  # centroids are kept as float16
     corrected = BriVLEncoder(folder, precision="fp32", device="cpu")
     assert corrected.fingerprint != plain.fingerprint and corrected.dim == plain.dim
-    np.testing.assert_allclose(corrected.encode_texts(said), hubs.texts(texts), atol=1e-5)
-    np.testing.assert_allclose(corrected.encode_images(pixels), hubs.images(images), atol=1e-5)
+    np.testing.assert_allclose(corrected.encode_texts(said), kept.texts(texts), atol=1e-5)
+    np.testing.assert_allclose(corrected.encode_images(pixels), kept.images(images), atol=1e-5)
     np.testing.assert_allclose(
-        hubs.texts(corrected._numpy_text_tower.encode(corrected.tokenizer.ids(said))), hubs.texts(texts), atol=1e-4
+        kept.texts(corrected._numpy_text_tower.encode(corrected.tokenizer.ids(said))), kept.texts(texts), atol=1e-4
     )
     save_checkpoint(folder, plain.config, plain.image_tower, plain.text_tower, plain.tokenizer)
     assert not (folder / HUBS).exists()  # other weights, other hubs
@@ -81,6 +92,6 @@ def test_a_damaged_file_is_told(tiny_checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(EncoderError, match=r"hubs\.safetensors cannot be read"):
         BriVLEncoder(folder).encode_texts(["a"])
     few = np.eye(8, dtype=np.float32)
-    fit_hubs(few, few, centroids=2).save(folder)
+    fit_hubs(few, few, centroids=(2, 2)).save(folder)
     with pytest.raises(EncoderError, match="not of a model of 32 dimensions"):
         BriVLEncoder(folder).encode_texts(["a"])

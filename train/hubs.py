@@ -1,22 +1,22 @@
-"""Fits the correction of hubs (`brivl_search.encoders.hubs`) of a checkpoint to its training captions, and writes it.
+"""Fits the correction of hubs (`brivl_search.encoders.hubs`) of a checkpoint to its training pairs, and writes it.
 
     python -m train.hubs train/recipes/brivl-mini.toml brivl_search/models/brivl-mini
 
-Nothing of the towers changes. The bank is a spherical k-means of captions drawn from the recipe's training photos, all
-fields alike; the mean and the directions that are kept come from some of the photos and captions. It changes the
-checkpoint's vectors and fingerprint: calibrate it afterwards.
+Nothing of the towers changes. The banks are spherical k-means of captions, all fields alike, and of photos, both drawn
+from the recipe's training pairs. It changes the checkpoint's vectors and fingerprint: calibrate it afterwards.
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from brivl_search.corpus.images import load_pixels
 from brivl_search.encoders.brivl import BriVLEncoder
-from brivl_search.encoders.hubs import HUBS, Hubs
+from brivl_search.encoders.hubs import HUBS, Bank, Hubs
 from train.data import Photo, read_photos
 from train.pretrain import read_recipe
 
@@ -47,27 +47,30 @@ def fit_hubs(
     texts: np.ndarray,
     images: np.ndarray,
     *,
-    centroids: int = 512,
+    centroids: tuple[int, int] = (512, 256),
+    weights: tuple[float, float] = (0.5, 0.4),
     temperature: float = 0.05,
-    weight: float = 0.5,
     constant: float = 0.4,
     seed: int = 0,
 ) -> Hubs:
-    """The correction for towers that gave these unit vectors, float32 (n, dim) each."""
-    means, shares = cluster(texts, centroids, np.random.default_rng(seed))
-    both = np.concatenate([images, texts[: len(images)]]).astype(np.float64)
+    """The corrections for towers that gave these unit vectors, float32 (n, dim) each.
+
+    Args:
+        texts, images: of training pairs.
+        centroids: of texts, by which images are judged, and of images.
+        weights: of the correction of images, and of that of texts.
+        temperature, constant, seed: τ and a of `brivl_search.encoders.hubs`, and of k-means.
+    """
+    rng = np.random.default_rng(seed)
+    some = min(len(texts), len(images))
+    both = np.concatenate([images[:some], texts[:some]]).astype(np.float64)
     _, directions = np.linalg.eigh(both.T @ both)  # least first
-    hubs = Hubs(
-        np.ascontiguousarray(directions[:, 1:], np.float32),
-        means.astype(np.float32),
-        shares.astype(np.float32),
-        temperature,
-        weight,
-        0.0,
-        constant,
-    )
-    mean = float(hubs.closeness(images).mean())
-    return Hubs(hubs.rotation, hubs.centroids, hubs.shares, temperature, weight, mean, constant)
+    banks = []
+    for bank, count, weight, judged in zip((texts, images), centroids, weights, (images, texts), strict=True):
+        means, shares = cluster(bank, count, rng)
+        found = Bank(means.astype(np.float32), shares.astype(np.float32), weight, 0.0)
+        banks.append(replace(found, mean=float(found.near(judged, temperature).mean())))
+    return Hubs(np.ascontiguousarray(directions[:, 2:], np.float32), banks[0], banks[1], temperature, constant)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -75,8 +78,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("recipe", type=Path, help="whose [[data]] hold the training photos and captions")
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--captions", type=int, default=40_000, help="drawn for the bank")
-    parser.add_argument("--photos", type=int, default=1_500, help="drawn for the mean")
-    parser.add_argument("--weight", type=float, default=0.5, help="of the correction, 0 to 1")
+    parser.add_argument("--photos", type=int, default=4_000, help="drawn for the other bank")
     args = parser.parse_args(argv)
     (args.checkpoint / HUBS).unlink(missing_ok=True)
     encoder, rng = BriVLEncoder(args.checkpoint), np.random.default_rng(0)
@@ -87,9 +89,8 @@ def main(argv: list[str] | None = None) -> None:
         encoder.encode_images(np.stack([load_pixels(path, encoder.pixels) for path in drawn[at : at + 64]]))
         for at in range(0, len(drawn), 64)
     ]
-    hubs = fit_hubs(texts, np.concatenate(images), weight=args.weight)
-    hubs.save(args.checkpoint)
-    print(f"{args.checkpoint / HUBS}: {len(hubs.shares)} centroids of {len(texts):,} captions; calibrate it now")
+    fit_hubs(texts, np.concatenate(images)).save(args.checkpoint)
+    print(f"{args.checkpoint / HUBS}: of {len(texts):,} captions and {len(drawn):,} photos; calibrate it now")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,17 @@
-"""Photos that are near to many texts (hubs) step back: query-bank normalisation built into the vectors.
+"""Photos that are near to all sorts of texts, and texts near to all sorts of photos (hubs), step back.
 
-Bogolin et al. ("Cross Modal Retrieval with Querybank Normalisation", CVPR 2022) judge a photo x by a bank of texts:
-from its cosine with a text t they subtract what it has with texts in general,
+Query-bank normalisation (Bogolin et al., "Cross Modal Retrieval with Querybank Normalisation", CVPR 2022) judges a
+photo x by a bank of texts: from its cosine with a text it takes part of what it has with texts in general,
 
-    s(t, x) = t·x − weight · (τ · log Σ_k share_k · exp(c_k·x / τ) − mean),
+    near(x) = τ · log Σ_k share_k · exp(c_k · x / τ) − mean,
 
-here with centroids c_k of many captions and their shares for the bank. As the correction depends on the photo alone, it
-is one more number of its vector: a photo becomes (x, −weight · (… − mean) / constant), a text (t, constant), each
-scaled to unit length, and the product of the two is s up to that scale. The direction in which vectors differ least
-makes room.
+here with centroids c_k of many captions and their shares for the bank; and a text t by a bank of photos likewise. As a
+correction depends on one of the two alone, it can be built into their vectors: a photo becomes
+(x, −w · near(x) / a, a), a text (t, a, −w′ · near(t) / a), each scaled to unit length, and the product of the two is
+
+    t · x − w · near(x) − w′ · near(t)
+
+up to that scale. The two directions in which vectors differ least make room.
 """
 
 from __future__ import annotations
@@ -26,22 +29,46 @@ Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
-class Hubs:
-    """The correction of a checkpoint, of `dim` dimensions.
+class Bank:
+    """What one modality is judged by.
 
     Attributes:
-        rotation: float32 (dim, dim − 1), orthonormal columns: the directions that are kept.
-        centroids: float32 (K, dim), means of captions' vectors.
-        shares: float32 (K,), of the captions; their sum is 1.
-        temperature, weight, mean, constant: τ and the rest of the formula above.
+        centroids: float32 (K, dim), means of vectors of the other modality.
+        shares: float32 (K,), of those vectors; their sum is 1.
+        weight: of the correction.
+        mean: so much is usual.
+    """
+
+    centroids: Array
+    shares: Array
+    weight: float
+    mean: float
+
+    def near(self, vectors: Array, temperature: float) -> Array:
+        """Unit vectors (n, dim) → near(·) of the formula above, (n,)."""
+        exponents = vectors @ (self.centroids.T / temperature)
+        highest = exponents.max(1)
+        sums = (np.exp(exponents - highest[:, None]) * self.shares).sum(1)
+        near: Array = (temperature * (np.log(sums) + highest) - self.mean).astype(np.float32)
+        return near
+
+
+@dataclass(frozen=True, eq=False)
+class Hubs:
+    """The corrections of a checkpoint, of `dim` dimensions.
+
+    Attributes:
+        rotation: float32 (dim, dim − 2), orthonormal columns: the directions that are kept.
+        of_images: what photos are judged by, a bank of texts.
+        of_texts: what texts are judged by, a bank of photos.
+        temperature: τ.
+        constant: a; the larger, the less a correction takes of a vector's length.
     """
 
     rotation: Array
-    centroids: Array
-    shares: Array
+    of_images: Bank
+    of_texts: Bank
     temperature: float
-    weight: float
-    mean: float
     constant: float
 
     @classmethod
@@ -59,10 +86,15 @@ class Hubs:
 
         try:
             tensors = {name: value.astype(np.float32) for name, value in load_file(path).items()}
-            settings = [float(value) for value in tensors["settings"]]
-            hubs = cls(tensors["rotation"], tensors["centroids"], tensors["shares"], *settings)
-            right = hubs.rotation.shape == (dim, dim - 1) and hubs.centroids.shape == (len(hubs.shares), dim)
-        except (SafetensorError, OSError, KeyError, TypeError) as error:
+            temperature, constant = (float(value) for value in tensors["settings"])
+            banks = [
+                Bank(tensors[f"{name}.centroids"], tensors[f"{name}.shares"], *map(float, tensors[f"{name}.settings"]))
+                for name in ("image", "text")
+            ]
+            hubs = cls(tensors["rotation"], banks[0], banks[1], temperature, constant)
+            right = hubs.rotation.shape == (dim, dim - 2)
+            right &= all(bank.centroids.shape == (len(bank.shares), dim) for bank in banks)
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise EncoderError(f"{path} cannot be read: {error}") from None
         if not right:
             raise EncoderError(f"{path} is not of a model of {dim} dimensions: copy the checkpoint folder again")
@@ -74,31 +106,28 @@ class Hubs:
 
         from safetensors.numpy import save_file
 
-        settings = np.array([self.temperature, self.weight, self.mean, self.constant], np.float32)
-        tensors = {"rotation": self.rotation, "centroids": self.centroids, "shares": self.shares, "settings": settings}
+        tensors = {"rotation": self.rotation, "settings": np.array([self.temperature, self.constant], np.float32)}
+        for name, bank in (("image", self.of_images), ("text", self.of_texts)):
+            tensors[f"{name}.centroids"] = bank.centroids.astype(np.float16)
+            tensors[f"{name}.shares"] = bank.shares
+            tensors[f"{name}.settings"] = np.array([bank.weight, bank.mean], np.float32)
         temporary = folder / (HUBS + ".tmp")
         save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, temporary)
         temporary.chmod(0o644)
         os.replace(temporary, folder / HUBS)
 
-    def closeness(self, images: Array) -> Array:
-        """Unit vectors (n, dim) → (n,): τ · log Σ share · exp(centroid · x / τ), how near to texts in general."""
-        exponents = images @ (self.centroids.T / self.temperature)
-        highest = exponents.max(1)
-        sums = (np.exp(exponents - highest[:, None]) * self.shares).sum(1)
-        near: Array = (self.temperature * (np.log(sums) + highest)).astype(np.float32)
-        return near
-
     def images(self, vectors: Array) -> Array:
         """The image tower's unit vectors (n, dim) → corrected ones, float32 (n, dim), unit length."""
-        steps_back = -self.weight / self.constant * (self.closeness(vectors) - self.mean)
-        return _unit(np.concatenate([vectors @ self.rotation, steps_back[:, None]], 1))
+        return self._corrected(vectors, self.of_images, first=True)
 
     def texts(self, vectors: Array) -> Array:
         """The text tower's unit vectors (n, dim) → float32 (n, dim), unit length."""
-        return _unit(np.concatenate([vectors @ self.rotation, np.full((len(vectors), 1), self.constant)], 1))
+        return self._corrected(vectors, self.of_texts, first=False)
 
-
-def _unit(vectors: NDArray[np.floating]) -> Array:
-    unit: Array = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
-    return unit
+    def _corrected(self, vectors: Array, bank: Bank, *, first: bool) -> Array:
+        steps_back = -bank.weight / self.constant * bank.near(vectors, self.temperature)
+        constant = np.full_like(steps_back, self.constant)
+        last = np.stack([steps_back, constant] if first else [constant, steps_back], 1)
+        whole = np.concatenate([vectors @ self.rotation, last], 1)
+        unit: Array = (whole / np.linalg.norm(whole, axis=1, keepdims=True)).astype(np.float32)
+        return unit
