@@ -96,3 +96,22 @@ def fit_and_judge(cosine: np.ndarray, belongs: np.ndarray, photo: np.ndarray) ->
     final = fit(cosine, belongs)
     ece = expected_calibration_error(probability, belongs)
     return {"slope": final.slope, "intercept": final.intercept, "ece": round(ece, 4), "pairs": float(len(cosine))}
+
+
+def true_and_random_pairs(
+    texts: np.ndarray, images: np.ndarray, owners: np.ndarray, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Every text with its own image and with another one drawn at random.
+
+    Args:
+        texts: float32 (n, dim), unit length.
+        images: float32 (m, dim), unit length.
+        owners: int (n,), the image of each text.
+        seed: of the draw.
+
+    Returns:
+        What `fit_and_judge` takes, (2n,) each, the true pairs first: cosine, belongs, photo.
+    """
+    others = (owners + np.random.default_rng(seed).integers(1, len(images), len(owners))) % len(images)
+    cosine = np.concatenate([(texts * images[owners]).sum(1), (texts * images[others]).sum(1)])
+    return cosine.astype(np.float64), np.repeat([True, False], len(owners)), np.concatenate([owners, owners])

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    from tests.e2e.site import Ended
     from tests.e2e.stub import StubEncoder
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -32,3 +35,23 @@ def encoder() -> StubEncoder:
     from tests.e2e.stub import StubEncoder
 
     return StubEncoder()
+
+
+@pytest.fixture
+def run_here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+    """The command line's entry point in this process."""
+    from brivl_search.cli import main
+    from tests.e2e.site import Ended
+
+    def call(*arguments: str) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["brivl-search", *arguments])
+        capfd.readouterr()
+        code: object = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code
+        got = capfd.readouterr()
+        return Ended(code if isinstance(code, int) else int(code is not None), got.out, got.err)
+
+    return call

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from brivl_search.encoders.brivl import BriVLEncoder
 from brivl_search.errors import BrivlSearchError, EncoderError, UsageError
 from brivl_search.evaluation import calibrating
 from brivl_search.evaluation.calibrating import calibrate_on
+from tests.e2e.site import Ended
 from tests.e2e.stub import StubEncoder
 from tests.pictures import draw
 from tests.tiny_hf import make_hf
@@ -107,43 +108,31 @@ def test_true_pairs_against_random_ones(tmp_path: Path) -> None:
 
 
 def test_an_encoder_of_others_gets_a_match(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_here: Callable[..., Ended]
 ) -> None:
     """What `models calibrate` keeps is found by every later command, and dropped by --forget."""
-    from brivl_search.cli import main
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["brivl-search", *arguments])
-        code: object = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code
-        out, err = capsys.readouterr()
-        return int(code or 0), out, err  # type: ignore[call-overload]
-
-    monkeypatch.setattr(sys.stdout, "reconfigure", lambda **options: None, raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     photos, name = write_pairs(tmp_path / "photos"), f"hf:{make_hf(tmp_path / 'clip', 'clip')}"
     index = ("--index", str(tmp_path / "index"))
-    assert call("build-index", str(photos), *index, "--encoder", name, "--workers", "0", "-q")[0] == 0
-    code, _, err = call("models", "calibrate", name, "--dataset", str(photos), "--captions", "en", "-q")
+    assert run_here("build-index", str(photos), *index, "--encoder", name, "--workers", "0", "-q").code == 0
+    learn = ("models", "calibrate", name, "--dataset", str(photos), "--captions", "en")
+    code, _, err = run_here(*learn, "-q")
     assert code == 1 and "own photo than to another (50% by chance)" in err and not (tmp_path / "data").exists()
     monkeypatch.setattr(calibrating, "LEAST_RIGHT", 0.0)  # its weights are random
     ask = ("query", "a red circle", *index, "--format", "jsonl", "-k", "1")
-    assert "match" not in json.loads(call(*ask)[1])
-    code, out, err = call("models", "calibrate", name, "--dataset", str(photos), "--captions", "en", "--format", "json")
+    assert "match" not in json.loads(run_here(*ask).out)
+    code, out, err = run_here(*learn, "--format", "json")
     assert code == 0, err
     found = json.loads(out)
     assert Path(found["file"]).is_relative_to(tmp_path / "data") and "kept in" in err
-    hit = json.loads(call(*ask)[1])
+    hit = json.loads(run_here(*ask).out)
     assert hit["match"] == pytest.approx(
         Calibration(found["slope"], found["intercept"]).probability(hit["score"]), abs=1e-3
     )
-    assert "none of your own" not in call("models", "calibrate", name, "--forget")[2]
-    assert "match" not in json.loads(call(*ask)[1])
-    assert "none of your own" in call("models", "calibrate", name, "--forget")[2]
-    code, _, err = call("models", "calibrate", name)
+    assert "none of your own" not in run_here("models", "calibrate", name, "--forget").err
+    assert "match" not in json.loads(run_here(*ask).out)
+    assert "none of your own" in run_here("models", "calibrate", name, "--forget").err
+    code, _, err = run_here("models", "calibrate", name)
     assert code == 2 and "give either --dataset" in err and len(err.splitlines()) == 1
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from brivl_search.encoders.brivl import BriVLEncoder
-from brivl_search.encoders.checkpoint import save_checkpoint
+from brivl_search.encoders.checkpoint import save_checkpoint, write_hubs
 from brivl_search.encoders.hubs import HUBS, Bank, Hubs
 from brivl_search.errors import EncoderError
 from train.hubs import fit_hubs
@@ -71,7 +71,7 @@ def test_it_is_part_of_a_checkpoint(tiny_checkpoint: Path, tmp_path: Path) -> No
     said = ["a red circle", "绿色的圆", "a photo of a dog on grass"]
     texts, images = plain.encode_texts(said), plain.encode_images(pixels)
     hubs = fit_hubs(np.concatenate([texts] * 3), images, centroids=(2, 2))
-    hubs.save(folder)
+    write_hubs(folder, hubs)
     kept = Hubs.load(folder, plain.dim)
     assert kept is not None
     np.testing.assert_allclose(kept.images(images), hubs.images(images), atol=0.01)  # centroids are kept as float16
@@ -92,6 +92,6 @@ def test_a_damaged_file_is_told(tiny_checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(EncoderError, match=r"hubs\.safetensors cannot be read"):
         BriVLEncoder(folder).encode_texts(["a"])
     few = np.eye(8, dtype=np.float32)
-    fit_hubs(few, few, centroids=(2, 2)).save(folder)
+    write_hubs(folder, fit_hubs(few, few, centroids=(2, 2)))
     with pytest.raises(EncoderError, match="not of a model of 32 dimensions"):
         BriVLEncoder(folder).encode_texts(["a"])

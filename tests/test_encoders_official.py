@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import pickle
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from brivl_search.encoders.numpy_text import NumpyTextTower
 from brivl_search.encoders.official import UNUSED, OfficialCheckpoint, published_config
 from brivl_search.encoders.parity import check_sample
 from brivl_search.errors import CorpusError, EncoderError, UsageError
+from tests.e2e.site import Ended
 from tests.official import Reference, tiny_official, write_official
 
 # sha256 over the 2,320 lines "name (shape) dtype", sorted, of the released BriVL-1.0-5500w.pth.
@@ -495,19 +495,11 @@ def test_check_as_a_verb(
     tiny: tuple[Path, Reference],
     sample: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    run_here: Callable[..., Ended],
 ) -> None:
-    from brivl_search.cli import main
+    def call(*arguments: str) -> Ended:
+        return run_here("models", *arguments)
 
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["brivl-search", "models", *arguments])
-        with pytest.raises(SystemExit) as end:
-            main()
-        out, err = capsys.readouterr()
-        return int(end.value.code or 0), out, err
-
-    monkeypatch.setattr(sys.stdout, "reconfigure", lambda **options: None, raising=False)
     path, _ = tiny
     code, out, err = call("check", f"official:{path}", "--sample", str(sample), "--device", "cpu")
     found = json.loads(out)

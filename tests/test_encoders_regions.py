@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from brivl_search.encoders.detector import Detector
 from brivl_search.encoders.image_tower import ImageTower
 from brivl_search.encoders.regions import box_weights, grid_boxes
 from brivl_search.errors import CorpusError, EncoderError, UsageError
+from tests.e2e.site import Ended
 from tests.pictures import write_corpus
 from tests.tiny import tiny_model
 
@@ -273,55 +274,43 @@ def test_boxes_and_detectors_where_an_index_is_built(
     tiny_checkpoint: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    run_here: Callable[..., Ended],
 ) -> None:
     """The index remembers its regions: queries and later builds use them, other regions are refused."""
-    from brivl_search.cli import main
     from brivl_search.index import IndexReader
 
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["brivl-search", *arguments])
-        code: object = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code
-        out, err = capsys.readouterr()
-        return int(code or 0), out, err  # type: ignore[call-overload]
-
-    monkeypatch.setattr(sys.stdout, "reconfigure", lambda **options: None, raising=False)
     monkeypatch.chdir(tmp_path)
     write_corpus(tmp_path / "photos", 4)
     photos = sorted((tmp_path / "photos").rglob("*.jpg"))
     lines = [{"image_id": f"elsewhere/{p.name}", "bbox": [[10 + i, 8, 60, 70]]} for i, p in enumerate(photos[:3])]
     write(tmp_path / "boxes.jsonl", *lines)
     base = ["build-index", "photos", "--index", "i", "--encoder", str(tiny_checkpoint), "--workers", "0"]
-    code, _, err = call(*base, "--boxes", "boxes.jsonl")
+    code, _, err = run_here(*base, "--boxes", "boxes.jsonl")
     assert code == 0, err
     assert f"1 new images are not in {tmp_path}/boxes.jsonl: the fixed grid served" in err
     with IndexReader.open(tmp_path / "i") as reader:
         name = reader.info.encoder.name
     assert name == f"{tiny_checkpoint.resolve()}+boxes={tmp_path}/boxes.jsonl"
     for photo in (photos[0], photos[3]):  # the query's regions are the index's, so a photo finds itself exactly
-        found = call(
+        found = run_here(
             "query", "--image", str(photo), "--target", "images", "--index", "i", "-k", "1", "--format", "jsonl"
         )
-        hit = json.loads(found[1].splitlines()[0])
+        hit = json.loads(found.out.splitlines()[0])
         assert Path(hit["path"]).name == photo.name and hit["score"] > 0.999, found
-    code, _, err = call("build-index", "photos", "--index", "i", "--workers", "0")
+    code, _, err = run_here("build-index", "photos", "--index", "i", "--workers", "0")
     assert code == 0 and "4 unchanged" in err.replace(",", ""), err
-    code, _, err = call(*base, "--detector", f"hf:{detr}")
+    code, _, err = run_here(*base, "--detector", f"hf:{detr}")
     assert code == 3 and "Traceback" not in err, err
-    code, _, err = call(*base, "--boxes", "boxes.jsonl", "--detector", f"hf:{detr}")
+    code, _, err = run_here(*base, "--boxes", "boxes.jsonl", "--detector", f"hf:{detr}")
     assert code == 2 and "exclude each other" in err
-    code, _, err = call(*base[:2], "--index", "d", *base[4:], "--detector", f"hf:{detr}")
+    code, _, err = run_here(*base[:2], "--index", "d", *base[4:], "--detector", f"hf:{detr}")
     assert code == 0, err
     with IndexReader.open(tmp_path / "d") as reader:
         assert reader.info.encoder.name.endswith(f"+detector=hf:{detr.resolve()}")
-    found = call(
+    found = run_here(
         "query", "--image", str(photos[1]), "--target", "images", "--index", "d", "-k", "1", "--format", "jsonl"
     )
-    hit = json.loads(found[1].splitlines()[0])
+    hit = json.loads(found.out.splitlines()[0])
     assert Path(hit["path"]).name == photos[1].name and hit["score"] > 0.999
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from brivl_search.calibration import fit_and_judge
+from brivl_search.calibration import fit_and_judge, true_and_random_pairs
 from brivl_search.corpus.dataset import load_dataset
 from brivl_search.corpus.images import load_pixels
 from brivl_search.encoders.brivl import BriVLEncoder
@@ -32,13 +32,7 @@ def pairs(
     images = np.concatenate([encoder.encode_images(np.stack(photos[i : i + 64])) for i in range(0, len(photos), 64)])
     owner = np.repeat(np.arange(len(photos)), [len(texts) for texts in data.captions])
     vectors = encoder.encode_texts([text for texts in data.captions for text in texts])
-    other = (owner + np.random.default_rng(seed).integers(1, len(photos), len(owner))) % len(photos)
-    true, random = (vectors * images[owner]).sum(1), (vectors * images[other]).sum(1)
-    return (
-        np.concatenate([true, random]).astype(np.float64),
-        np.repeat([True, False], len(owner)),
-        np.concatenate([owner, owner]),
-    )
+    return true_and_random_pairs(vectors, images, owner, seed)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from brivl_search.corpus.images import load_pixels
 from brivl_search.encoders.brivl import BriVLEncoder
+from brivl_search.encoders.checkpoint import write_hubs
 from brivl_search.encoders.hubs import HUBS, Bank, Hubs
 from train.data import Photo, read_photos
 from train.pretrain import read_recipe
@@ -89,7 +90,7 @@ def main(argv: list[str] | None = None) -> None:
         encoder.encode_images(np.stack([load_pixels(path, encoder.pixels) for path in drawn[at : at + 64]]))
         for at in range(0, len(drawn), 64)
     ]
-    fit_hubs(texts, np.concatenate(images)).save(args.checkpoint)
+    write_hubs(args.checkpoint, fit_hubs(texts, np.concatenate(images)))
     print(f"{args.checkpoint / HUBS}: of {len(texts):,} captions and {len(drawn):,} photos; calibrate it now")
 
 

@@ -93,6 +93,11 @@ TruncateOption = Annotated[
     int | None,
     typer.Option("--truncate-dim", metavar="N", help="Keep N dimensions of the vectors; Matryoshka models only."),
 ]
+LayoutOption = Annotated[
+    str | None, typer.Option("--dataset-format", help="Layout of the --dataset [default: recognised].")
+]
+SplitOption = Annotated[str | None, typer.Option("--split", help="Only this split of the --dataset, such as test.")]
+ImagesOption = Annotated[Path | None, typer.Option("--images", help="Folder of the --dataset's images.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary; errors only.")]
 ReportOption = Annotated[ReportFormat | None, typer.Option("--format", help="table, or json (default in a pipe).")]

@@ -14,9 +14,12 @@ from brivl_search.cli.app import (
     DEFAULT_INDEX,
     DeviceOption,
     EncoderOption,
+    ImagesOption,
     IndexOption,
+    LayoutOption,
     Quiet,
     ReportOption,
+    SplitOption,
     TruncateOption,
     app,
     caption_fields,
@@ -42,11 +45,9 @@ def evaluate(
     dataset: Annotated[
         Path | None, typer.Option(help="Measure on this folder or annotation file instead of an index.")
     ] = None,
-    dataset_format: Annotated[
-        str | None, typer.Option("--dataset-format", help="Layout of the --dataset [default: recognised].")
-    ] = None,
-    split: Annotated[str | None, typer.Option(help="Only this split of the --dataset, such as test.")] = None,
-    images: Annotated[Path | None, typer.Option(help="Folder of the --dataset's images.")] = None,
+    dataset_format: LayoutOption = None,
+    split: SplitOption = None,
+    images: ImagesOption = None,
     captions: Annotated[
         str | None, typer.Option(metavar="FIELDS", help="Which captions [default: all / zh,en,captions].")
     ] = None,
@@ -98,9 +99,8 @@ def evaluate(
         from brivl_search.encoders import DEFAULT, load_encoder
 
         data = load_dataset(dataset, caption_fields(captions), format=dataset_format, split=split, images=images)
-        names = [encoder or DEFAULT, *(compare or [])]
-        cuts = [truncate_dim, *[None] * len(names)]
-        loaded = [load_encoder(name, device=device, truncate_dim=cut) for name, cut in zip(names, cuts, strict=False)]
+        loaded = [load_encoder(encoder or DEFAULT, device=device, truncate_dim=truncate_dim)]
+        loaded += [load_encoder(name, device=device) for name in compare or []]
         texts = len(data.images) if recall is RecallKind.diagonal else len(data.queries()[0])
         with Bar(quiet=quiet) as bar:
             for one in loaded:

@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from brivl_search.cli.app import DeviceOption, Quiet, ReportOption, app, caption_fields, json_wanted
+from brivl_search.cli.app import (
+    DeviceOption,
+    ImagesOption,
+    LayoutOption,
+    Quiet,
+    ReportOption,
+    SplitOption,
+    app,
+    caption_fields,
+    json_wanted,
+)
 from brivl_search.errors import EncoderError, UsageError
 
 models = typer.Typer(
@@ -91,11 +101,9 @@ def calibrate(
     dataset: Annotated[
         Path | None, typer.Option(help="Folder or annotation file: photos it was not trained on, with captions.")
     ] = None,
-    dataset_format: Annotated[
-        str | None, typer.Option("--dataset-format", help="Layout of the --dataset [default: recognised].")
-    ] = None,
-    split: Annotated[str | None, typer.Option(help="Only this split of the --dataset, such as val.")] = None,
-    images: Annotated[Path | None, typer.Option(help="Folder of the --dataset's images.")] = None,
+    dataset_format: LayoutOption = None,
+    split: SplitOption = None,
+    images: ImagesOption = None,
     captions: Annotated[
         str | None, typer.Option(metavar="FIELDS", help="Which captions [default: zh,en,captions].")
     ] = None,

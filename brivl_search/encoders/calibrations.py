@@ -34,7 +34,7 @@ def saved(fingerprint: str) -> Calibration | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, TypeError, AttributeError, EncoderError) as error:
-        raise EncoderError(f"{path} is no calibration ({error}): delete it, or run models calibrate again") from None
+        raise EncoderError(f"{path} is no calibration ({error}): delete it") from None
 
 
 def save(fingerprint: str, values: dict[str, float]) -> Path:

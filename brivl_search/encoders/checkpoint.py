@@ -184,6 +184,14 @@ def write_checkpoint(
     os.replace(temporary, folder / CONFIG)
 
 
+def write_hubs(folder: Path, hubs: Hubs) -> None:
+    """Into a checkpoint folder, whose fingerprint it changes."""
+    import torch
+
+    tensors = {name: torch.from_numpy(values) for name, values in hubs.tensors().items()}
+    write_tensors(folder / HUBS, tensors, half=False)
+
+
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor], *, half: bool) -> None:
     """Writes one safetensors file beside its place and renames it."""
     from safetensors.torch import save_file

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +47,7 @@ class Bank:
 
     def near(self, vectors: Array, temperature: float) -> Array:
         """Unit vectors (n, dim) → near(·) of the formula above, (n,)."""
-        exponents = vectors @ (self.centroids.T / temperature)
+        exponents = vectors @ self.centroids.T / temperature
         highest = exponents.max(1)
         sums = (np.exp(exponents - highest[:, None]) * self.shares).sum(1)
         near: Array = (temperature * (np.log(sums) + highest) - self.mean).astype(np.float32)
@@ -100,21 +101,17 @@ class Hubs:
             raise EncoderError(f"{path} is not of a model of {dim} dimensions: copy the checkpoint folder again")
         return hubs
 
-    def save(self, folder: Path) -> None:
-        """Into a checkpoint folder, whose fingerprint it changes."""
-        import os
-
-        from safetensors.numpy import save_file
-
-        tensors = {"rotation": self.rotation, "settings": np.array([self.temperature, self.constant], np.float32)}
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """What the file holds."""
+        tensors: dict[str, NDArray[Any]] = {
+            "rotation": self.rotation,
+            "settings": np.array([self.temperature, self.constant], np.float32),
+        }
         for name, bank in (("image", self.of_images), ("text", self.of_texts)):
             tensors[f"{name}.centroids"] = bank.centroids.astype(np.float16)
             tensors[f"{name}.shares"] = bank.shares
             tensors[f"{name}.settings"] = np.array([bank.weight, bank.mean], np.float32)
-        temporary = folder / (HUBS + ".tmp")
-        save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, temporary)
-        temporary.chmod(0o644)
-        os.replace(temporary, folder / HUBS)
+        return tensors
 
     def images(self, vectors: Array) -> Array:
         """The image tower's unit vectors (n, dim) → corrected ones, float32 (n, dim), unit length."""

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
-from brivl_search.calibration import fit_and_judge
+from brivl_search.calibration import fit_and_judge, true_and_random_pairs
 from brivl_search.corpus.dataset import Dataset
 from brivl_search.encoders.base import Encoder
 from brivl_search.errors import EncoderError, UsageError
-from brivl_search.evaluation.dataset import BATCH, ImageEmbedder
+from brivl_search.evaluation.dataset import ImageEmbedder, embed_texts
 
 LEAST_PHOTOS, LEAST_PAIRS = 20, 200
 LEAST_RIGHT = 0.6  # captions that are nearer to their own photo than to another; half of them by chance
@@ -44,11 +43,8 @@ def calibrate_on(
             f"give {LEAST_PAIRS // 2} of {LEAST_PHOTOS} at least, better thousands"
         )
     images = np.concatenate(list(ImageEmbedder(dataset, encoder, advance, workers)))
-    parts = []
-    for start in range(0, len(texts), BATCH):
-        parts.append(encoder.encode_texts(texts[start : start + BATCH]))
-        advance(len(parts[-1]))
-    cosine, belongs, photo = _pairs(np.concatenate(parts), images, np.asarray(owners), seed)
+    vectors = embed_texts(texts, encoder, advance)
+    cosine, belongs, photo = true_and_random_pairs(vectors, images, np.asarray(owners), seed)
     right = float((cosine[: len(texts)] > cosine[len(texts) :]).mean())
     if not np.isfinite(cosine).all() or right < LEAST_RIGHT:
         raise EncoderError(
@@ -56,12 +52,3 @@ def calibrate_on(
             "their own photo than to another (50% by chance): is it the right encoder for these languages and photos?"
         )
     return fit_and_judge(cosine, belongs, photo)
-
-
-def _pairs(
-    texts: NDArray[np.float32], images: NDArray[np.float32], owners: NDArray[np.int64], seed: int
-) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.int64]]:
-    """Cosine, whether the pair belongs together, and the caption's photo: (2n,) each."""
-    others = (owners + np.random.default_rng(seed).integers(1, len(images), len(owners))) % len(images)
-    cosine = np.concatenate([(texts * images[owners]).sum(1), (texts * images[others]).sum(1)]).astype(np.float64)
-    return cosine, np.repeat([True, False], len(owners)), np.concatenate([owners, owners])

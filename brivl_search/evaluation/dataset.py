@@ -61,11 +61,7 @@ def evaluate_dataset(
         texts, partners, ids = dataset.queries()
     embedder = ImageEmbedder(dataset, encoder, advance, workers)
     images = np.concatenate(list(embedder))
-    parts = []
-    for start in range(0, len(texts), BATCH):
-        parts.append(encoder.encode_texts(texts[start : start + BATCH]))
-        advance(len(parts[-1]))
-    pairs = Pairs(texts, dataset.images, partners, np.concatenate(parts), images, ids)
+    pairs = Pairs(texts, dataset.images, partners, embed_texts(texts, encoder, advance), images, ids)
     if not (np.isfinite(pairs.text_vectors).all() and np.isfinite(pairs.image_vectors).all()):
         raise EncoderError(f"{encoder.name} gives vectors that are not finite numbers: its weights are damaged")
     if dataset.without_captions:
@@ -85,6 +81,15 @@ def evaluate_dataset(
         notes=notes,
         encoder_time=_times(encoder, texts, embedder.some),
     )
+
+
+def embed_texts(texts: Sequence[str], encoder: Encoder, advance: Advance) -> np.ndarray:
+    """Float32 (n, dim), a batch after the other."""
+    parts = []
+    for start in range(0, len(texts), BATCH):
+        parts.append(encoder.encode_texts(texts[start : start + BATCH]))
+        advance(len(parts[-1]))
+    return np.concatenate(parts)
 
 
 class ImageEmbedder:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,22 +25,9 @@ def site(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Pat
 
 
 @pytest.fixture
-def cli(site: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+def cli(site: Path, monkeypatch: pytest.MonkeyPatch, run_here: Callable[..., Ended]) -> Callable[..., Ended]:
     """The entry point in this process, in the working folder."""
-    from brivl_search.cli import main
-
     monkeypatch.chdir(site)
     monkeypatch.setenv("COLUMNS", "200")
 
-    def call(*arguments: str) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["brivl-search", *arguments])
-        capfd.readouterr()
-        code: object = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code
-        got = capfd.readouterr()
-        return Ended(code if isinstance(code, int) else int(code is not None), got.out, got.err)
-
-    return call
+    return run_here

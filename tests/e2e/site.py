@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.e2e.stub import environment
 
@@ -19,8 +19,7 @@ PROGRESS = (
 PICTURE = "photos/images/0000-red-circle.jpg"
 
 
-@dataclass
-class Ended:
+class Ended(NamedTuple):
     code: int
     out: str
     err: str
@@ -36,13 +35,13 @@ def refused(ended: Ended, code: int, *words: str) -> None:
     """One error line that names the thing, no traceback, nothing on stdout."""
     assert ended.code == code, ended
     assert "Traceback" not in ended.err and ended.out == "", ended
-    ended.err = "\n".join(line for line in ended.err.splitlines() if not line.startswith(PROGRESS))
-    lines = [line for line in ended.err.splitlines() if line.startswith("brivl-search: ")]
+    err = "\n".join(line for line in ended.err.splitlines() if not line.startswith(PROGRESS))
+    lines = [line for line in err.splitlines() if line.startswith("brivl-search: ")]
     if lines:
-        assert ended.err.splitlines() == lines[:1], ended
+        assert err.splitlines() == lines[:1], ended
         said = lines[0]
     else:  # typer's own
-        assert "Usage: " in ended.err and "Error: " in ended.err, ended
-        said = ended.err
+        assert "Usage: " in err and "Error: " in err, ended
+        said = err
     for word in words:
         assert word in said, ended

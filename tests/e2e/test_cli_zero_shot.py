@@ -33,26 +33,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def cli(place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+def cli(place: Path, monkeypatch: pytest.MonkeyPatch, run_here: Callable[..., Ended]) -> Callable[..., Ended]:
     """The entry point in this process, in the working folder, with the calibrated model."""
-    from brivl_search.cli import main
-
     monkeypatch.chdir(place)
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("BRIVL_SEARCH_ENCODER", "model")
 
-    def call(*arguments: str) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["brivl-search", *arguments])
-        capfd.readouterr()
-        code: object = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code
-        got = capfd.readouterr()
-        return Ended(code if isinstance(code, int) else int(code is not None), got.out, got.err)
-
-    return call
+    return run_here
 
 
 def test_classify_in_a_pipe(place: Path) -> None:
