@@ -1,7 +1,8 @@
 """BriVL's published code as the tests know it: its names of tensors, and a forward pass written from its description.
 
 `Reference` shares nothing with `brivl_search` but libraries: it loops over pictures and boxes, keeps the convolution
-before the average, runs its attention sequence first and shows BERT its padding. `write_official` saves a tiny one.
+before the average, runs its attention sequence first and shows BERT its padding. `write_official` saves a tiny one, and
+the fixture `tiny` is one for a whole module: import `tiny_fixture`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import timm
 import torch
 from PIL import Image
@@ -22,6 +24,7 @@ from transformers import BertConfig, BertModel
 from tests.tiny import write_vocab
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+TEXTS = ["a red dog", "一只在草地上的狗", "the green circle on the blue square", "狗"]
 
 
 def tiny_official() -> dict[str, Any]:
@@ -172,3 +175,22 @@ def write_official(path: Path, *, seed: int = 0, only: str = "", **save: Any) ->
     path.with_suffix(".json").write_text(json.dumps(tiny_official()), encoding="utf-8")
     write_vocab(path.parent)
     return reference
+
+
+def photo(seed: int, size: tuple[int, int] = (300, 180)) -> bytes:
+    """A picture with edges everywhere, so that resizing without antialiasing shows."""
+    noise = np.random.default_rng(seed).integers(0, 256, (size[1] // 3, size[0] // 3, 3), dtype=np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(noise).resize(size, Image.Resampling.NEAREST).save(out, "PNG")
+    return out.getvalue()
+
+
+def apart(a: np.ndarray, b: np.ndarray) -> float:
+    """The largest difference of any number."""
+    return float(np.abs(a - b).max())
+
+
+@pytest.fixture(scope="module", name="tiny")
+def tiny_fixture(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Reference]:
+    path = tmp_path_factory.mktemp("official") / "BriVL.pth"
+    return path, write_official(path)

@@ -1,21 +1,32 @@
-"""Checkpoints of every two-tower class of transformers with random weights, and tokenizers made of a few words."""
+"""Checkpoints of every two-tower class of transformers with random weights, and tokenizers made of a few words.
+
+The fixture `checkpoints` is one of each: import `checkpoints_fixture`. `TEXTS` and `photos()` are what they embed.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pytest
 import torch
+from PIL import Image
+
+from brivl_search.encoders import load_encoder
+from brivl_search.encoders.hf.encoder import TransformersEncoder
+from brivl_search.encoders.hf.family import FAMILIES
 
 ENGLISH = "a the red green blue circle square cross on in with photo of dog grass"
 WORDS = [*ENGLISH.split(), *"一只在草地上的狗红绿蓝色圆方块"]
 LETTERS = [*"abcdefghijklmnopqrstuvwxyz", *"0123456789", *'.,!?"-“”']
 SIDE = 32
-VISION: dict[str, Any] = {
+VISION_TOWER: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 64,
     "num_hidden_layers": 2,
@@ -23,13 +34,21 @@ VISION: dict[str, Any] = {
     "image_size": SIDE,
     "patch_size": 8,
 }
-TEXT: dict[str, Any] = {
+TEXT_TOWER: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 64,
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
 }
 CLIP_PICTURES = {"size": {"shortest_edge": SIDE}, "crop_size": {"height": SIDE, "width": SIDE}}
+KINDS = list(FAMILIES)
+TEXTS = [
+    "a red dog on grass",
+    "草地上的狗",
+    "Dog, Blue!",
+    "a photo of a green square with a red circle on the grass 草地",
+]
+COLOURS = ((1, 0, 0), (0, 1, 0.1), (0, 0, 1), (1, 1, 0), (0.9, 0.9, 1))
 
 
 def make_hf(folder: Path, kind: str, seed: int = 0, **changes: Any) -> Path:
@@ -38,8 +57,8 @@ def make_hf(folder: Path, kind: str, seed: int = 0, **changes: Any) -> Path:
 
     torch.manual_seed(seed)
     tokenizer, settings = _tokenizer(kind, folder)
-    text = {**TEXT, **settings}
-    vision = dict(VISION)
+    text = {**TEXT_TOWER, **settings}
+    vision = dict(VISION_TOWER)
     name = {"clip": "CLIP", "chinese_clip": "ChineseCLIP", "altclip": "AltCLIP", "metaclip_2": "MetaClip2"}.get(kind)
     rest: dict[str, Any] = {"projection_dim": 24}
     if kind == "altclip":
@@ -160,3 +179,36 @@ def make_hub(repo: str, files: dict[str, bytes], asked: list[str]) -> ThreadingH
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server
+
+
+@pytest.fixture(scope="session", name="checkpoints")
+def checkpoints_fixture(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("hf")
+    return {kind: make_hf(folder / kind, kind) for kind in KINDS}
+
+
+def load(folder: Path, **options: Any) -> TransformersEncoder:
+    encoder = load_encoder(f"hf:{folder}", device="cpu", precision="fp32", **options)
+    assert isinstance(encoder, TransformersEncoder)
+    return encoder
+
+
+def photo(width: int, height: int, colour: tuple[float, float, float], kind: str, seed: int = 0) -> bytes:
+    """Noise as photographs have it, of all sizes and most of it large."""
+    rng = np.random.default_rng(seed)
+    frequency = np.hypot(np.fft.rfftfreq(width)[None], np.fft.fftfreq(height)[:, None])
+    frequency[0, 0] = 1
+    grey = rng.normal(size=(height, frequency.shape[1])) + 1j * rng.normal(size=(height, frequency.shape[1]))
+    wave = np.fft.irfft2(grey / frequency, s=(height, width))
+    picture = (128 + 50 * wave / wave.std())[..., None] * np.array(colour)
+    buffer = io.BytesIO()
+    Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(
+        buffer, kind, **({"quality": 92} if kind == "JPEG" else {})
+    )
+    return buffer.getvalue()
+
+
+def photos() -> list[bytes]:
+    """JPEGs and PNGs of several shapes, odd sides among them, up to four times the tower's side."""
+    shapes = ((90, 71, "JPEG"), (47, 80, "PNG"), (40, 40, "JPEG"), (25, 33, "PNG"), (127, 41, "PNG"))
+    return [photo(w, h, COLOURS[n], kind, n) for n, (w, h, kind) in enumerate(shapes)]

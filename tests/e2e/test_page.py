@@ -1,318 +1,33 @@
-"""The page in a real browser, on the real server: what people do with it, and what goes wrong for them."""
+"""The page in a real browser, on the real server: what people do with what they found, and what goes wrong for them."""
 
 from __future__ import annotations
 
-import base64
 import json
-import os
 import re
-import shutil
-import threading
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import pytest
-
-from brivl_search.calibration import Calibration
-from tests.building import build
-from tests.e2e.stub import StubEncoder
-from tests.pictures import COLOURS, SHAPES, captions, draw, encoded, noise_jpeg, write_lines
-
-pytest.importorskip("playwright", reason="the browser tests need Playwright: pip install playwright")
-pytest.importorskip("uvicorn", reason="the server needs pip install '.[serve]'")
-
-from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
+from tests.e2e.page_site import (  # noqa: F401 - fixtures
+    LIMIT,
+    SCRIPT,
+    Open,
+    Serve,
+    Site,
+    browser_fixture,
+    collection_fixture,
+    drop,
+    expect,
+    look_for,
+    names,
+    open_page_fixture,
+    serve_fixture,
+    site_fixture,
+    tiles,
+)
+from tests.pictures import draw, encoded, noise_jpeg
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Playwright
-
-SCRIPT = "<script>document.title='owned'</script>"
-EVIL = "<img src=x onerror=document.title='owned'>\u202egpj.jpg"
-LIMIT = 150_000  # bytes of an upload
-PHOTOS = 62
-
-expect.set_options(timeout=8_000)
-
-
-@dataclass(frozen=True)
-class Site:
-    address: str
-    engine: Any
-    photos: Path
-
-
-def chromium(playwright: Playwright) -> str | None:
-    """Path of a Chromium: Playwright's own or the system's."""
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    found = [playwright.chromium.executable_path, *(shutil.which(name) for name in names)]
-    return next((path for path in found if path and os.path.exists(path)), None)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        path = chromium(playwright)
-        if path is None:
-            pytest.skip("no Chromium here: apt-get install chromium, or playwright install chromium")
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def collection(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """(folder, index) of drawings; the last two have captions and a name that would be markup."""
-    folder = tmp_path_factory.mktemp("photos")
-    (folder / "images").mkdir()
-    kinds = [(colour, shape) for shape in SHAPES for colour in COLOURS]
-    lines = []
-    for number in range(PHOTOS - 2):
-        colour, shape = kinds[number % len(kinds)]
-        path = folder / "images" / f"{number:04d}-{colour}-{shape}.jpg"
-        # The first of each kind is what the stub takes its words for; the others are like it.
-        draw(colour, shape, seed=None if number < len(kinds) else number).save(path, quality=92)
-        lines.append({"image": f"images/{path.name}", **captions(colour, shape), "split": "train"})
-    draw("red", "ring").save(folder / "images" / "evil-caption.png")
-    lines.append({"image": "images/evil-caption.png", "en": [f"{SCRIPT} a red ring"], "split": "test"})
-    draw("black", "cross").save(folder / "images" / EVIL)
-    lines.append({"image": f"images/{EVIL}", "en": ["a black cross"], "split": "test"})
-    write_lines(folder / "captions.jsonl", lines)
-    index = tmp_path_factory.mktemp("index") / "index"
-    build(folder, index, StubEncoder())
-    return folder, index
-
-
-Serve = Callable[..., Site]
-
-
-@pytest.fixture(scope="module")
-def serve(collection: tuple[Path, Path]) -> Iterator[Serve]:
-    """Starts the real server on a free port, in a thread."""
-    import uvicorn
-
-    from brivl_search.engine import Engine
-    from brivl_search.server import Settings, create_app
-
-    folder, index = collection
-    running: list[tuple[uvicorn.Server, threading.Thread]] = []
-
-    def start(**settings: Any) -> Site:
-        engine = Engine(index)
-        engine.encoder = StubEncoder()
-        engine.encoder.calibration = Calibration(slope=12.0, intercept=-6.0)
-        app = create_app(engine, Settings(max_upload_bytes=LIMIT, **settings))
-        server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=1))
-        thread = threading.Thread(target=server.run, daemon=True)
-        thread.start()
-        running.append((server, thread))
-        until = time.monotonic() + 20
-        while not server.started:
-            assert thread.is_alive() and time.monotonic() < until, "the server did not start"
-            time.sleep(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        return Site(f"http://127.0.0.1:{port}/", engine, folder / "images")
-
-    yield start
-    for server, thread in running:
-        server.should_exit = True
-        thread.join(10)
-
-
-@pytest.fixture(scope="module")
-def site(serve: Serve) -> Site:
-    return serve()
-
-
-Open = Callable[..., Page]
-
-
-@pytest.fixture
-def open_page(browser: Browser, site: Site) -> Iterator[Open]:
-    """Opens the page in a fresh window. Nothing may ask another server or make the browser complain."""
-    contexts: list[Any] = []
-    complaints: list[str] = []
-    strangers: list[str] = []
-
-    def start(where: str = "", at: Site = site, **options: Any) -> Page:
-        context = browser.new_context(**{"viewport": {"width": 1200, "height": 800}, "locale": "en-GB", **options})
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(8_000)
-
-        def heard(message: Any) -> None:
-            # The browser itself reports answers such as 404, which some tests provoke.
-            if message.type in ("error", "warning") and "Failed to load resource" not in message.text:
-                complaints.append(message.text)
-
-        def asked(request: Any) -> None:
-            if not request.url.startswith((at.address, "blob:", "data:")):
-                strangers.append(request.url)
-
-        page.on("console", heard)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", asked)
-        page.goto(at.address + where)
-        return page
-
-    yield start
-    for context in contexts:
-        context.close()
-    assert complaints == []
-    assert strangers == []
-
-
-def look_for(page: Page, text: str) -> None:
-    page.get_by_role("searchbox").fill(text)
-    page.keyboard.press("Enter")
-
-
-def tiles(page: Page) -> Any:
-    return page.locator("#grid a.tile")
-
-
-def names(page: Page) -> list[str]:
-    return [os.path.basename(str(tile.get_attribute("title"))) for tile in tiles(page).all()]
-
-
-def drop(page: Page, name: str, content: bytes, kind: str = "image/jpeg") -> None:
-    """What the browser tells a page when a file is dropped onto it."""
-    page.evaluate(
-        """([name, content, type]) => {
-            const carried = new DataTransfer();
-            carried.items.add(new File([Uint8Array.from(atob(content), (one) => one.charCodeAt(0))], name, { type }));
-            const options = { dataTransfer: carried, bubbles: true, cancelable: true };
-            for (const kind of ["dragenter", "dragover", "drop"]) {
-                document.body.dispatchEvent(new DragEvent(kind, options));
-            }
-        }""",
-        [name, base64.b64encode(content).decode(), kind],
-    )
-
-
-def test_a_chinese_query_by_enter_with_match_scroll_and_address(open_page: Open) -> None:
-    page = open_page()
-    expect(page.locator("#collection")).to_contain_text("62 photos")
-    expect(tiles(page)).to_have_count(24)  # some of the collection to begin with
-    look_for(page, "红色的圆形")
-    expect(tiles(page).first).to_have_attribute("title", re.compile("-red-circle"))
-    expect(tiles(page).first.locator(".there img")).to_be_visible()
-    first = page.locator("#grid li").first
-    expect(first.locator(".match")).to_have_text(re.compile(r"^\d+(\.\d)?%$"))
-    expect(first.locator(".score")).to_have_text(re.compile(r"^[01]\.\d{3}$"))
-    width = first.locator(".meter").evaluate("node => Number(getComputedStyle(node).getPropertyValue('--part'))")
-    assert 0.5 < width <= 1
-    assert "q=%E7%BA%A2" in page.url
-    page.mouse.wheel(0, 20_000)
-    expect(tiles(page)).to_have_count(PHOTOS)
-    assert len(set(names(page))) == PHOTOS
-    expect(page.locator("#end")).to_be_visible()
-    scrolled = page.evaluate("scrollY")
-    tiles(page).last.click()
-    page.get_by_role("link", name="More like this").click()
-    expect(page.locator(".chip.key")).to_be_visible()
-    assert page.evaluate("scrollY") < scrolled
-    page.go_back()
-    expect(page.locator("#detail-figures .score")).to_be_visible()
-    page.keyboard.press("Escape")
-    expect(tiles(page)).to_have_count(PHOTOS)
-    page.wait_for_function("least => scrollY >= least", arg=scrolled - 5)
-    again = open_page(page.url.rpartition("/")[2])
-    expect(again.get_by_role("searchbox")).to_have_value("红色的圆形")
-    expect(tiles(again).first).to_have_attribute("title", re.compile("-red-circle"))
-
-
-def test_a_dropped_picture_finds_photos_then_captions(open_page: Open) -> None:
-    page = open_page()
-    picture = draw("blue", "triangle")
-    path = Path("dropped.jpg")
-    drop(page, path.name, encoded(picture, "JPEG"))
-    expect(tiles(page).first).to_have_attribute("title", re.compile("-blue-triangle"))
-    expect(page.locator(".chip.picture img")).to_be_visible()
-    page.get_by_role("radio", name="Captions").check()
-    expect(page.locator("#grid.texts .words").first).to_have_text(re.compile("blue|蓝色"))
-    expect(page.locator("#grid.texts .words").first).to_have_text(re.compile("triangle|三角形"))
-    expect(page.locator("#grid.texts .match").first).to_be_visible()
-    page.go_back()
-    expect(page.locator("#grid.images")).to_be_visible()
-    expect(page.get_by_role("radio", name="Photos")).to_be_checked()
-    page.reload()
-    expect(page.get_by_role("alert")).to_contain_text("no longer here")
-
-
-def test_a_picked_or_pasted_picture_and_words_beside_it(open_page: Open, site: Site) -> None:
-    page = open_page()
-    with page.expect_file_chooser() as chooser:
-        page.get_by_role("button", name="Search with a picture").click()
-    chooser.value.set_files(sorted(site.photos.glob("*-green-ring*"))[0])
-    expect(tiles(page).first).to_have_attribute("title", re.compile("-green-ring"))
-    look_for(page, "a red ring")
-    expect(page.locator("#status")).to_contain_text("shown")
-    expect(page.locator("#grid .score").first).to_be_visible()
-    expect(page.locator("#grid .match")).to_have_count(0)  # of a sum no match is known
-    page.evaluate(
-        """content => {
-            const carried = new DataTransfer();
-            carried.items.add(new File([new Uint8Array(content)], "pasted.png", { type: "image/jpeg" }));
-            const options = { clipboardData: carried, bubbles: true, cancelable: true };
-            document.dispatchEvent(new ClipboardEvent("paste", options));
-        }""",
-        list(encoded(draw("yellow", "cross"), "JPEG")),
-    )
-    expect(tiles(page).first).to_have_attribute("title", re.compile("-yellow-cross"))
-    expect(page.get_by_role("searchbox")).to_have_value("")
-
-
-def test_terms_are_added_turned_weighed_and_removed(open_page: Open) -> None:
-    page = open_page("?q=a+red+ring")
-    expect(tiles(page).first).to_have_attribute("title", re.compile("red-ring|evil-caption"))
-    page.get_by_role("button", name="more of").click()
-    page.get_by_label("More of:").fill("绿色的圆环")
-    page.keyboard.press("Enter")
-    chip = page.locator(".chip")
-    expect(chip).to_have_count(1)
-    chip.get_by_role("combobox").select_option("3")
-    expect(tiles(page).first).to_have_attribute("title", re.compile("-green-ring"))
-    assert "term=3%3At%3A" in page.url
-    chip.get_by_role("button", name="Counts for").click()
-    expect(chip).to_have_class(re.compile("minus"))
-    expect(tiles(page).first).not_to_have_attribute("title", re.compile("green-ring"))
-    page.go_back()
-    expect(chip).to_have_class(re.compile("plus"))
-    chip.get_by_role("button", name="Remove").click()
-    expect(chip).to_have_count(0)
-    expect(tiles(page).first).to_have_attribute("title", re.compile("red-ring|evil-caption"))
-    page.get_by_role("button", name="less of").click()
-    page.get_by_label("Less of:").press("Escape")
-    expect(page.get_by_label("Less of:")).to_be_hidden()
-
-
-def test_filters_narrow_are_counted_and_can_be_cleared(open_page: Open) -> None:
-    page = open_page("?q=a+red+circle")
-    expect(tiles(page).first).to_be_visible()
-    page.get_by_role("button", name="Filters").click()
-    page.get_by_label("Name").fill("*-blue-*")
-    page.keyboard.press("Enter")
-    expect(tiles(page).first).to_have_attribute("title", re.compile("-blue-"))
-    assert all("-blue-" in name for name in names(page))
-    page.get_by_label("Field = value").fill("split=test")
-    page.keyboard.press("Enter")
-    expect(page.get_by_role("alert")).to_contain_text("Nothing fits")
-    expect(page.locator("#filter-count")).to_have_text("2")
-    page.get_by_role("alert").get_by_role("button", name="Clear filters").click()
-    expect(tiles(page).first).to_have_attribute("title", re.compile("-red-circle"))
-    page.get_by_label("Taken from").fill("2024-05-01")
-    page.get_by_label("to (inclusive)").fill("2024-04-01")
-    assert page.get_by_label("to (inclusive)").evaluate("node => node.validationMessage") != ""
-    page.get_by_label("to (inclusive)").fill("2099-01-01")
-    expect(page.locator("#filter-count")).to_have_text("1")
-    assert "from=2024-05-01" in page.url and "to=2099-01-01" in page.url
-    page.get_by_role("slider").fill("90")
-    expect(page.locator("#filter-count")).to_have_text("2")
-    matches = [float(text.rstrip("%")) for text in page.locator("#grid .match").all_inner_texts()]
-    assert matches and min(matches) >= 90
+    from playwright.sync_api import Route
 
 
 def test_details_by_keys_copy_similar_ones_and_back(open_page: Open, site: Site) -> None:
