@@ -323,3 +323,22 @@ def test_channel_dropout_in_training_is_no_padding_mask() -> None:
     for regions in ((), (boxes, mask)):
         vectors = tower(pixels, *regions)
         torch.testing.assert_close(vectors.norm(dim=1), torch.ones(3))
+
+
+def test_members_are_heads_whose_mean_direction_is_the_vector() -> None:
+    torch.manual_seed(0)
+    config = ModelConfig.from_dict(tiny_model(image=tiny_model()["image"] | {"members": 3, "region_dropout": 0.5}))
+    tower = ImageTower(config.image, 32).eval()
+    pixels = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+    with torch.inference_mode():
+        vectors = tower.embed_members([backbone(pixels) for backbone in tower.backbones])
+        assert vectors.shape == (3, 2, 32)
+        assert len({tuple(v.flatten().tolist()) for v in vectors}) == 3  # of weights of their own
+        torch.testing.assert_close(tower(pixels), F.normalize(vectors.mean(0), dim=1))
+        alone = ImageTower(ModelConfig.from_dict(tiny_model()).image, 32).eval()
+        alone.load_state_dict({k: v for k, v in tower.state_dict().items() if not k.startswith("members.")})
+        torch.testing.assert_close(alone(pixels), vectors[0])
+    assert ModelConfig.from_dict(tiny_model()).sizes()["image"].get("members") is None  # old fingerprints stay
+    assert config.sizes()["image"]["members"] == 3
+    with pytest.raises(EncoderError, match=r"image\.members is 1 or more, not 0"):
+        ModelConfig.from_dict(tiny_model(image={"members": 0}))

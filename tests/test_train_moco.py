@@ -15,7 +15,7 @@ from brivl_search.encoders.text_tower import TextTower
 from tests.tiny import tiny_model
 from train.losses import clip_loss, info_nce
 from train.moco import Clip, KeyQueue, MoCo, SentenceCache, TwoTowers
-from train.pretrain import freeze_text, only_its_mlp_learns
+from train.pretrain import build_towers, freeze_text, only_its_mlp_learns
 
 
 def unit(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -196,3 +196,50 @@ def test_a_text_that_can_change_is_not_remembered(change: str) -> None:
         layer = nn.TransformerEncoderLayer(32, 2, 32)
         text.head.attention = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
     assert not only_its_mlp_learns(text)
+
+
+def test_a_frozen_tower_gives_the_same_vectors_in_training_and_reads_a_text_once() -> None:
+    torch.manual_seed(0)
+    model = tiny_model()
+    model["text"]["head"] = model["text"]["head"] | {"dropout": 0.5, "mlp_dropout": 0.5}
+    towers = build_towers(ModelConfig.from_dict(model), {"frozen_towers": ["text"]})
+    ids = torch.tensor([[2, 40, 41, 3], [2, 42, 3, 0], [2, 40, 41, 3]])
+    trained = MoCo(towers, 32, queue_size=4).train()
+    assert not any(p.requires_grad for p in towers.text.parameters()) and not towers.text.training
+    assert towers.image.training
+    vectors = trained.online.embed_texts(ids, ids > 0)
+    torch.testing.assert_close(vectors, towers.text.eval()(ids, ids > 0))
+    assert trained.online.sentences is trained.slow.sentences and len(trained.slow.sentences.known) == 2
+
+
+def test_every_member_is_taught_and_the_key_is_their_mean() -> None:
+    torch.manual_seed(0)
+    model = tiny_model(image=tiny_model()["image"] | {"members": 2})
+    towers = build_towers(ModelConfig.from_dict(model), {"frozen_towers": ["text"]})
+    step = MoCo(towers, 32, queue_size=12, momentum=1.0, in_batch_negatives=True).train()
+    towers.text.eval()
+    images = torch.randint(0, 256, (3, 64, 64, 3), dtype=torch.uint8)
+    texts, ids = torch.randint(5, 100, (6, 4)), torch.tensor([7, 8, 9])
+    mask, pairs = torch.ones(6, 4, dtype=torch.bool), ids.repeat_interleave(2)
+    with torch.no_grad():
+        members = towers.image.embed_members([cnn(images) for cnn in towers.image.backbones])
+        image_keys, text_keys = F.normalize(members.mean(0), dim=1), towers.text(texts, mask)
+        empty = step.image_queue.keys, step.image_queue.ids
+
+        def inside(keys: torch.Tensor, owners: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"in_batch_keys": keys, "in_batch_ids": owners}
+
+        each = [
+            info_nce(m.repeat_interleave(2, 0), text_keys, pairs, *empty, 0.07, **inside(text_keys, pairs))
+            for m in members
+        ]
+        own = image_keys.repeat_interleave(2, 0)
+        other = info_nce(text_keys, own, pairs, *empty, 0.07, **inside(image_keys, ids))
+    loss = step(images, texts, mask, ids)
+    torch.testing.assert_close(loss.detach(), torch.stack(each).mean() + other)
+    loss.backward()
+    assert towers.image.project.weight.grad is not None and towers.image.members[0].project.weight.grad is not None
+    torch.testing.assert_close(step.image_queue.keys[:3], image_keys)
+    vectors = [clip_loss(m.repeat_interleave(2, 0), text_keys, pairs, 0.07) for m in members]
+    clip = Clip(towers, temperature=0.07).train()
+    torch.testing.assert_close(clip(images, texts, mask, ids).detach(), torch.stack(vectors).mean())

@@ -3,6 +3,7 @@ spent on what learns. View 0 is the plain picture, as the encoder will see it; t
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Sequence
@@ -41,6 +42,10 @@ def cached_views(
     if done == len(photos):
         return np.load(data, mmap_mode="r")
     device = next(tower.parameters()).device
+    quick = copy.deepcopy(
+        tower
+    )  # what learns later keeps its BatchNorms; without them this takes two thirds of the time
+    quick.fuse()
 
     def view(row: int, number: int) -> np.ndarray:
         path = photos[row].path
@@ -50,7 +55,7 @@ def cached_views(
 
     def compute(stack: np.ndarray) -> np.ndarray:
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            return tower.early(torch.from_numpy(np.array(stack)).to(device), blocks).half().cpu().numpy()
+            return quick.early(torch.from_numpy(np.array(stack)).to(device), blocks).half().cpu().numpy()
 
     if not done:
         shape = compute(view(0, 0)[None]).shape[1:]

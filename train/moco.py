@@ -38,9 +38,12 @@ class KeyQueue(nn.Module):
 
 
 class SentenceCache:
-    """Remembers what a text tower that is frozen up to its MLP says of a text; shared by online and momentum towers."""
+    """Remembers what a text tower that is frozen, wholly or up to its MLP, says of a text; online and momentum towers
+    share it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, whole: bool = False) -> None:
+        """`whole`: the MLP is frozen too, and its unit vectors are kept."""
+        self.whole = whole
         self.known: dict[tuple[int, ...], Tensor] = {}
 
     def __deepcopy__(self, _: object) -> SentenceCache:
@@ -48,12 +51,13 @@ class SentenceCache:
 
     @torch.no_grad()
     def __call__(self, text: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
-        """(N, width), the output of `TextTower.pool`."""
+        """(N, width), the output of `TextTower.pool`, or unit vectors (N, dim) of a wholly frozen tower."""
         names = [tuple(row[:length]) for row, length in zip(ids.tolist(), mask.sum(1).tolist(), strict=True)]
         new = [i for i, name in enumerate(names) if name not in self.known]
         if new:
             longest = int(mask[new].sum(1).max())
-            for i, vector in zip(new, text.pool(ids[new, :longest], mask[new, :longest]), strict=True):
+            run = text if self.whole else text.pool
+            for i, vector in zip(new, run(ids[new, :longest], mask[new, :longest]), strict=True):
                 self.known[names[i]] = vector
         return torch.stack([self.known[name] for name in names])
 
@@ -75,12 +79,20 @@ class TwoTowers(nn.Module):
         frozen_blocks: Sequence[int] = (),
         text_chunks: int = 1,
         sentences: SentenceCache | None = None,
+        frozen: Sequence[str] = (),
     ) -> None:
+        """`frozen`: towers ("image", "text") that do not learn at all; they make their vectors without dropout."""
         super().__init__()
-        self.sentences = sentences
+        self.sentences, self.frozen = sentences, frozen
         self.image, self.text = image, text
         self.cached_blocks, self.text_chunks = cached_blocks, text_chunks
         self.frozen_blocks = frozen_blocks or cached_blocks
+
+    def train(self, mode: bool = True) -> TwoTowers:
+        super().train(mode)
+        for name in self.frozen:
+            self.get_submodule(name).eval()
+        return self
 
     @torch.no_grad()
     def prepare(self, images: Tensor) -> Tensor:
@@ -97,12 +109,21 @@ class TwoTowers(nn.Module):
             return self.image.embed(self.image.maps(prepared, self.frozen_blocks))
         return self.image(prepared)
 
+    def embed_members(self, prepared: Tensor) -> Tensor:
+        """As `embed_images`, what each head of the image tower says: (members, N, dim)."""
+        if not getattr(self.image, "members", None):
+            return self.embed_images(prepared)[None]
+        frozen = self.frozen_blocks
+        maps = self.image.maps(prepared, frozen) if frozen else [cnn(prepared) for cnn in self.image.backbones]
+        return self.image.embed_members(maps)  # type: ignore[no-any-return]
+
     def embed_texts(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Unit vectors (N, dim).
 
         Sorted by length and in `text_chunks` parts, each cut to its longest text: little is spent on padding."""
         if self.sentences is not None:
-            return self.text.head.finish(self.sentences(self.text, ids, mask))
+            known = self.sentences(self.text, ids, mask)
+            return known if self.sentences.whole else self.text.head.finish(known)
         if self.text_chunks == 1 or ids.ndim != 2:
             return self.text(ids, mask)
         lengths = mask.sum(1)
@@ -212,11 +233,14 @@ class MoCo(Contrastive):
         for part in range(parts):
             rows = slice(part * len(ids) // parts, (part + 1) * len(ids) // parts)
             pairs = slice(rows.start * captions, rows.stop * captions)
-            image_vectors = self.online.embed_images(images[rows]).repeat_interleave(captions, 0)
+            members = self.online.embed_members(images[rows])  # each is taught by itself; the key is their mean
+            count = len(members)
+            image_vectors = members.repeat_interleave(captions, 1).flatten(0, 1)
             text_vectors = self.online.embed_texts(token_ids[pairs], token_mask[pairs])
             with torch.autocast(image_vectors.device.type, enabled=False):
                 loss = info_nce(
-                    image_vectors, text_keys[pairs], pair_ids[pairs], text_queue, text_queue_ids,
+                    image_vectors, text_keys[pairs].repeat(count, 1), pair_ids[pairs].repeat(count),
+                    text_queue, text_queue_ids,
                     self.temperature,
                     in_batch_keys=all_texts if inside else None, in_batch_ids=all_pairs if inside else None,
                 ) + info_nce(
@@ -257,9 +281,11 @@ class Clip(Contrastive):
             )
         captions = len(token_ids) // len(ids)
         self.update_momentum()
-        image_vectors = gather_with_gradient(self.online.embed_images(self.online.prepare(images)))
+        members = self.online.embed_members(self.online.prepare(images)).transpose(0, 1)
+        image_vectors = gather_with_gradient(members).repeat_interleave(captions, 0).transpose(0, 1)
         text_vectors = gather_with_gradient(self.online.embed_texts(token_ids, token_mask))
         with torch.autocast(image_vectors.device.type, enabled=False):
             temperature = self.log_temperature.exp().clamp(min=0.01)
             pair_ids = gather(ids).repeat_interleave(captions)
-            yield clip_loss(image_vectors.repeat_interleave(captions, 0), text_vectors, pair_ids, temperature)
+            losses = [clip_loss(vectors, text_vectors, pair_ids, temperature) for vectors in image_vectors]
+            yield torch.stack(losses).mean()

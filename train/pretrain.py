@@ -99,9 +99,19 @@ def build_towers(config: ModelConfig, cfg: dict[str, Any]) -> TwoTowers:
     for backbone in image.backbones:
         for name in cfg.get("frozen_cnn_modules", []):
             backbone.net.get_submodule(name).requires_grad_(False)
-    sentences = SentenceCache() if only_its_mlp_learns(text) else None
+    frozen = cfg.get("frozen_towers", [])
+    for name in frozen:
+        {"image": image, "text": text}[name].requires_grad_(False)
+    whole = "text" in frozen
+    sentences = SentenceCache(whole=whole) if whole or only_its_mlp_learns(text) else None
     return TwoTowers(
-        image, text, cached_blocks=cached_blocks, frozen_blocks=frozen_blocks, text_chunks=4, sentences=sentences
+        image,
+        text,
+        cached_blocks=cached_blocks,
+        frozen_blocks=frozen_blocks,
+        text_chunks=4,
+        sentences=sentences,
+        frozen=frozen,
     )
 
 

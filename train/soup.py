@@ -28,7 +28,7 @@ def shape(config: ModelConfig) -> tuple[object, ...]:
     image, text = config.image, config.text
     heads = tuple(replace(head, dropout=0.0, mlp_dropout=0.0) for head in (image.head, text.head))
     sizes = {k: v for k, v in text.backbone.items() if "dropout" not in k}
-    pictures = (repr(image.backbones), image.grids, image.width, image.pixels)
+    pictures = (repr(image.backbones), image.grids, image.width, image.members, image.pixels)
     return config.dim, heads, sizes, pictures, text.max_length
 
 

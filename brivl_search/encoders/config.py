@@ -14,7 +14,7 @@ from brivl_search.corpus.images import PixelSpec
 from brivl_search.errors import EncoderError
 
 CONFIG_VERSION = 1
-_LATER_FIELDS = {"antialias", "short_side", "roi", "max_boxes", "padding"}
+_LATER_FIELDS = {"antialias", "short_side", "roi", "max_boxes", "padding", "members"}
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,8 @@ class ImageTowerConfig:
         freeze_bn: keep BatchNorm statistics as loaded, also in training.
         grids: region grids; [6, 1] is BriVL 2.0's: 36 cells, then the whole image, 37 tokens.
         width: token width; None: the backbones' channels, as in BriVL.
+        members: heads on the same regions, each with a projection of its own; a picture's vector is the direction of
+            the mean of theirs. 1, as in BriVL, unless given: an ensemble for the price of its heads.
         roi: where a box is sampled: "brivl" as the published code does (by a factor of W / (W − 1) too far right and
             down, and what lies outside the map is zero), "aligned" where the box is.
         max_boxes: of a detector's boxes, the first so many are used; the whole image comes after them.
@@ -69,6 +71,7 @@ class ImageTowerConfig:
     freeze_bn: bool = True
     grids: list[int] = field(default_factory=lambda: [6, 1])
     width: int | None = None
+    members: int = 1
     roi: Literal["brivl", "aligned"] = "brivl"
     max_boxes: int = 36
     pixels: PixelSpec = field(default_factory=PixelSpec)
@@ -145,6 +148,8 @@ class ModelConfig:
                     tower["head"] = HeadConfig(**tower["head"])
             if image.get("roi", "brivl") not in ("brivl", "aligned"):
                 raise EncoderError(f'config.json: image.roi is "brivl" or "aligned", not {image["roi"]!r}')
+            if int(image.get("members", 1)) < 1:
+                raise EncoderError(f"config.json: image.members is 1 or more, not {image['members']}")
             if text.get("padding", "masked") not in ("masked", "seen"):
                 raise EncoderError(f'config.json: text.padding is "masked" or "seen", not {text["padding"]!r}')
             rest = {k: v for k, v in raw.items() if k not in ("image", "text")}

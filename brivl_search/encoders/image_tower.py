@@ -6,12 +6,25 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from brivl_search.encoders.backbones import Backbone
-from brivl_search.encoders.config import ImageTowerConfig
+from brivl_search.encoders.config import HeadConfig, ImageTowerConfig
 from brivl_search.encoders.heads import TowerHead
 from brivl_search.encoders.regions import box_weights, pooling_matrix
 from brivl_search.errors import EncoderError
+
+
+class Member(nn.Module):
+    """A further head of an image tower, with its own projection of the regions (`ImageTowerConfig.members`)."""
+
+    def __init__(self, channels: int, width: int, dim: int, head: HeadConfig) -> None:
+        super().__init__()
+        self.project = nn.Linear(channels, width)
+        self.head = TowerHead(width, dim, head)
+
+    def forward(self, regions: Tensor, mask: Tensor | None) -> Tensor:
+        return self.head(self.project(regions), mask)  # type: ignore[no-any-return]
 
 
 class ImageTower(nn.Module):
@@ -34,6 +47,7 @@ class ImageTower(nn.Module):
         width = config.width or channels
         self.project = nn.Linear(channels, width)  # BriVL's 1 × 1 convolution after the region sampling
         self.head = TowerHead(width, dim, config.head)
+        self.members = nn.ModuleList(Member(channels, width, dim, config.head) for _ in range(config.members - 1))
         self._pooling: dict[tuple[int, int, str], Tensor] = {}
         self._widths: dict[tuple[int, ...], list[int]] = {}
 
@@ -109,6 +123,19 @@ class ImageTower(nn.Module):
                 among them; None: the fixed grid.
             mask: (B, R) bool, false where a row of `boxes` is padding.
         """
+        return mean_direction(self.embed_members(maps, boxes, mask))
+
+    def embed_members(self, maps: Sequence[Tensor], boxes: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """As `embed`, what each member says: (members, B, dim). In training each drops other regions and features."""
+        shared = None if self.training else self._regions(maps, boxes)
+        vectors = []
+        for member in (None, *self.members):
+            regions = self._regions(maps, boxes) if shared is None else shared
+            vectors.append(self.head(self.project(regions), mask) if member is None else member(regions, mask))
+        return torch.stack(vectors)
+
+    def _regions(self, maps: Sequence[Tensor], boxes: Tensor | None) -> Tensor:
+        """The regions' features (B, R, Σ channels); in training without some of both."""
         kept: Tensor | None = None
         if boxes is None and self.training and self.config.region_dropout:
             count = sum(n * n for n in self.config.grids)
@@ -124,8 +151,13 @@ class ImageTower(nn.Module):
             # Whole channels of a picture, the same in all its regions, which would otherwise tell what is missing.
             drop = torch.rand(len(regions), 1, regions.shape[2], device=regions.device) >= rate
             regions = regions * (drop / (1 - rate)).to(regions.dtype)
-        return self.head(self.project(regions), mask)  # type: ignore[no-any-return]
+        return regions
 
     def forward(self, pixels: Tensor, boxes: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """uint8 pixels (B, S, S, 3), boxes and mask as `embed` takes them → unit vectors (B, dim), float32."""
         return self.embed([backbone(pixels) for backbone in self.backbones], boxes, mask)
+
+
+def mean_direction(vectors: Tensor) -> Tensor:
+    """Unit vectors (members, B, dim) → the direction of their mean, (B, dim)."""
+    return vectors[0] if len(vectors) == 1 else F.normalize(vectors.mean(0), dim=-1)
