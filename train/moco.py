@@ -53,11 +53,13 @@ class SentenceCache:
     def __call__(self, text: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
         """(N, width), the output of `TextTower.pool`, or unit vectors (N, dim) of a wholly frozen tower."""
         names = [tuple(row[:length]) for row, length in zip(ids.tolist(), mask.sum(1).tolist(), strict=True)]
-        new = [i for i, name in enumerate(names) if name not in self.known]
-        if new:
-            longest = int(mask[new].sum(1).max())
-            run = text if self.whole else text.pool
-            for i, vector in zip(new, run(ids[new, :longest], mask[new, :longest]), strict=True):
+        run = text if self.whole else text.pool
+        unknown = {name: i for i, name in enumerate(names) if name not in self.known}
+        new = sorted(unknown.values(), key=lambda i: len(names[i]))
+        for start in range(0, len(new), 128):  # of like length: little is spent on padding
+            rows = new[start : start + 128]
+            longest = len(names[rows[-1]])
+            for i, vector in zip(rows, run(ids[rows, :longest], mask[rows, :longest]), strict=True):
                 self.known[names[i]] = vector
         return torch.stack([self.known[name] for name in names])
 

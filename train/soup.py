@@ -3,7 +3,8 @@
     python -m train.soup brivl_search/models/brivl-mini runs/a/checkpoint=0.4 runs/b/checkpoint=0.4 runs/start=0.2
 
 Runs that start together end in one valley of the loss; the middle of it generalises better than its slopes, for nothing
-at inference. Checkpoints of other sizes or with another tokenizer are refused. Writes float16.
+at inference. Checkpoints of other sizes or with another tokenizer are refused. Writes float16, with
+--int8 large matrices in 8 bits. Of one checkpoint it is a copy.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def average(states: Sequence[dict[str, torch.Tensor]], shares: Sequence[float]) 
     return mean
 
 
-def cook(target: Path, sources: Sequence[Path], weights: Sequence[float]) -> None:
+def cook(target: Path, sources: Sequence[Path], weights: Sequence[float], *, int8: bool = False) -> None:
     """Writes the weighted mean of `sources` to `target`; settings and model card are the first one's."""
     shares = [weight / sum(weights) for weight in weights]
     configs = [read_config(source) for source in sources]
@@ -69,20 +70,21 @@ def cook(target: Path, sources: Sequence[Path], weights: Sequence[float]) -> Non
     training = {**config.training, "val": None, "averaged": of}
     tokenizer = TextTokenizer(sources[0], config.text.max_length)
     config = replace(config, calibration=None, training=training)
-    save_checkpoint(target, config, towers["image"], towers["text"], tokenizer)
+    save_checkpoint(target, config, towers["image"], towers["text"], tokenizer, int8=int8)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("target", type=Path)
     parser.add_argument("checkpoints", nargs="+", metavar="FOLDER[=WEIGHT]")
+    parser.add_argument("--int8", action="store_true", help="keep large matrices in 8 bits (encoders/weights.py)")
     args = parser.parse_args()
     pairs = [text.rpartition("=") if "=" in text else (text, "=", "1") for text in args.checkpoints]
     try:
         weights = [float(weight) for _, _, weight in pairs]
     except ValueError as error:
         raise SystemExit(f"a weight is a number, as in runs/a/checkpoint=0.4 ({error})") from None
-    cook(args.target, [Path(folder) for folder, _, _ in pairs], weights)
+    cook(args.target, [Path(folder) for folder, _, _ in pairs], weights, int8=args.int8)
     print(f"wrote {args.target}")
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from brivl_search.encoders.config import ModelConfig
 from brivl_search.encoders.hubs import HUBS, Hubs
+from brivl_search.encoders.weights import SCALE, names_of, scales_of, write_tensors
 from brivl_search.errors import EncoderError
 
 if TYPE_CHECKING:
@@ -132,9 +133,12 @@ def load_tower(folder: Path, tower: TowerName, module: torch.nn.Module, *, weigh
     state: dict[str, torch.Tensor] = {}
     try:
         with safe_open(str(folder / weights), framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118 - not a dict
+            scaled = scales_of(file)
+            for name in names_of(file):
                 if name.startswith(tower + "."):
                     tensor = file.get_tensor(name)
+                    if name in scaled:
+                        tensor = tensor.float() * file.get_tensor(name + SCALE)
                     state[name[len(tower) + 1 :]] = tensor.float() if tensor.is_floating_point() else tensor
         if not state:
             raise EncoderError(f"{folder} holds no {tower} tower: convert the checkpoint again with both towers")
@@ -154,11 +158,12 @@ def save_checkpoint(
     tokenizer: TextTokenizer,
     *,
     half: bool = True,
+    int8: bool = False,
 ) -> None:
-    """Writes a checkpoint folder; float16 weights if `half` (BatchNorm statistics stay float32)."""
+    """Writes a checkpoint folder; float16 weights if `half`, large matrices in int8 if `int8` (`encoders.weights`)."""
     towers = (("image", image), ("text", text))
     tensors = {f"{tower}.{name}": t for tower, module in towers for name, t in module.state_dict().items()}
-    write_checkpoint(folder, config, tensors, tokenizer, half=half)
+    write_checkpoint(folder, config, tensors, tokenizer, half=half, int8=int8)
 
 
 def write_checkpoint(
@@ -168,6 +173,7 @@ def write_checkpoint(
     tokenizer: TextTokenizer | None,
     *,
     half: bool = True,
+    int8: bool = False,
 ) -> None:
     """Writes a checkpoint folder from the tensors of its towers, "image.*" and "text.*"; one tower may be missing.
 
@@ -176,7 +182,7 @@ def write_checkpoint(
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / HUBS).unlink(missing_ok=True)
-    write_tensors(folder / WEIGHTS, tensors, half=half)
+    write_tensors(folder / WEIGHTS, tensors, half=half, int8=int8)
     if tokenizer is not None:
         tokenizer.save(folder)
     temporary = folder / (CONFIG + ".tmp")
@@ -190,19 +196,3 @@ def write_hubs(folder: Path, hubs: Hubs) -> None:
 
     tensors = {name: torch.from_numpy(values) for name, values in hubs.tensors().items()}
     write_tensors(folder / HUBS, tensors, half=False)
-
-
-def write_tensors(path: Path, tensors: dict[str, torch.Tensor], *, half: bool) -> None:
-    """Writes one safetensors file beside its place and renames it."""
-    from safetensors.torch import save_file
-
-    ready: dict[str, torch.Tensor] = {}
-    for name, tensor in tensors.items():
-        value = tensor.detach().cpu().contiguous()
-        if half and value.is_floating_point() and not name.endswith(("running_mean", "running_var")):
-            value = value.half()
-        ready[name] = value
-    temporary = path.with_name(path.name + ".tmp")
-    save_file(ready, str(temporary))
-    temporary.chmod(0o644)  # safetensors writes for the owner alone
-    os.replace(temporary, path)

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from brivl_search.encoders.checkpoint import WEIGHTS, TowerName, write_checkpoint, write_tensors
+from brivl_search.encoders.checkpoint import WEIGHTS, TowerName, write_checkpoint
 from brivl_search.encoders.config import ModelConfig
 from brivl_search.encoders.official import TOWERS, OfficialCheckpoint
+from brivl_search.encoders.weights import write_tensors
 from brivl_search.errors import EncoderError, UsageError
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from brivl_search.encoders.known import KNOWN, KnownModel
 from brivl_search.encoders.plugins import package_of, plugins
+from brivl_search.encoders.weights import names_of
 from brivl_search.errors import BrivlSearchError, UsageError
 
 Place = Literal["bundled", "hub cache", "folder"]
@@ -180,7 +181,7 @@ def _parameters(folder: Path) -> float | None:
     try:
         for path in files:
             with safe_open(str(path), framework="np") as file:
-                for name in file.keys():  # noqa: SIM118 - not a dict
+                for name in names_of(file):
                     total += math.prod(file.get_slice(name).get_shape())
     except (SafetensorError, OSError):
         return None

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from brivl_search.encoders.checkpoint import WEIGHTS
 from brivl_search.encoders.config import TextTowerConfig
+from brivl_search.encoders.weights import SCALE, names_of, scales_of
 from brivl_search.errors import EncoderError
 
 Array = NDArray[np.float32]
@@ -48,11 +49,15 @@ class NumpyTextTower:
         self._head = config.head
         self._padded_to = config.max_length if config.padding == "seen" else 0
         self._weights: dict[str, NDArray[Any]] = {}
+        self._scales: dict[str, Array] = {}  # of the weights kept in int8
         try:
             with safe_open(str(folder / WEIGHTS), framework="np") as file:
-                for name in file.keys():  # noqa: SIM118 - not a dict
+                for name in names_of(file):
                     if name.startswith("text."):
                         self._weights[name[5:]] = file.get_tensor(name)
+                for name in scales_of(file):
+                    if name.startswith("text."):
+                        self._scales[name[5:]] = file.get_tensor(name + SCALE)
         except (SafetensorError, OSError) as error:
             raise EncoderError(f"{folder / WEIGHTS} cannot be read: {error}") from None
         self._where = folder / WEIGHTS
@@ -72,9 +77,10 @@ class NumpyTextTower:
         ids = np.pad(ids, (0, max(self._padded_to - count, 0)), constant_values=pad)
         place = "backbone.embeddings."
         words, positions, kinds = (
-            self._weights[f"{place}{name}_embeddings.weight"] for name in ("word", "position", "token_type")
+            self._float(f"{place}{name}_embeddings.weight", rows)
+            for name, rows in (("word", ids), ("position", slice(len(ids))), ("token_type", slice(1)))
         )
-        tokens = words[ids].astype(np.float32) + positions[: len(ids)] + kinds[0]
+        tokens = words + positions + kinds[0]
         eps = float(self._settings["layer_norm_eps"])
         tokens = self._norm(place + "LayerNorm", tokens, eps)
         for number in range(int(self._settings["num_hidden_layers"])):
@@ -107,8 +113,9 @@ class NumpyTextTower:
         inner = np.maximum(self._linear(f"{place}linear1", x), 0)
         return self._norm(f"{place}norm2", x + self._linear(f"{place}linear2", inner), 1e-5)
 
-    def _float(self, name: str) -> Array:
-        return self._weights[name].astype(np.float32)
+    def _float(self, name: str, rows: Any = slice(None)) -> Array:
+        values: Array = self._weights[name][rows].astype(np.float32)
+        return values * self._scales[name][rows] if name in self._scales else values
 
     def _linear(self, name: str, x: Array) -> Array:
         return x @ self._float(f"{name}.weight").T + self._float(f"{name}.bias")
