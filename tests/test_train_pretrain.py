@@ -153,7 +153,7 @@ def test_kill_9_loses_only_what_came_after_the_last_checkpoint(tmp_path: Path, p
     command = [sys.executable, "-m", "train.pretrain", str(recipe)]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     last = tmp_path / "run" / "last.pt"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not last.is_file() and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.1)
     time.sleep(0.7)  # somewhere between two checkpoints

@@ -104,7 +104,8 @@ def fit(
             step += 1
             if not math.isfinite(window[-1]):
                 raise SystemExit(f"the loss is {window[-1]} at step {step}: lower train.lr, or set train.bf16=false")
-            if step % 20 == 0 or step == last:
+            due = step % every == 0 or step == last
+            if step % 20 == 0 or due:
                 speed = len(window) * cfg["batch"] / (time.perf_counter() - since)
                 line: dict[str, Any] = {
                     "step": step,
@@ -112,7 +113,6 @@ def fit(
                     "images_per_s": speed,
                     "rate": rate,
                 }
-                due = step % every == 0 or step == last
                 if due and first:
                     recall = line["recall"] = validation.measure(model.slow, final=step == steps)
                     if (score := validation.score(recall)) >= best:
