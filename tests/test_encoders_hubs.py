@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from brivl_search.encoders.brivl import BriVLEncoder
 from brivl_search.encoders.checkpoint import save_checkpoint, write_hubs
@@ -25,15 +26,14 @@ def test_the_product_of_two_vectors_is_the_formula() -> None:
     flat[:, [2, 5]] = 0  # the directions that are given up
     texts, images = unit(flat[:40]), unit(flat[40:])
     rotation = np.delete(np.eye(16, dtype=np.float32), [2, 5], 1)
-    of_images = Bank(texts[:7] * 0.8, rng.dirichlet(np.ones(7)).astype(np.float32), 0.5, 0.2)
-    of_texts = Bank(images[:4] * 0.9, rng.dirichlet(np.ones(4)).astype(np.float32), 0.3, 0.1)
-    hubs = Hubs(rotation, of_images, of_texts, 0.1, 0.4)
+    of_images = Bank(texts[:7] * 0.8, rng.dirichlet(np.ones(7)).astype(np.float32), 0.5, 0.2, 0.1)
+    of_texts = Bank(images[:4] * 0.9, rng.dirichlet(np.ones(4)).astype(np.float32), 0.3, 0.1, 0.2)
+    hubs = Hubs(rotation, of_images, of_texts, 0.4)
 
     def near(vector: np.ndarray, bank: Bank) -> float:
-        parts = [
-            share * np.exp(centroid @ vector / 0.1) for share, centroid in zip(bank.shares, bank.centroids, strict=True)
-        ]
-        return 0.1 * float(np.log(sum(parts))) - bank.mean
+        both = zip(bank.shares, bank.centroids, strict=True)
+        parts = [share * np.exp(centroid @ vector / bank.temperature) for share, centroid in both]
+        return bank.temperature * float(np.log(sum(parts))) - bank.mean
 
     by_hand = texts @ images.T - 0.5 * np.array([near(x, of_images) for x in images])
     by_hand = by_hand - 0.3 * np.array([near(t, of_texts) for t in texts])[:, None]
@@ -95,3 +95,15 @@ def test_a_damaged_file_is_told(tiny_checkpoint: Path, tmp_path: Path) -> None:
     write_hubs(folder, fit_hubs(few, few, centroids=(2, 2)))
     with pytest.raises(EncoderError, match="not of a model of 32 dimensions"):
         BriVLEncoder(folder).encode_texts(["a"])
+
+
+def test_a_file_of_one_temperature_for_both_is_still_read(tmp_path: Path) -> None:
+    few = np.eye(8, dtype=np.float32)
+    hubs = fit_hubs(few, few, centroids=(2, 2), temperatures=(0.05, 0.05))
+    tensors = hubs.tensors()
+    for name in ("image", "text"):
+        tensors[f"{name}.settings"] = tensors[f"{name}.settings"][:2]
+    save_file(tensors, tmp_path / HUBS)
+    old = Hubs.load(tmp_path, 8)
+    assert old is not None and old.of_texts.temperature == pytest.approx(0.05)
+    np.testing.assert_allclose(old.images(few), hubs.images(few), atol=1e-3)

@@ -48,9 +48,9 @@ def fit_hubs(
     texts: np.ndarray,
     images: np.ndarray,
     *,
-    centroids: tuple[int, int] = (512, 256),
-    weights: tuple[float, float] = (0.5, 0.4),
-    temperature: float = 0.05,
+    centroids: tuple[int, int] = (4096, 256),
+    weights: tuple[float, float] = (0.7, 0.4),
+    temperatures: tuple[float, float] = (0.025, 0.05),
     constant: float = 0.4,
     seed: int = 0,
 ) -> Hubs:
@@ -60,18 +60,20 @@ def fit_hubs(
         texts, images: of training pairs.
         centroids: of texts, by which images are judged, and of images.
         weights: of the correction of images, and of that of texts.
-        temperature, constant, seed: τ and a of `brivl_search.encoders.hubs`, and of k-means.
+        temperatures: τ of both.
+        constant, seed: a of `brivl_search.encoders.hubs`, and of k-means.
     """
     rng = np.random.default_rng(seed)
     some = min(len(texts), len(images))
     both = np.concatenate([images[:some], texts[:some]]).astype(np.float64)
     _, directions = np.linalg.eigh(both.T @ both)  # least first
     banks = []
-    for bank, count, weight, judged in zip((texts, images), centroids, weights, (images, texts), strict=True):
+    settings = zip((texts, images), centroids, weights, temperatures, (images, texts), strict=True)
+    for bank, count, weight, temperature, judged in settings:
         means, shares = cluster(bank, count, rng)
-        found = Bank(means.astype(np.float32), shares.astype(np.float32), weight, 0.0)
-        banks.append(replace(found, mean=float(found.near(judged, temperature).mean())))
-    return Hubs(np.ascontiguousarray(directions[:, 2:], np.float32), banks[0], banks[1], temperature, constant)
+        found = Bank(means.astype(np.float32), shares.astype(np.float32), weight, 0.0, temperature)
+        banks.append(replace(found, mean=float(found.near(judged).mean())))
+    return Hubs(np.ascontiguousarray(directions[:, 2:], np.float32), banks[0], banks[1], constant)
 
 
 def main(argv: list[str] | None = None) -> None:

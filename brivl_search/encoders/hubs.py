@@ -38,19 +38,21 @@ class Bank:
         shares: float32 (K,), of those vectors; their sum is 1.
         weight: of the correction.
         mean: so much is usual.
+        temperature: τ.
     """
 
     centroids: Array
     shares: Array
     weight: float
     mean: float
+    temperature: float
 
-    def near(self, vectors: Array, temperature: float) -> Array:
+    def near(self, vectors: Array) -> Array:
         """Unit vectors (n, dim) → near(·) of the formula above, (n,)."""
-        exponents = vectors @ self.centroids.T / temperature
+        exponents = vectors @ self.centroids.T / self.temperature
         highest = exponents.max(1)
         sums = (np.exp(exponents - highest[:, None]) * self.shares).sum(1)
-        near: Array = (temperature * (np.log(sums) + highest) - self.mean).astype(np.float32)
+        near: Array = (self.temperature * (np.log(sums) + highest) - self.mean).astype(np.float32)
         return near
 
 
@@ -62,14 +64,12 @@ class Hubs:
         rotation: float32 (dim, dim − 2), orthonormal columns: the directions that are kept.
         of_images: what photos are judged by, a bank of texts.
         of_texts: what texts are judged by, a bank of photos.
-        temperature: τ.
         constant: a; the larger, the less a correction takes of a vector's length.
     """
 
     rotation: Array
     of_images: Bank
     of_texts: Bank
-    temperature: float
     constant: float
 
     @classmethod
@@ -87,12 +87,13 @@ class Hubs:
 
         try:
             tensors = {name: value.astype(np.float32) for name, value in load_file(path).items()}
-            temperature, constant = (float(value) for value in tensors["settings"])
-            banks = [
-                Bank(tensors[f"{name}.centroids"], tensors[f"{name}.shares"], *map(float, tensors[f"{name}.settings"]))
-                for name in ("image", "text")
-            ]
-            hubs = cls(tensors["rotation"], banks[0], banks[1], temperature, constant)
+            shared, constant = (float(value) for value in tensors["settings"])
+            banks = []
+            for name in ("image", "text"):
+                weight, mean, *own = map(float, tensors[f"{name}.settings"])
+                temperature = own[0] if own else shared  # the first such files had one temperature for both
+                banks.append(Bank(tensors[f"{name}.centroids"], tensors[f"{name}.shares"], weight, mean, temperature))
+            hubs = cls(tensors["rotation"], banks[0], banks[1], constant)
             right = hubs.rotation.shape == (dim, dim - 2)
             right &= all(bank.centroids.shape == (len(bank.shares), dim) for bank in banks)
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
@@ -105,12 +106,12 @@ class Hubs:
         """What the file holds."""
         tensors: dict[str, NDArray[Any]] = {
             "rotation": self.rotation,
-            "settings": np.array([self.temperature, self.constant], np.float32),
+            "settings": np.array([self.of_images.temperature, self.constant], np.float32),
         }
         for name, bank in (("image", self.of_images), ("text", self.of_texts)):
             tensors[f"{name}.centroids"] = bank.centroids.astype(np.float16)
             tensors[f"{name}.shares"] = bank.shares
-            tensors[f"{name}.settings"] = np.array([bank.weight, bank.mean], np.float32)
+            tensors[f"{name}.settings"] = np.array([bank.weight, bank.mean, bank.temperature], np.float32)
         return tensors
 
     def images(self, vectors: Array) -> Array:
@@ -122,7 +123,7 @@ class Hubs:
         return self._corrected(vectors, self.of_texts, first=False)
 
     def _corrected(self, vectors: Array, bank: Bank, *, first: bool) -> Array:
-        steps_back = -bank.weight / self.constant * bank.near(vectors, self.temperature)
+        steps_back = -bank.weight / self.constant * bank.near(vectors)
         constant = np.full_like(steps_back, self.constant)
         last = np.stack([steps_back, constant] if first else [constant, steps_back], 1)
         whole = np.concatenate([vectors @ self.rotation, last], 1)
