@@ -1,6 +1,6 @@
 """Is the `probability` of `classify` right? Photos against n captions, one of them their own.
 
-    python -m train.holdout ../shared/data/flickr8k-cn 500 /tmp/val
+    python -m train.mini.holdout ../shared/data/flickr8k-cn 500 /tmp/val
     python benchmarks/label_probability.py /tmp/val
 
 If it is, the mean probability of the likeliest caption equals the share of photos of which that is their own. Prints
@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from brivl_search.calibration import expected_calibration_error
-from brivl_search.embedding import embed_images, embed_texts, find_pictures
+from brivl_search.embedding.batches import embed_images, embed_texts, find_pictures
+from brivl_search.embedding.zero_shot import softmax
 from brivl_search.encoders import DEFAULT, load_encoder
-from brivl_search.zero_shot import softmax
+from brivl_search.encoders.calibration import expected_calibration_error
 
 DRAWS = 4  # of other photos' captions for each photo
 

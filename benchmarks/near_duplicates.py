@@ -1,6 +1,6 @@
 """What `--dedupe` folds with the bundled encoder: copies of photos at its threshold, and photos that only look alike.
 
-    python -m train.holdout ../shared/data/flickr8k-cn 500 /tmp/val
+    python -m train.mini.holdout ../shared/data/flickr8k-cn 500 /tmp/val
     python benchmarks/near_duplicates.py /tmp/val --index DIR     # DIR: an index of different photos
 
 Copies are saved at JPEG quality 40, or have a tenth cut off each side; of the index's photos those are counted that
@@ -21,9 +21,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from brivl_search.corpus.dataset import load_dataset
 from brivl_search.corpus.images import load_pixels
-from brivl_search.dedupe import ALIKE
 from brivl_search.encoders import load_encoder
 from brivl_search.index import IndexReader
+from brivl_search.search.dedupe import ALIKE
 
 
 def copies(path: str) -> dict[str, bytes]:

@@ -10,7 +10,7 @@ ratio is the loop's time by the way's, in the same round. The script stops if th
     loop       the published code's: picture by picture sample 4 x 4 points of every box, convolve them, average
     batched    the same with the pictures' boxes folded into one grid_sample, convolution after the average
     roi_align  torchvision's operator on maps framed with zeros, convolution after it
-    matrix     `brivl_search.encoders.regions.box_weights`: one product, convolution after it
+    matrix     `brivl_search.encoders.brivl.regions.box_weights`: one product, convolution after it
 
 "pooling alone" leaves the convolution away (it is the same for the three last).
 """
@@ -33,7 +33,7 @@ from torchvision.ops import roi_align
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from brivl_search.encoders.regions import box_weights  # noqa: E402
+from brivl_search.encoders.brivl.regions import box_weights  # noqa: E402
 
 Pool = Callable[[Tensor, Tensor], Tensor]
 

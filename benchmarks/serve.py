@@ -58,7 +58,7 @@ end
 IN_PROCESS = """
 import json, sys, time
 from pathlib import Path
-from brivl_search.engine import Engine, SearchOptions
+from brivl_search.search.engine import Engine, SearchOptions
 index, bodies, k = sys.argv[1], [json.loads(line)["text"] for line in open(sys.argv[2])], int(sys.argv[3])
 engine = Engine(Path(index), stays=True)
 engine.encoder.warm_up()

@@ -27,7 +27,7 @@ import torch
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from brivl_search.encoders.brivl import BriVLEncoder  # noqa: E402
+from brivl_search.encoders.brivl.encoder import BriVLEncoder  # noqa: E402
 from brivl_search.encoders.registry import load_encoder  # noqa: E402
 
 TEXTS = [

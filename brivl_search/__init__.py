@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from brivl_search.api import Index, open_index
     from brivl_search.encoders.registry import load_encoder
-    from brivl_search.hits import Hit
+    from brivl_search.search.hits import Hit
 
 __version__ = "0.1.0"
 __all__ = ["Hit", "Index", "__version__", "load_encoder", "open_index"]
 
-_HOME = {"Hit": "hits", "Index": "api", "open_index": "api", "load_encoder": "encoders.registry"}
+_HOME = {"Hit": "search.hits", "Index": "api", "open_index": "api", "load_encoder": "encoders.registry"}
 
 
 def __getattr__(name: str) -> Any:

@@ -18,12 +18,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-from brivl_search.dedupe import ALIKE
-from brivl_search.engine import Engine, Hit, SearchOptions
 from brivl_search.errors import BrivlSearchError, UsageError
-from brivl_search.filters import Filter
 from brivl_search.index import IndexInfo
-from brivl_search.queries import TARGETS, compose
+from brivl_search.search.dedupe import ALIKE
+from brivl_search.search.engine import Engine, Hit, SearchOptions
+from brivl_search.search.filters import Filter
+from brivl_search.search.queries import TARGETS, compose
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from brivl_search.build import BuildOptions, BuildReport, build_index
 from brivl_search.index import IndexReader
+from brivl_search.ingest.run import BuildOptions, BuildReport, build_index
 from tests.e2e.stub import StubEncoder
 
 

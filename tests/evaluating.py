@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from brivl_search.build import BuildOptions, build_index
 from brivl_search.corpus.dataset import load_dataset
 from brivl_search.evaluation import Evaluation, EvaluationOptions, evaluate_dataset
 from brivl_search.index import IndexReader
+from brivl_search.ingest.run import BuildOptions, build_index
 from brivl_search.metrics import Recall
 from tests.e2e.stub import Silent
 from tests.pictures import write_corpus

@@ -31,12 +31,12 @@ import numpy as np
 import numpy.random
 from PIL import Image
 
-from brivl_search import build as building
-from brivl_search import maintenance
-from brivl_search.build import BuildOptions, add, build_index
 from brivl_search.corpus import images
 from brivl_search.errors import IndexMissingError, UsageError
 from brivl_search.index import MODALITIES, IndexReader, catalog, verify
+from brivl_search.ingest import maintenance
+from brivl_search.ingest import run as building
+from brivl_search.ingest.run import BuildOptions, add, build_index
 from tests.e2e.stub import StubEncoder
 from tests.pictures import write_lines
 

@@ -13,9 +13,9 @@ from typing import Any
 import uvicorn
 from starlette.testclient import TestClient
 
-from brivl_search.build import BuildOptions, build_index
-from brivl_search.calibration import Calibration
-from brivl_search.engine import Engine
+from brivl_search.encoders.calibration import Calibration
+from brivl_search.ingest.run import BuildOptions, build_index
+from brivl_search.search.engine import Engine
 from brivl_search.server import Settings, create_app
 from tests.e2e.stub import Silent, StubEncoder
 from tests.pictures import write_corpus

@@ -11,10 +11,11 @@ import pytest
 from PIL import Image
 
 import brivl_search
-from brivl_search import Hit, api, engine, open_index
-from brivl_search.build import BuildOptions, build_index
-from brivl_search.calibration import Calibration
+from brivl_search import Hit, api, open_index
+from brivl_search.encoders.calibration import Calibration
 from brivl_search.errors import IndexMissingError, UsageError
+from brivl_search.ingest.run import BuildOptions, build_index
+from brivl_search.search import engine
 from tests.e2e.stub import REPO, Silent, StubEncoder
 from tests.pictures import write_corpus
 

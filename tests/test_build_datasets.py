@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from brivl_search.build import BuildOptions, BuildReport, add
 from brivl_search.corpus.dataset import load_dataset
 from brivl_search.corpus.sources import DatasetChoice
-from brivl_search.engine import Engine, SearchOptions
 from brivl_search.errors import CorpusError, UsageError
 from brivl_search.evaluation import evaluate_dataset, evaluate_index
-from brivl_search.filters import Filter
 from brivl_search.index import IndexReader, verify
-from brivl_search.maintenance import remove
-from brivl_search.transfer import export, import_folder
+from brivl_search.ingest.maintenance import remove
+from brivl_search.ingest.run import BuildOptions, BuildReport, add
+from brivl_search.search.engine import Engine, SearchOptions
+from brivl_search.search.filters import Filter
+from brivl_search.transfer.imports import export, import_folder
 from tests import datasets
 from tests.building import Silent, build, checksums, images, settle, texts
 from tests.datasets import EN, LAYOUTS, PICTURES, ZH, encode, sample, write_json, write_lmdb, write_tar
@@ -208,7 +208,7 @@ def test_two_annotations_of_the_same_images(tmp_path: Path, encoder: StubEncoder
 def test_query_by_a_member_and_remove_a_container(tmp_path: Path, encoder: StubEncoder, monkeypatch: Any) -> None:
     root, index = datasets.webdataset(tmp_path / "data"), tmp_path / "index"
     build([root / "00000.tar", root / "00001.tar"], index, encoder)
-    monkeypatch.setattr("brivl_search.engine.load_encoder", lambda *a, **k: encoder)
+    monkeypatch.setattr("brivl_search.search.engine.load_encoder", lambda *a, **k: encoder)
     engine = Engine(index)
     member = f"{root}/00000.tar::000000001.jpg"
     assert [hit.path for hit in engine.by_image(member, SearchOptions(1), target="image")] == [member]
@@ -270,7 +270,7 @@ def test_a_build_that_is_interrupted_in_a_tar_goes_on(tmp_path: Path, encoder: S
 
     encoder.encode_images = encode_images  # type: ignore[method-assign]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("brivl_search.build.FLUSH_SECONDS", -1.0)
+        patch.setattr("brivl_search.ingest.run.FLUSH_SECONDS", -1.0)
         with pytest.raises(KeyboardInterrupt):
             build(tar, index, encoder, batch_size=2)
     report = build(tar, index, encoder, batch_size=2)

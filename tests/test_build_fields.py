@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from brivl_search.build import BuildOptions, add
 from brivl_search.corpus.exif import taken
 from brivl_search.corpus.fields import MAX_FIELDS, MAX_VALUES, Fields, merge, scalars
 from brivl_search.corpus.images import PixelSpec, decode
 from brivl_search.index import IndexReader, verify
+from brivl_search.ingest.run import BuildOptions, add
 from tests.building import Silent, build, checksums, settle
 from tests.e2e.stub import StubEncoder
 from tests.pictures import draw, encoded, write_corpus, write_lines

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from brivl_search import build as build_module
 from brivl_search.corpus import decode_pool, decode_worker
 from brivl_search.errors import CorpusError, ImageError, UsageError
 from brivl_search.index import IndexReader, verify
+from brivl_search.ingest import run as build_module
 from tests.building import build, checksums, contents, images, settle, texts
 from tests.e2e.stub import StubEncoder
 from tests.pictures import draw, jpeg, write_bad_files, write_corpus

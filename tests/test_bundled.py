@@ -14,7 +14,7 @@ from brivl_search.encoders import load_encoder
 from brivl_search.encoders.base import Encoder
 from brivl_search.encoders.registry import BUNDLED
 from brivl_search.evaluation import evaluate_dataset
-from train.holdout import write_holdout
+from train.mini.holdout import write_holdout
 
 FLICKR = Path(__file__).resolve().parents[2] / "shared" / "data" / "flickr8k-cn"
 needs_shared = pytest.mark.skipif(not FLICKR.is_dir(), reason="../shared/data/flickr8k-cn is not here")

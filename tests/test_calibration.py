@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from brivl_search.calibration import Calibration, expected_calibration_error, fit, fit_and_judge
 from brivl_search.corpus.dataset import load_dataset
 from brivl_search.corpus.images import load_pixels
 from brivl_search.encoders import calibrations, load_encoder
-from brivl_search.encoders.brivl import BriVLEncoder
+from brivl_search.encoders.brivl.encoder import BriVLEncoder
+from brivl_search.encoders.calibration import Calibration, expected_calibration_error, fit, fit_and_judge
 from brivl_search.errors import BrivlSearchError, EncoderError, UsageError
 from brivl_search.evaluation import calibrating
 from brivl_search.evaluation.calibrating import calibrate_on
@@ -21,7 +21,7 @@ from tests.e2e.site import Ended
 from tests.e2e.stub import StubEncoder
 from tests.pictures import draw
 from tests.tiny_hf import make_hf
-from train import calibrate
+from train.mini import calibrate
 
 
 def test_probability_is_the_logistic_function() -> None:

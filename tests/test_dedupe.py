@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from brivl_search.dedupe import group
 from brivl_search.index import IndexReader, IndexWriter, Item, SearchResult
+from brivl_search.search.dedupe import group
 
 DIM = 24
 KINDS, COPIES = 40, 6

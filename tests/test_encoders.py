@@ -15,13 +15,13 @@ import torch
 from torch.nn import functional as F
 
 from brivl_search.encoders import load_encoder
-from brivl_search.encoders.backbones import Backbone
-from brivl_search.encoders.brivl import BriVLEncoder
-from brivl_search.encoders.config import BackboneConfig, HeadConfig, ModelConfig
-from brivl_search.encoders.heads import TowerHead, masked_mean
-from brivl_search.encoders.image_tower import ImageTower
-from brivl_search.encoders.regions import grid_boxes, pooling_matrix
-from brivl_search.encoders.text_tower import TextTower
+from brivl_search.encoders.brivl.backbones import Backbone
+from brivl_search.encoders.brivl.config import BackboneConfig, HeadConfig, ModelConfig
+from brivl_search.encoders.brivl.encoder import BriVLEncoder
+from brivl_search.encoders.brivl.heads import TowerHead, masked_mean
+from brivl_search.encoders.brivl.image_tower import ImageTower
+from brivl_search.encoders.brivl.regions import grid_boxes, pooling_matrix
+from brivl_search.encoders.brivl.text_tower import TextTower
 from brivl_search.errors import EncoderError, UsageError
 from tests.tiny import make_checkpoint, tiny_model
 

@@ -114,9 +114,9 @@ def test_large_files_are_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("dim", [256, 2560])
 def test_dimensions(tmp_path: Path, dim: int) -> None:
-    from brivl_search.build import BuildOptions, build_index
-    from brivl_search.engine import Engine, SearchOptions
+    from brivl_search.ingest.run import BuildOptions, build_index
     from brivl_search.output import Bar
+    from brivl_search.search.engine import Engine, SearchOptions
 
     encoder = load(make_hf(tmp_path / "model", "clip", projection_dim=dim))
     (tmp_path / "photos").mkdir()

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from brivl_search.encoders.brivl import BriVLEncoder
-from brivl_search.encoders.checkpoint import save_checkpoint, write_hubs
-from brivl_search.encoders.hubs import HUBS, Bank, Hubs
+from brivl_search.encoders.brivl.checkpoint import save_checkpoint, write_hubs
+from brivl_search.encoders.brivl.encoder import BriVLEncoder
+from brivl_search.encoders.brivl.hubness import HUBS, Bank, Hubs
 from brivl_search.errors import EncoderError
-from train.hubs import fit_hubs
+from train.mini.hubness import fit_hubs
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

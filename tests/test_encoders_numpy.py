@@ -13,9 +13,9 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from brivl_search.encoders.brivl import BriVLEncoder
-from brivl_search.encoders.config import TextTowerConfig
-from brivl_search.encoders.numpy_text import NumpyTextTower, _gelu, supports
+from brivl_search.encoders.brivl.config import TextTowerConfig
+from brivl_search.encoders.brivl.encoder import BriVLEncoder
+from brivl_search.encoders.brivl.numpy_text import NumpyTextTower, _gelu, supports
 from brivl_search.encoders.registry import BUNDLED
 from brivl_search.errors import EncoderError
 from tests.e2e.stub import environment

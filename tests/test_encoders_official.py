@@ -16,13 +16,14 @@ from torch.nn import functional as F
 
 from brivl_search.corpus.images import PixelSpec, decode
 from brivl_search.corpus.pixels import sample_bilinear
-from brivl_search.encoders import load_encoder, official
+from brivl_search.encoders import load_encoder
 from brivl_search.encoders.base import Origin
-from brivl_search.encoders.boxes import BoxFile
-from brivl_search.encoders.brivl import BriVLEncoder
-from brivl_search.encoders.config import ModelConfig
-from brivl_search.encoders.convert import corrected, expected
-from brivl_search.encoders.official import UNUSED, OfficialCheckpoint, published_config
+from brivl_search.encoders.brivl.boxes import BoxFile
+from brivl_search.encoders.brivl.config import ModelConfig
+from brivl_search.encoders.brivl.encoder import BriVLEncoder
+from brivl_search.encoders.brivl.official import checkpoint as official
+from brivl_search.encoders.brivl.official.checkpoint import UNUSED, OfficialCheckpoint, published_config
+from brivl_search.encoders.brivl.official.convert import corrected, expected
 from brivl_search.errors import EncoderError
 from tests.official import (
     TEXTS,
@@ -78,8 +79,8 @@ def test_every_name_and_shape_of_the_released_file(released: tuple[Path, dict[st
 
 
 def test_strict_load_at_the_released_size(released: tuple[Path, dict[str, torch.Tensor]]) -> None:
-    from brivl_search.encoders.image_tower import ImageTower
-    from brivl_search.encoders.text_tower import TextTower
+    from brivl_search.encoders.brivl.image_tower import ImageTower
+    from brivl_search.encoders.brivl.text_tower import TextTower
 
     path, _ = released
     checkpoint = OfficialCheckpoint(f"{path}@brivl-1.0")

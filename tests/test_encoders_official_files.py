@@ -15,11 +15,11 @@ from safetensors.torch import load_file
 
 from brivl_search.corpus.images import decode
 from brivl_search.encoders import load_encoder
-from brivl_search.encoders.brivl import BriVLEncoder
-from brivl_search.encoders.convert import convert
-from brivl_search.encoders.numpy_text import NumpyTextTower
-from brivl_search.encoders.official import OfficialCheckpoint, published_config
-from brivl_search.encoders.parity import check_sample
+from brivl_search.encoders.brivl.encoder import BriVLEncoder
+from brivl_search.encoders.brivl.numpy_text import NumpyTextTower
+from brivl_search.encoders.brivl.official.checkpoint import OfficialCheckpoint, published_config
+from brivl_search.encoders.brivl.official.convert import convert
+from brivl_search.encoders.brivl.official.parity import check_sample
 from brivl_search.errors import CorpusError, EncoderError, UsageError
 from tests.e2e.site import Ended
 from tests.official import (

@@ -16,12 +16,12 @@ from torchvision.ops import roi_align
 
 from brivl_search.encoders import load_encoder
 from brivl_search.encoders.base import Origin
-from brivl_search.encoders.boxes import BoxFile, box_batch, grid_shares
-from brivl_search.encoders.brivl import BriVLEncoder
-from brivl_search.encoders.config import ModelConfig
-from brivl_search.encoders.detector import Detector
-from brivl_search.encoders.image_tower import ImageTower
-from brivl_search.encoders.regions import box_weights, grid_boxes
+from brivl_search.encoders.brivl.boxes import BoxFile, box_batch, grid_shares
+from brivl_search.encoders.brivl.config import ModelConfig
+from brivl_search.encoders.brivl.detector import Detector
+from brivl_search.encoders.brivl.encoder import BriVLEncoder
+from brivl_search.encoders.brivl.image_tower import ImageTower
+from brivl_search.encoders.brivl.regions import box_weights, grid_boxes
 from brivl_search.errors import CorpusError, EncoderError, UsageError
 from tests.e2e.site import Ended
 from tests.pictures import write_corpus

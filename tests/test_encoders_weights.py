@@ -9,12 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from brivl_search.encoders import weights
-from brivl_search.encoders.brivl import BriVLEncoder
+from brivl_search.encoders.brivl import weights
+from brivl_search.encoders.brivl.encoder import BriVLEncoder
+from brivl_search.encoders.brivl.numpy_text import NumpyTextTower
 from brivl_search.encoders.inventory import _parameters
-from brivl_search.encoders.numpy_text import NumpyTextTower
 from tests.tiny import make_checkpoint
-from train.soup import cook
+from train.mini.soup import cook
 
 TEXTS = ["一只在草地上的狗", "a red circle", "x"]
 

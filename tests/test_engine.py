@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from brivl_search import engine as engine_module
-from brivl_search.build import BuildOptions, build_index
-from brivl_search.calibration import Calibration
-from brivl_search.engine import Engine, Hit, SearchOptions, as_given
+from brivl_search.encoders.calibration import Calibration
 from brivl_search.errors import EncoderError, IndexIncompatibleError, IndexMissingError, UsageError
 from brivl_search.index import IndexReader
-from brivl_search.queries import compose
+from brivl_search.ingest.run import BuildOptions, build_index
+from brivl_search.search import engine as engine_module
+from brivl_search.search.engine import Engine, Hit, SearchOptions, as_given
+from brivl_search.search.queries import compose
 from tests.e2e.stub import Silent, StubEncoder
 from tests.pictures import COLOURS, SHAPES, captions, draw, write_corpus, write_lines
 

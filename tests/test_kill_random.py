@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from brivl_search import maintenance
 from brivl_search.index import verify
+from brivl_search.ingest import maintenance
 from tests.building import build, images
 from tests.e2e.stub import REPO, StubEncoder
 from tests.kills import STEPS

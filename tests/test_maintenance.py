@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from brivl_search import maintenance
-from brivl_search.build import BuildOptions, add
 from brivl_search.errors import BrivlSearchError, CorpusError, UsageError
 from brivl_search.index import IndexReader, IndexWriter, Item, ivfpq, verify
+from brivl_search.ingest import maintenance
+from brivl_search.ingest.run import BuildOptions, add
 from tests.building import Silent, build, checksums, images, settle, texts
 from tests.e2e.stub import StubEncoder
 from tests.pictures import draw, write_corpus, write_lines

@@ -7,9 +7,10 @@ import sys
 
 import pytest
 
-from brivl_search import build as build_module
-from brivl_search import output, reports
+from brivl_search import output
 from brivl_search.corpus.walk import Skipped
+from brivl_search.ingest import run as build_module
+from brivl_search.output import evaluation as reports
 
 LATIN1 = os.fsdecode(b"/p/caf\xe9.jpg")
 

@@ -16,9 +16,9 @@ import pytest
 from PIL import Image
 
 from brivl_search.corpus.thumbnails import thumbnail
-from brivl_search.engine import Hit
 from brivl_search.errors import ImageError, UsageError
 from brivl_search.output import write_contact_sheet
+from brivl_search.search.engine import Hit
 from tests.pictures import bad_bytes, draw, encoded
 
 EVIL = "<img src=x onerror=alert(1)>\"'&\x1b[31m.jpg"

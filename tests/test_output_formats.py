@@ -13,8 +13,8 @@ from dataclasses import replace
 import pytest
 
 from brivl_search import output
-from brivl_search.engine import Hit
 from brivl_search.output.console import harmless
+from brivl_search.search.engine import Hit
 
 LATIN1 = os.fsdecode(b"/p/caf\xe9.jpg")
 HOSTILE = "/p/\x1b[31mred\x1b[0m\x9b2J\x07\u202egpj.exe\n.jpg"

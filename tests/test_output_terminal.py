@@ -16,15 +16,15 @@ from pathlib import Path
 
 import pytest
 
-from brivl_search.engine import Hit
 from brivl_search.errors import BrivlSearchError, DependencyError, UsageError
 from brivl_search.output import open_hit, preview_hits
+from brivl_search.search.engine import Hit
 from tests.e2e.stub import environment
 from tests.pictures import draw
 
 REPORT = """
 import sys
-from brivl_search.engine import Hit
+from brivl_search.search.engine import Hit
 from brivl_search.output import open_hit, preview_hits
 from brivl_search.errors import BrivlSearchError
 hits = [Hit(n, 0.5, "image", p, None, {}, 0.93) for n, p in enumerate(sys.argv[2:], start=1)]

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from brivl_search.errors import UsageError
-from brivl_search.queries import Query, Term, compose, image_term, read_batch, text_term
-from brivl_search.query_vectors import embed
+from brivl_search.search.queries import Query, Term, compose, image_term, read_batch, text_term
+from brivl_search.search.vectors import embed
 from tests.e2e.stub import StubEncoder
 from tests.pictures import draw, encoded
 

@@ -17,12 +17,13 @@ import numpy as np
 from PIL import Image
 from starlette.testclient import TestClient
 
-from brivl_search.build import BuildOptions, build_index
 from brivl_search.encoders.base import Origin
-from brivl_search.engine import Engine, SearchOptions
 from brivl_search.errors import IndexIncompatibleError
-from brivl_search.queries import Query, Term
-from brivl_search.server import Settings, create_app, keys
+from brivl_search.ingest.run import BuildOptions, build_index
+from brivl_search.search.engine import Engine, SearchOptions
+from brivl_search.search.queries import Query, Term
+from brivl_search.server import Settings, create_app
+from brivl_search.server.protocol import keys
 from tests import serving
 from tests.e2e.stub import Silent, StubEncoder
 from tests.pictures import bad_bytes, draw, encoded, jpeg, write_corpus, write_lines
@@ -248,7 +249,7 @@ def test_the_index_and_its_map(client: TestClient, index: Path) -> None:
 
 
 def test_the_map_is_the_plane_of_most_variance() -> None:
-    from brivl_search.server.projection import project
+    from brivl_search.server.answers.map import project
 
     rng = np.random.default_rng(0)
     hidden = rng.standard_normal((500, 2)).astype(np.float32) * [3, 2]

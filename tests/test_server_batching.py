@@ -13,9 +13,9 @@ import pytest
 pytest.importorskip("fastapi", reason="the server needs pip install '.[serve]'")
 
 from brivl_search import steps
-from brivl_search.build import BuildOptions, build_index
-from brivl_search.engine import SearchOptions
-from brivl_search.server.batching import Batcher, Overloaded
+from brivl_search.ingest.run import BuildOptions, build_index
+from brivl_search.search.engine import SearchOptions
+from brivl_search.server.workers.batching import Batcher, Overloaded
 from tests import serving
 from tests.e2e.stub import Silent
 from tests.pictures import COLOURS, SHAPES, write_corpus

@@ -19,9 +19,10 @@ from starlette.testclient import TestClient
 
 from brivl_search.corpus.images import PixelSpec
 from brivl_search.errors import ImageError, UsageError
-from brivl_search.server import Settings, create_app, keys
-from brivl_search.server.decoding import Decoders
+from brivl_search.server import Settings, create_app
+from brivl_search.server.protocol import keys
 from brivl_search.server.security import CSP
+from brivl_search.server.workers.decoding import Decoders
 from tests import serving
 from tests.pictures import CRASH, EXIT, HANG, bomb_png, draw, encoded, jpeg, naughty_decode
 
@@ -349,7 +350,7 @@ def test_a_defect_tells_a_client_nothing(index: Path, caplog: pytest.LogCaptureF
 
 
 def test_markup_in_captions_and_names_stays_data(tmp_path: Path) -> None:
-    from brivl_search.build import BuildOptions, build_index
+    from brivl_search.ingest.run import BuildOptions, build_index
     from tests.e2e.stub import Silent
     from tests.pictures import write_lines
 
@@ -368,7 +369,7 @@ def test_markup_in_captions_and_names_stays_data(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_a_page_and_a_picture_is_sent_as_a_picture() -> None:
-    from brivl_search.server.files import content_type
+    from brivl_search.server.answers.files import content_type
 
     assert content_type(b"GIF89a<script>") == "image/gif"
     assert content_type(b"<!doctype html>") == "application/octet-stream"

@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from brivl_search.encoders.checkpoint import read_config
+from brivl_search.encoders.brivl.checkpoint import read_config
 from tests.test_train_pretrain import photos, to_toml  # noqa: F401 - a fixture
 from tests.tiny import make_checkpoint
-from train.align import align, ridge, text_pairs
-from train.data import Photo
+from train.data.photos import Photo
+from train.mini.align import align, ridge, text_pairs
 
 
 def test_a_caption_learns_from_its_translation_or_from_all() -> None:

@@ -12,8 +12,8 @@ from brivl_search.corpus.dataset import load_dataset
 from brivl_search.encoders import load_encoder
 from brivl_search.evaluation import evaluate_dataset
 from tests.pictures import COLOURS, SHAPES, draw
-from train import candidates
-from train.holdout import write_holdout
+from train.mini import candidates
+from train.mini.holdout import write_holdout
 
 
 def test_more_candidates(tmp_path: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:

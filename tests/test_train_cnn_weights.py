@@ -8,12 +8,12 @@ import pytest
 import timm
 import torch
 
-from brivl_search.encoders.config import ModelConfig
-from brivl_search.encoders.image_tower import ImageTower
-from brivl_search.encoders.weights import write_tensors
+from brivl_search.encoders.brivl.config import ModelConfig
+from brivl_search.encoders.brivl.image_tower import ImageTower
+from brivl_search.encoders.brivl.weights import write_tensors
 from tests.tiny import tiny_model
-from train.cnn_weights import renamed
-from train.start import load_cnns
+from train.mini.cnn_weights import renamed
+from train.model.start import load_cnns
 
 
 def test_tensors_in_order_under_other_names(tmp_path: Path) -> None:

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from brivl_search.encoders.checkpoint import load_tower, read_config
-from brivl_search.encoders.text_tower import TextTower
+from brivl_search.encoders.brivl.checkpoint import load_tower, read_config
+from brivl_search.encoders.brivl.text_tower import TextTower
 from tests.test_train_pretrain import photos, to_toml  # noqa: F401 - a fixture
 from tests.tiny import tiny_model, write_vocab
-from train import distill, teachers
-from train.data import read_photos
+from train.data.photos import read_photos
+from train.mini import distill, teachers
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ import torch
 from tests.e2e.stub import REPO, environment
 from tests.test_train_pretrain import photos, write_recipe  # noqa: F401 - a fixture
 from train import distributed, pretrain
-from train.moco import Clip, MoCo, TwoTowers
+from train.model.moco import Clip, MoCo, TwoTowers
 
 # No dropout, whose random numbers differ between processes and parts; a low rate, because AdamW's first steps make
 # differences of rounding as large as gradients.

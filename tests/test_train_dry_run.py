@@ -11,11 +11,12 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from brivl_search.encoders.config import ModelConfig
+from brivl_search.encoders.brivl.config import ModelConfig
 from tests.tiny import tiny_model
-from train import dry_run, pretrain
-from train.cost import measure, segments
-from train.moco import MoCo
+from train import pretrain
+from train.model.moco import MoCo
+from train.size import dry_run
+from train.size.cost import measure, segments
 
 FROZEN = {"frozen_blocks": [4], "frozen_text_layers": 1, "frozen_cnn_modules": ["conv_head"]}
 

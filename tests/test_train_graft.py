@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from brivl_search.encoders.config import ModelConfig
-from brivl_search.encoders.text_tower import TextTower
+from brivl_search.encoders.brivl.config import ModelConfig
+from brivl_search.encoders.brivl.text_tower import TextTower
 from tests.tiny import tiny_model
-from train.graft import SPECIAL, choose_vocabulary, start_characters
-from train.start import load_text_backbone
-from train.teachers import dictionary_pairs
+from train.mini.graft import SPECIAL, choose_vocabulary, start_characters
+from train.mini.teachers import dictionary_pairs
+from train.model.start import load_text_backbone
 
 CEDICT = """
 # CC-CEDICT

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from brivl_search.encoders.config import ModelConfig
-from brivl_search.encoders.text_tower import TextTower
+from brivl_search.encoders.brivl.config import ModelConfig
+from brivl_search.encoders.brivl.text_tower import TextTower
 from tests.tiny import tiny_model
-from train.losses import clip_loss, info_nce
-from train.moco import Clip, KeyQueue, MoCo, SentenceCache, TwoTowers
+from train.model.losses import clip_loss, info_nce
+from train.model.moco import Clip, KeyQueue, MoCo, SentenceCache, TwoTowers
 from train.pretrain import build_towers, freeze_text, only_its_mlp_learns
 
 

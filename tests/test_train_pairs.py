@@ -1,4 +1,4 @@
-"""`train.prepare_pairs` on a crawl the test makes: every rule removes what it names, and a kill changes nothing."""
+"""`train.pairs.prepare` on a crawl the test makes: every rule removes what it names, and a kill changes nothing."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from PIL import Image
 from brivl_search.errors import UsageError
 from tests.e2e.stub import REPO, environment
 from tests.tiny import make_checkpoint
-from train import prepare_pairs
-from train.pair_images import HASH_SIDE, MASK, perceptual_hash, probes, to_grey
-from train.pair_privacy import is_id_number, luhn, personal_data
-from train.pair_store import PairStore
-from train.pair_texts import TextJudge, TextRules
-from train.prepare_pairs import Rules, Source, prepare, read_rules
-from train.score_pairs import score
+from train.pairs import prepare as prepare_pairs
+from train.pairs.images import HASH_SIDE, MASK, perceptual_hash, probes, to_grey
+from train.pairs.prepare import Rules, Source, prepare, read_rules
+from train.pairs.privacy import is_id_number, luhn, personal_data
+from train.pairs.score import score
+from train.pairs.store import PairStore
+from train.pairs.texts import TextJudge, TextRules
 
 # Numbers of nobody: made to pass the checks. The id's place code is none that was ever given out.
 ID = "99010119900307001" + "2"
@@ -289,7 +289,7 @@ def test_kill_9_changes_nothing(tmp_path: Path) -> None:
     sources = big_crawl(tmp_path, 12_000)
     prepare(sources, tmp_path / "whole", Rules(images=False), workers=0)
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "train.prepare_pairs", str(out), "--source", f"a={sources[0].file}", "--no-images"]
+    command = [sys.executable, "-m", "train.pairs.prepare", str(out), "--source", f"a={sources[0].file}", "--no-images"]
     more: dict[str, Any] = {"cwd": REPO, "env": environment(), "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
     process = subprocess.Popen([*command, "--workers", "1"], **more)
     deadline = time.monotonic() + 60

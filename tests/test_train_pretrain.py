@@ -17,12 +17,12 @@ from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
 
 from brivl_search.encoders import load_encoder
-from brivl_search.encoders.checkpoint import load_tower
-from brivl_search.encoders.config import ModelConfig
+from brivl_search.encoders.brivl.checkpoint import load_tower
+from brivl_search.encoders.brivl.config import ModelConfig
 from tests.tiny import tiny_model, write_vocab
 from train import pretrain
-from train.data import StepDataset, read_photos
-from train.start import load_momentum
+from train.data.photos import StepDataset, read_photos
+from train.model.start import load_momentum
 
 COLOURS = {"red": ("红色", (220, 30, 30)), "green": ("绿色", (30, 180, 40)), "blue": ("蓝色", (40, 60, 230))}
 SHAPES = {"circle": "圆形", "square": "方块", "cross": "十字形"}
@@ -188,7 +188,7 @@ def test_clip_loss_trains_too(tmp_path: Path, photos: Path) -> None:
 
 def test_steps_are_reproducible_and_cover_an_epoch(photos: Path, tmp_path: Path) -> None:
     from brivl_search.corpus.images import PixelSpec
-    from brivl_search.encoders.tokenizer import TextTokenizer
+    from brivl_search.encoders.brivl.tokenizer import TextTokenizer
 
     found = read_photos([{"folder": str(photos), "captions": {"zh": 0.5, "en": 0.5}, "hold_out_last": 9}], tmp_path)
     assert len(found.train) == 180 and len(found.val) == 9
@@ -212,8 +212,8 @@ def test_mistakes_in_a_recipe_are_named(tmp_path: Path, photos: Path) -> None:
 def test_dropped_regions_and_channels_leave_a_tower_that_trains() -> None:
     import torch
 
-    from brivl_search.encoders.config import ModelConfig
-    from brivl_search.encoders.image_tower import ImageTower
+    from brivl_search.encoders.brivl.config import ModelConfig
+    from brivl_search.encoders.brivl.image_tower import ImageTower
 
     model = tiny_model()
     model["image"] |= {"region_dropout": 0.5, "feature_dropout": 0.3}

@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from brivl_search.encoders.checkpoint import read_config
+from brivl_search.encoders.brivl.checkpoint import read_config
 from tests.tiny import make_checkpoint
-from train.soup import cook
+from train.mini.soup import cook
 
 
 def test_weights_are_averaged_by_share(tmp_path: Path) -> None:

@@ -19,15 +19,16 @@ import torch
 from PIL import Image
 
 from brivl_search.corpus.images import PixelSpec
-from brivl_search.encoders.tokenizer import TextTokenizer
+from brivl_search.encoders.brivl.tokenizer import TextTokenizer
 from brivl_search.errors import CorpusError, UsageError
 from tests.e2e.stub import REPO, environment
 from tests.test_train_pretrain import log_of, photos, to_toml, write_recipe  # noqa: F401 - a fixture
 from tests.tiny import write_vocab
-from train import distributed, pack, pretrain
-from train.data import Augment
-from train.shards import Pair, Shard, ShardReader, list_shards
-from train.stream import Plan, ShardSteps, Source, read_sources
+from train import distributed, pretrain
+from train.data.photos import Augment
+from train.data.stream import Plan, ShardSteps, Source, read_sources
+from train.pairs import pack
+from train.pairs.shards import Pair, Shard, ShardReader, list_shards
 
 CAPTIONS = {"zh": 0.5, "en": 0.5}
 
@@ -253,7 +254,7 @@ TOY = {"batch": 12, "captions": 2, "seed": 5, "pixels": PixelSpec(8), "buffer": 
 
 def toy_losses(folder: Path, vocab: Path, rank: int, processes: int) -> tuple[list[float], list[int]]:
     """MoCo's losses over an epoch of shards, and the ids this process saw."""
-    from train.moco import MoCo, TwoTowers
+    from train.model.moco import MoCo, TwoTowers
 
     torch.manual_seed(0)
 
@@ -309,7 +310,7 @@ def test_two_processes_give_the_losses_of_one_with_the_double_batch(packed: dict
 
 
 def test_the_command_packs_and_says_what_it_left_out(packed: dict[str, Path], tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "train.pack"]
+    command = [sys.executable, "-m", "train.pairs.pack"]
     source = str(packed["source"])
     more = {"cwd": REPO, "env": environment(), "capture_output": True, "text": True, "timeout": 60}
     done = subprocess.run([*command, source, str(tmp_path / "out"), "--shards", "lmdb", "--workers", "1"], **more)

@@ -10,8 +10,8 @@ import pytest
 
 from tests.e2e.stub import StubEncoder
 from tests.pictures import COLOURS, SHAPES, draw
-from train import zeroshot
-from train.data import read_folder
+from train.data.photos import read_folder
+from train.mini import zeroshot
 from train.pretrain import read_recipe
 
 THINGS = [(colour, shape) for colour in ("red", "blue", "green") for shape in ("circle", "square")]

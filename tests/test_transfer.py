@@ -12,7 +12,7 @@ import pytest
 
 from brivl_search.errors import CorpusError, IndexIncompatibleError, UsageError
 from brivl_search.index import EncoderInfo, IndexReader, verify
-from brivl_search.transfer import Kind, export, import_folder, import_vectors
+from brivl_search.transfer.imports import Kind, export, import_folder, import_vectors
 from tests.building import build, images, texts
 from tests.e2e.stub import StubEncoder
 from tests.pictures import jpeg, write_corpus, write_lines

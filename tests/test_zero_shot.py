@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from brivl_search import embedding, zero_shot
-from brivl_search.calibration import Calibration
 from brivl_search.corpus.walk import ImageFile
+from brivl_search.embedding import batches as embedding
+from brivl_search.embedding import zero_shot
+from brivl_search.embedding.zero_shot import Label
+from brivl_search.encoders.calibration import Calibration
 from brivl_search.errors import CorpusError, UsageError
-from brivl_search.zero_shot import Label
 from tests.e2e.stub import StubEncoder
 from tests.pictures import draw, write_bad_files, write_corpus
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from brivl_search.encoders.checkpoint import save_checkpoint
-from brivl_search.encoders.config import ModelConfig
-from brivl_search.encoders.image_tower import ImageTower
-from brivl_search.encoders.text_tower import TextTower
-from brivl_search.encoders.tokenizer import TextTokenizer
+from brivl_search.encoders.brivl.checkpoint import save_checkpoint
+from brivl_search.encoders.brivl.config import ModelConfig
+from brivl_search.encoders.brivl.image_tower import ImageTower
+from brivl_search.encoders.brivl.text_tower import TextTower
+from brivl_search.encoders.brivl.tokenizer import TextTokenizer
 
 WORDS = (
     "a the red green blue circle square cross on in with photo of dog grass "

@@ -21,21 +21,21 @@ from typing import Any
 import torch
 from torch import nn
 
-from brivl_search.encoders.checkpoint import load_tower
-from brivl_search.encoders.config import ModelConfig
+from brivl_search.encoders.brivl.checkpoint import load_tower
+from brivl_search.encoders.brivl.config import ModelConfig
+from brivl_search.encoders.brivl.image_tower import ImageTower
+from brivl_search.encoders.brivl.text_tower import TextTower
+from brivl_search.encoders.brivl.tokenizer import TextTokenizer
 from brivl_search.encoders.device import has_fast_bf16, pick_device
-from brivl_search.encoders.image_tower import ImageTower
-from brivl_search.encoders.text_tower import TextTower
-from brivl_search.encoders.tokenizer import TextTokenizer
 from train import distributed
-from train.cpu import quicken
-from train.data import Augment, StepDataset, held_out, read_photos
-from train.features import cached_views
-from train.loop import Session, fit
-from train.moco import Clip, MoCo, SentenceCache, TwoTowers
-from train.start import load_cnns, load_momentum, load_text_backbone
-from train.stream import ShardSteps, read_sources
-from train.validate import Validation
+from train.data.features import cached_views
+from train.data.photos import Augment, StepDataset, held_out, read_photos
+from train.data.stream import ShardSteps, read_sources
+from train.model.moco import Clip, MoCo, SentenceCache, TwoTowers
+from train.model.start import load_cnns, load_momentum, load_text_backbone
+from train.run.cpu import quicken
+from train.run.loop import Session, fit
+from train.run.validate import Validation
 
 
 def read_recipe(path: Path, changes: list[str]) -> dict[str, Any]:
@@ -132,7 +132,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change a recipe value")
     parser.add_argument("--export", type=Path, help="write the run's best checkpoint here and stop")
     parser.add_argument("--stop-after", type=int, help="end this session at this step (the schedule stays)")
-    dry = parser.add_argument_group("a run's size, before it is begun (train/dry_run.py)")
+    dry = parser.add_argument_group("a run's size, before it is begun (train/size/dry_run.py)")
     dry.add_argument("--dry-run", action="store_true", help="print parameters, memory, FLOPs and days; train nothing")
     dry.add_argument("--gpus", type=int, default=8)
     dry.add_argument("--gpu", default="a100", help="v100, a100-40, a100 (80 GB), h100, h200, rtx4090, ...")
@@ -242,7 +242,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def dry_run(args: argparse.Namespace, recipe: dict[str, Any]) -> None:
     """Prints what the run would take."""
-    from train import dry_run as dry
+    from train.size import dry_run as dry
 
     if args.gpu not in dry.GPUS and args.gpu not in dry.ALIASES:
         raise SystemExit(f"--gpu {args.gpu} is not known: one of {', '.join([*dry.GPUS, *dry.ALIASES])}")

@@ -25,7 +25,7 @@ from brivl_search.cli.app import (
 from brivl_search.errors import IndexIncompatibleError, SkippedItemsError, UsageError
 
 if TYPE_CHECKING:
-    from brivl_search.build import BuildOptions, BuildReport
+    from brivl_search.ingest.run import BuildOptions, BuildReport
 
 Kind = Annotated[IndexKind | None, typer.Option("--index-type", help="How vectors are searched; auto decides by size.")]
 Codec = Annotated[
@@ -83,8 +83,8 @@ def _options(
     split: str | None = None,
     images: Path | None = None,
 ) -> BuildOptions:
-    from brivl_search.build import BuildOptions
     from brivl_search.corpus.sources import DatasetChoice
+    from brivl_search.ingest.run import BuildOptions
 
     return BuildOptions(
         index_type=index_type.value if index_type else None,
@@ -110,7 +110,7 @@ def _regions(boxes: Path | None, detector: str | None) -> str:
 
 def _finish(report: BuildReport, index: Path, quiet: bool, verbose: bool, strict: bool, encoder: Any = None) -> None:
     from brivl_search.output import say
-    from brivl_search.reports import print_build
+    from brivl_search.output.evaluation import print_build
 
     if not quiet:
         print_build(report, str(index), verbose=verbose)
@@ -151,7 +151,7 @@ def build_index(
     verbose: Verbose = False,
 ) -> None:
     """Index the images (and captions.jsonl) under FOLDER, or a dataset; run it again to take in what has changed."""
-    from brivl_search.build import build_index as build
+    from brivl_search.ingest.run import build_index as build
     from brivl_search.output import Bar
 
     choices = _options(
@@ -190,9 +190,9 @@ def sync(
     verbose: Verbose = False,
 ) -> None:
     """Bring an existing index in step with its folders: take in what is new or changed, forget what is gone."""
-    from brivl_search.build import build_index as build
     from brivl_search.corpus.sources import DatasetChoice
     from brivl_search.index import IndexReader
+    from brivl_search.ingest.run import build_index as build
     from brivl_search.output import Bar
 
     choices = _options(None, captions, include_hidden, max_megapixels, workers, batch_size, None, None)
@@ -234,7 +234,7 @@ def add(
     verbose: Verbose = False,
 ) -> None:
     """Add images, folders or captions to the index; nothing is removed."""
-    from brivl_search.build import add as add_paths
+    from brivl_search.ingest.run import add as add_paths
     from brivl_search.output import Bar
 
     choices = _options(
@@ -259,9 +259,9 @@ def remove(
     quiet: Quiet = False,
 ) -> None:
     """Forget images (and their captions); the files themselves are left alone."""
-    from brivl_search.maintenance import remove as remove_items
+    from brivl_search.ingest.maintenance import remove as remove_items
     from brivl_search.output import say
-    from brivl_search.reports import say_state
+    from brivl_search.output.evaluation import say_state
 
     done = remove_items(index, paths=paths or (), under=under or (), keys=key or ())
     if not quiet:
@@ -279,7 +279,7 @@ def compact(
 ) -> None:
     """Merge small shards, drop removed rows, train the quantizer anew where the collection has outgrown it."""
     from brivl_search.index import IndexReader, gpu
-    from brivl_search.maintenance import compact as compact_index
+    from brivl_search.ingest.maintenance import compact as compact_index
     from brivl_search.output import Bar, say
 
     with IndexReader.open(index) as reader:
@@ -324,9 +324,9 @@ def tune(
 ) -> None:
     """Measure IVF-PQ against exact search on real queries; store the fastest setting that reaches the recall."""
     from brivl_search.index import gpu
-    from brivl_search.maintenance import tune as tune_index
+    from brivl_search.ingest.maintenance import tune as tune_index
     from brivl_search.output import Bar, show, warn
-    from brivl_search.reports import tuning_table
+    from brivl_search.output.evaluation import tuning_table
 
     vectors = None
     if queries is not None:
@@ -356,9 +356,9 @@ def verify(
 ) -> None:
     """Check every shard's checksum and row counts against the catalog."""
     from brivl_search.index import verify as check
-    from brivl_search.maintenance import repair as repair_index
+    from brivl_search.ingest.maintenance import repair as repair_index
     from brivl_search.output import say
-    from brivl_search.reports import print_verification
+    from brivl_search.output.evaluation import print_verification
 
     if repair:
         lost, commit = repair_index(index)

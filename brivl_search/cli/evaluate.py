@@ -89,7 +89,7 @@ def evaluate(
     from brivl_search import evaluation
     from brivl_search.metrics import Bootstrap
     from brivl_search.output import Bar, say
-    from brivl_search.reports import print_evaluation
+    from brivl_search.output.evaluation import print_evaluation
 
     ks = evaluation.parse_ks(recall_at)
     options = evaluation.EvaluationOptions(recall.value, None if no_ci else Bootstrap(ci))
@@ -122,7 +122,7 @@ def evaluate(
     if predictions is not None:
         written += evaluation.write_predictions(predictions, result)
     if report is not None:
-        from brivl_search.evaluation_page import write_page
+        from brivl_search.evaluation.page import write_page
 
         write_page(report, result, calibration, list(zip(others, compared, strict=True)))
         written.append(report)

@@ -72,8 +72,8 @@ def convert(
     ] = False,
 ) -> None:
     """Turn weights of the published BriVL code into a checkpoint folder."""
-    from brivl_search.encoders.convert import convert as convert_checkpoint
-    from brivl_search.encoders.official import OfficialCheckpoint
+    from brivl_search.encoders.brivl.official.checkpoint import OfficialCheckpoint
+    from brivl_search.encoders.brivl.official.convert import convert as convert_checkpoint
     from brivl_search.output import say
 
     if not source.startswith("official:"):
@@ -159,8 +159,8 @@ def check(
     import json
     from dataclasses import asdict
 
-    from brivl_search.encoders.brivl import BriVLEncoder
-    from brivl_search.encoders.parity import TOLERANCE, check_sample
+    from brivl_search.encoders.brivl.encoder import BriVLEncoder
+    from brivl_search.encoders.brivl.official.parity import TOLERANCE, check_sample
     from brivl_search.encoders.registry import load_encoder
     from brivl_search.output import show, table
 

@@ -14,9 +14,9 @@ from brivl_search.cli.app import DEFAULT_INDEX, DeviceOption, EncoderOption, Hit
 from brivl_search.errors import BrivlSearchError, UsageError
 
 if TYPE_CHECKING:
-    from brivl_search.engine import Engine, SearchOptions
-    from brivl_search.queries import Query
-    from brivl_search.queries import Target as TargetName
+    from brivl_search.search.engine import Engine, SearchOptions
+    from brivl_search.search.queries import Query
+    from brivl_search.search.queries import Target as TargetName
 
 _GROUP = 64  # lines of a batch that are embedded together
 _CHUNK = 1 << 16
@@ -110,10 +110,10 @@ def query(
     else:
         # For one query NumPy's threads wait for each other longer than they work. Read when NumPy is imported.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from brivl_search.dedupe import ALIKE
-    from brivl_search.engine import Engine, SearchOptions
-    from brivl_search.filters import Filter
-    from brivl_search.queries import TARGETS, compose
+    from brivl_search.search.dedupe import ALIKE
+    from brivl_search.search.engine import Engine, SearchOptions
+    from brivl_search.search.filters import Filter
+    from brivl_search.search.queries import TARGETS, compose
 
     wanted = Filter.of(
         under=under or (), glob=glob or (), after=after, before=before, min_size=min_size, where=where or ()
@@ -165,7 +165,7 @@ def _batch(
 ) -> None:
     """Answers line after line, in order, as soon as they have come; a bad line is told and costs only itself."""
     from brivl_search.output import default_format, print_hits, print_jsonl, warn
-    from brivl_search.queries import read_batch
+    from brivl_search.search.queries import read_batch
 
     form = form or default_format()
     groups = _lines(name)

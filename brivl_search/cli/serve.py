@@ -84,9 +84,9 @@ def _run(index: Path, settings: Settings, port: int, encoder: str | None, device
     import uvicorn
 
     from brivl_search.encoders.device import few_heaps
-    from brivl_search.engine import Engine
     from brivl_search.index import gpu
     from brivl_search.output import say, warn
+    from brivl_search.search.engine import Engine
     from brivl_search.server import create_app
 
     few_heaps()

@@ -15,10 +15,10 @@ from brivl_search.cli.change import Batch, Hidden, Megapixels, Strict, Verbose, 
 from brivl_search.errors import CorpusError, SkippedItemsError, UsageError
 
 if TYPE_CHECKING:
-    from brivl_search.embedding import Embedded, Pictures
+    from brivl_search.embedding.batches import Embedded, Pictures
+    from brivl_search.embedding.zero_shot import Guess
     from brivl_search.encoders.base import Encoder
     from brivl_search.output import Bar
-    from brivl_search.zero_shot import Guess
 
 
 class RowFormat(StrEnum):
@@ -60,8 +60,8 @@ def classify(
     verbose: Verbose = False,
 ) -> None:
     """Sort images into classes that are given by name only, in Chinese or English."""
-    from brivl_search import zero_shot
-    from brivl_search.embedding import find_pictures
+    from brivl_search.embedding import zero_shot
+    from brivl_search.embedding.batches import find_pictures
     from brivl_search.output import default_format
 
     classes = zero_shot.read_labels(labels)
@@ -93,8 +93,8 @@ def match(
     device: DeviceOption = "auto",
 ) -> None:
     """Say how well texts and pictures belong together: the cosine, and the probability (match)."""
-    from brivl_search import zero_shot
-    from brivl_search.embedding import clean_text
+    from brivl_search.embedding import zero_shot
+    from brivl_search.embedding.batches import clean_text
     from brivl_search.output import default_format, print_csv, print_jsonl, warn
 
     texts = [clean_text(one, "--text") for one in text]
@@ -145,7 +145,7 @@ def embed(
     verbose: Verbose = False,
 ) -> None:
     """Turn images or texts into unit vectors: X.npy with X.jsonl, or JSON lines on stdout."""
-    from brivl_search.embedding import VectorFile, embed_texts, find_pictures, image_record, numbers
+    from brivl_search.embedding.batches import VectorFile, embed_texts, find_pictures, image_record, numbers
     from brivl_search.output import print_jsonl
 
     said = _texts(text or (), texts)
@@ -218,7 +218,7 @@ def _warn(line: str) -> None:
 
 
 def _texts(given: Sequence[str], source: str | None) -> list[str]:
-    from brivl_search.embedding import clean_text
+    from brivl_search.embedding.batches import clean_text
 
     said = [clean_text(text, "--text") for text in given]
     if source is None:
@@ -248,7 +248,7 @@ class _Reader:
 
     def __iter__(self) -> Iterator[Embedded]:
         from brivl_search.corpus.walk import Skipped
-        from brivl_search.embedding import embed_images
+        from brivl_search.embedding.batches import embed_images
 
         files = self._found.files
         self._bar.phase("images", len(files))

@@ -8,8 +8,8 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from brivl_search.calibration import Calibration
 from brivl_search.corpus.images import PixelSpec
+from brivl_search.encoders.calibration import Calibration
 
 
 class Encoder(Protocol):

@@ -10,7 +10,7 @@ import json
 import os
 from pathlib import Path
 
-from brivl_search.calibration import Calibration
+from brivl_search.encoders.calibration import Calibration
 from brivl_search.errors import BrivlSearchError, EncoderError
 
 

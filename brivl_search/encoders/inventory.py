@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from brivl_search.encoders.brivl.weights import names_of
 from brivl_search.encoders.known import KNOWN, KnownModel
 from brivl_search.encoders.plugins import package_of, plugins
-from brivl_search.encoders.weights import names_of
 from brivl_search.errors import BrivlSearchError, UsageError
 
 Place = Literal["bundled", "hub cache", "folder"]
@@ -165,7 +165,7 @@ def _dim(folder: Path) -> int | None:
             from brivl_search.encoders.hf.family import read_facts
 
             return read_facts(folder).dim
-        from brivl_search.encoders.checkpoint import read_config
+        from brivl_search.encoders.brivl.checkpoint import read_config
 
         return read_config(folder).dim
     except BrivlSearchError:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from brivl_search.encoders import calibrations
 from brivl_search.encoders.base import Encoder
-from brivl_search.encoders.boxes import BoxFile, BoxSource
-from brivl_search.encoders.brivl import BriVLEncoder, Precision
-from brivl_search.encoders.checkpoint import Checkpoint, FolderCheckpoint
+from brivl_search.encoders.brivl.boxes import BoxFile, BoxSource
+from brivl_search.encoders.brivl.checkpoint import Checkpoint, FolderCheckpoint
+from brivl_search.encoders.brivl.encoder import BriVLEncoder, Precision
 from brivl_search.errors import EncoderError, UsageError
 
 DEFAULT = "brivl-mini"
@@ -42,7 +42,7 @@ def load_encoder(
 
     brivl-mini: bundled; it wins over a folder of the same name, write ./NAME for that.
     FOLDER, or the .safetensors inside it: a checkpoint folder.
-    official:FILE.pth: weights of the published BriVL code (`brivl_search.encoders.official`).
+    official:FILE.pth: weights of the published BriVL code (`brivl_search.encoders.brivl.official.checkpoint`).
     hf:ORG/NAME[@REVISION], hf:FOLDER: models of transformers and sentence-transformers (`brivl_search.encoders.hf`);
         ?dim=N at the end does what `truncate_dim` does.
     NAME, NAME:ARGUMENT: what a plug-in registered (`brivl_search.encoders.plugins`).
@@ -69,7 +69,7 @@ def _load(name: str, device: str, precision: Precision) -> Encoder:
     if base in bundled():
         return _brivl(FolderCheckpoint(BUNDLED / base), base, regions, device, precision)
     if base.startswith("official:"):
-        from brivl_search.encoders.official import OfficialCheckpoint
+        from brivl_search.encoders.brivl.official.checkpoint import OfficialCheckpoint
 
         checkpoint = OfficialCheckpoint(base.removeprefix("official:"))
         return _brivl(checkpoint, checkpoint.name, regions, device, precision)
@@ -138,7 +138,7 @@ def _brivl(
             boxes = BoxFile(Path(source).expanduser().absolute())
             name += f"+boxes={boxes.path}"
         else:
-            from brivl_search.encoders.detector import Detector
+            from brivl_search.encoders.brivl.detector import Detector
 
             boxes = Detector(source, device=device, most=checkpoint.config.image.max_boxes)
             name += f"+detector={boxes.name}"

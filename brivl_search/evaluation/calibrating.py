@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from brivl_search.calibration import fit_and_judge, true_and_random_pairs
 from brivl_search.corpus.dataset import Dataset
 from brivl_search.encoders.base import Encoder
+from brivl_search.encoders.calibration import fit_and_judge, true_and_random_pairs
 from brivl_search.errors import EncoderError, UsageError
 from brivl_search.evaluation.dataset import ImageEmbedder, embed_texts
 

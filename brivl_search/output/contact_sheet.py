@@ -20,7 +20,7 @@ from brivl_search.output.console import harmless
 from brivl_search.output.formats import one_line
 
 if TYPE_CHECKING:
-    from brivl_search.engine import Hit
+    from brivl_search.search.engine import Hit
 
 _CHINESE = re.compile("[\u4e00-\u9fff]")
 _SIDE = 360  # pixels of a thumbnail's longer side: sharp at 240 CSS pixels on most screens, 10-20 kB

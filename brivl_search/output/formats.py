@@ -14,7 +14,7 @@ from brivl_search.output.console import as_utf8, encodable, harmless, match_bar,
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from brivl_search.engine import Hit
+    from brivl_search.search.engine import Hit
 
 # A batch's CSV streams, so its columns are settled before the first hit is known. The first two are the query's.
 BATCH_COLUMNS = (

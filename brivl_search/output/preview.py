@@ -15,7 +15,7 @@ from brivl_search.output.formats import one_line
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from brivl_search.engine import Hit
+    from brivl_search.search.engine import Hit
 
 _GRAPHICS_CELLS = 18  # of a thumbnail's longer side; a half block is a pixel or two, so those need more
 _BLOCK_CELLS = 24

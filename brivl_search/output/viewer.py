@@ -12,7 +12,7 @@ from brivl_search.errors import BrivlSearchError, ImageError, UsageError
 from brivl_search.output.console import harmless
 
 if TYPE_CHECKING:
-    from brivl_search.engine import Hit
+    from brivl_search.search.engine import Hit
 
 _WAIT_S = 5.0  # a launcher is done by then; what still runs is a viewer
 

@@ -10,7 +10,7 @@
 Importing this imports neither torch nor faiss.
 """
 
-from .app import create_app
-from .settings import Settings
+from brivl_search.server.app import create_app
+from brivl_search.server.settings import Settings
 
 __all__ = ["Settings", "create_app"]

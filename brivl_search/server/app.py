@@ -14,13 +14,16 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.staticfiles import StaticFiles
 
 from brivl_search import __version__
-from brivl_search.engine import Engine
-
-from . import compat, routes_items, routes_search, routes_status, schemas
-from .problems import install
-from .security import Guard
-from .service import Service
-from .settings import Settings
+from brivl_search.search.engine import Engine
+from brivl_search.server.protocol import schemas
+from brivl_search.server.protocol.problems import install
+from brivl_search.server.routes import compat
+from brivl_search.server.routes import items as routes_items
+from brivl_search.server.routes import search as routes_search
+from brivl_search.server.routes import status as routes_status
+from brivl_search.server.security import Guard
+from brivl_search.server.settings import Settings
+from brivl_search.server.workers.service import Service
 
 _DOCS = Path(__file__).parent / "docs"
 _READ_BY_HAND = (

@@ -14,9 +14,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .metrics import Metrics
-from .problems import Refusal, explain, problem
-from .settings import Settings, is_loopback
+from brivl_search.server.metrics import Metrics
+from brivl_search.server.protocol.problems import Refusal, explain, problem
+from brivl_search.server.settings import Settings, is_loopback
 
 COOKIE = "brivl_token"
 CSP = (

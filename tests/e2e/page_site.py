@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from brivl_search.calibration import Calibration
+from brivl_search.encoders.calibration import Calibration
 from tests.building import build
 from tests.e2e.stub import StubEncoder
 from tests.pictures import COLOURS, SHAPES, captions, draw, write_lines
@@ -94,7 +94,7 @@ def serve_fixture(collection: tuple[Path, Path]) -> Iterator[Serve]:
     """Starts the real server on a free port, in a thread."""
     import uvicorn
 
-    from brivl_search.engine import Engine
+    from brivl_search.search.engine import Engine
     from brivl_search.server import Settings, create_app
 
     folder, index = collection

@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from brivl_search.calibration import Calibration
 from brivl_search.corpus.images import PixelSpec
+from brivl_search.encoders.calibration import Calibration
 from tests.pictures import COLOURS, SHAPES, draw
 
 SIDE = 32
@@ -110,9 +110,10 @@ def _watched(encoder: Any) -> Any:
 
 
 def main() -> None:
-    from brivl_search import build, encoders
+    from brivl_search import encoders
     from brivl_search.cli import main as real_main
     from brivl_search.encoders import registry
+    from brivl_search.ingest import run as build
 
     real = registry.load_encoder
 

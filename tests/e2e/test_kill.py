@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from brivl_search.build import BuildOptions, build_index
 from brivl_search.index import IndexReader, verify
+from brivl_search.ingest.run import BuildOptions, build_index
 from brivl_search.output import Bar
-from brivl_search.reports import info_dict
+from brivl_search.output.evaluation import info_dict
 from tests.e2e.stub import environment
 from tests.pictures import write_corpus
 

@@ -14,7 +14,7 @@ from brivl_search.encoders.hf.files import find_model
 
 if TYPE_CHECKING:
     from brivl_search.encoders.base import Encoder
-    from brivl_search.encoders.brivl import Precision
+    from brivl_search.encoders.brivl.encoder import Precision
 
 __all__ = ["load_hf"]
 

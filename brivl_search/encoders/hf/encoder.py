@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from brivl_search.calibration import Calibration
 from brivl_search.corpus.patches import unpack
-from brivl_search.encoders.brivl import Precision
+from brivl_search.encoders.brivl.encoder import Precision
+from brivl_search.encoders.calibration import Calibration
 from brivl_search.encoders.hf.family import read_facts
 from brivl_search.encoders.hf.files import FoundModel, digest, tokenizer_files, weight_files
 from brivl_search.encoders.known import known_matryoshka

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from brivl_search.calibration import Calibration
 from brivl_search.corpus.images import PixelSpec
-from brivl_search.encoders.brivl import Precision
+from brivl_search.encoders.brivl.encoder import Precision
+from brivl_search.encoders.calibration import Calibration
 from brivl_search.encoders.hf.family import matryoshka, pixel_spec, read_facts, read_preprocessing
 from brivl_search.encoders.hf.files import FoundModel, digest
 from brivl_search.encoders.known import known_matryoshka

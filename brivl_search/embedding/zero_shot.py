@@ -1,0 +1,168 @@
+"""Classes that a model was never trained on, and single pairs: pictures against the names of things, and against texts.
+
+A class's vector is the mean over templates and synonyms of the unit vectors of its sentences, scaled to unit length
+(Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021, §3.1.4).
+
+The probability of a label among all labels is softmax(slope · cosine), with the slope of the encoder's calibration
+(`calibration.py`): there the odds that picture and text belong together are exp(slope · cosine + intercept), and if
+exactly one of the labels is right, each beforehand as likely as any other, its posterior is its share of the odds.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brivl_search.corpus.images import decode, read_file
+from brivl_search.corpus.walk import printable
+from brivl_search.embedding.batches import TEXT_BATCH, clean_text
+from brivl_search.encoders.base import Encoder, Origin, encode_pictures
+from brivl_search.encoders.calibration import Calibration
+from brivl_search.errors import ImageError, UsageError
+
+# What brivl-mini's recipes train with; against the bare name they gain 1.4 points of top-1 in Chinese and 0.2 in
+# English (train/EXPERIMENTS.md, "Zero-shot").
+TEMPLATES = {
+    "zh": ("{}", "一张{}的照片。", "一只{}", "照片里有{}"),
+    "en": ("{}", "a photo of a {}", "there is a {} in the picture"),
+}
+_CHINESE = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+
+Vectors = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Label:
+    """A class: the name it is reported under, and all its names, that one first."""
+
+    name: str
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A label for a picture.
+
+    Attributes:
+        label: the class's name.
+        score: cosine between picture and class.
+        probability: among all labels; None where the encoder has no calibration.
+    """
+
+    label: str
+    score: float
+    probability: float | None
+
+
+def read_labels(path: Path) -> list[Label]:
+    """Labels, one a line, UTF-8; further names of the same thing follow after tabs. Blank lines are passed over.
+
+    Raises:
+        UsageError: the file cannot be read, holds no label, or a name twice.
+    """
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise UsageError(f"--labels {printable(str(path))}: {reason}: give a text file with a label a line") from None
+    labels: list[Label] = []
+    line_of: dict[str, int] = {}
+    for number, line in enumerate(lines, start=1):
+        names = tuple(dict.fromkeys(part.strip() for part in line.split("\t") if part.strip()))
+        if not names:
+            continue
+        if names[0] in line_of:
+            raise UsageError(f"--labels {path}:{number}: {names[0]!r} is line {line_of[names[0]]} too: delete one")
+        line_of[names[0]] = number
+        labels.append(Label(names[0], names))
+    if not labels:
+        raise UsageError(f"--labels {path} holds no label: write one a line")
+    return labels
+
+
+def check_templates(templates: Sequence[str]) -> None:
+    """Raises UsageError where a template has no place for the name."""
+    for template in templates:
+        if "{}" not in template:
+            raise UsageError(f"--template {template!r}: put {{}} where the label belongs, as in '一张{{}}的照片'")
+
+
+def sentences(name: str, templates: Sequence[str] = ()) -> list[str]:
+    """A name in every template: those given, else the built-in ones of the name's script."""
+    forms = templates or TEMPLATES["zh" if _CHINESE.search(name) else "en"]
+    return [form.replace("{}", name) for form in forms]
+
+
+def class_vectors(encoder: Encoder, labels: Sequence[Sequence[str]], templates: Sequence[str] = ()) -> Vectors:
+    """A vector for each class.
+
+    Args:
+        encoder: the model.
+        labels: all names of each class.
+        templates: with {} for the name; none: the built-in ones.
+
+    Returns:
+        float32 (classes, dim), unit length.
+    """
+    said = [[text for name in names for text in sentences(name, templates)] for names in labels]
+    texts = list(dict.fromkeys(text for each in said for text in each))
+    parts = [encoder.encode_texts(texts[start : start + TEXT_BATCH]) for start in range(0, len(texts), TEXT_BATCH)]
+    vectors = np.concatenate(parts)
+    row = {text: at for at, text in enumerate(texts)}
+    means = np.stack([vectors[[row[text] for text in each]].mean(0) for each in said])
+    unit: Vectors = means / np.linalg.norm(means, axis=1, keepdims=True)
+    return unit
+
+
+def softmax(cosines: NDArray[np.float32], calibration: Calibration) -> NDArray[np.float64]:
+    """Probabilities of one picture's labels (n,), see the top of this module."""
+    logits = calibration.slope * cosines.astype(np.float64)
+    odds = np.exp(logits - logits.max())
+    shares: NDArray[np.float64] = odds / odds.sum()
+    return shares
+
+
+def classify(
+    vector: Vectors, labels: Sequence[Label], classes: Vectors, calibration: Calibration | None, k: int
+) -> list[Guess]:
+    """The k likeliest labels of a picture, best first; equal scores in the order of the labels.
+
+    Args:
+        vector: of the picture, (dim,), unit length.
+        labels: n classes.
+        classes: their vectors, (n, dim).
+        calibration: of the encoder.
+        k: at most so many.
+    """
+    cosines = classes @ vector
+    shares = None if calibration is None else softmax(cosines, calibration)
+    best = np.argsort(-cosines, kind="stable")[:k].tolist()
+    return [Guess(labels[at].name, float(cosines[at]), None if shares is None else float(shares[at])) for at in best]
+
+
+def match(encoder: Encoder, texts: Sequence[str], images: Sequence[str | os.PathLike[str]]) -> Vectors:
+    """Cosine of every text with every picture.
+
+    Returns:
+        float32 (texts, images).
+
+    Raises:
+        UsageError: an empty text, or a picture that cannot be read.
+    """
+    said = [clean_text(text, "--text") for text in texts]
+    pixels, origins = [], []
+    for image in images:
+        try:
+            picture = decode(read_file(os.fspath(image)), encoder.pixels)
+            pixels.append(picture.pixels)
+            origins.append(Origin(os.path.abspath(image), picture.width, picture.height))
+        except ImageError as error:
+            raise UsageError(f"--image {printable(os.fspath(image))}: {error}") from None
+    cosines: Vectors = encoder.encode_texts(said) @ encode_pictures(encoder, np.stack(pixels), origins).T
+    return cosines

@@ -1,0 +1,198 @@
+"""A checkpoint is a folder: config.json, model.safetensors ("image.*", "text.*" tensors), tokenizer.json, README.md.
+
+It may have a hubs.safetensors, see `brivl_search.encoders.brivl.hubness`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from brivl_search.encoders.brivl.config import ModelConfig
+from brivl_search.encoders.brivl.hubness import HUBS, Hubs
+from brivl_search.encoders.brivl.weights import SCALE, names_of, scales_of, write_tensors
+from brivl_search.errors import EncoderError
+
+if TYPE_CHECKING:
+    import torch
+
+    from brivl_search.encoders.brivl.tokenizer import TextTokenizer
+
+TowerName = Literal["image", "text"]
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+
+
+class Checkpoint(Protocol):
+    """Where the towers of a BriVL model come from.
+
+    Attributes:
+        config: the architecture.
+        name: for messages and indexes.
+        fingerprint: hash of all that decides a vector.
+        folder: where NumPy may read the text tower by itself; None: only torch can read it.
+    """
+
+    config: ModelConfig
+    name: str
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def folder(self) -> Path | None: ...
+
+    @property
+    def hubs(self) -> Hubs | None:
+        """What is done to the towers' vectors, None: nothing."""
+        ...
+
+    def fill(self, tower: TowerName, module: torch.nn.Module) -> None:
+        """Loads one tower's weights into `module`; the other's are not read."""
+        ...
+
+    def tokenizer(self) -> TextTokenizer: ...
+
+
+class FolderCheckpoint:
+    """A checkpoint folder as a `Checkpoint`."""
+
+    def __init__(self, folder: Path) -> None:
+        """Reads the config and hashes the weights.
+
+        Raises:
+            EncoderError: not a checkpoint, or a damaged one.
+        """
+        self.folder = folder
+        self.config = read_config(folder)
+        self.name = str(folder)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return fingerprint(self.folder, self.config)
+
+    @cached_property
+    def hubs(self) -> Hubs | None:
+        return Hubs.load(self.folder, self.config.dim)
+
+    def fill(self, tower: TowerName, module: torch.nn.Module) -> None:
+        load_tower(self.folder, tower, module)
+
+    def tokenizer(self) -> TextTokenizer:
+        from brivl_search.encoders.brivl.tokenizer import TextTokenizer
+
+        return TextTokenizer(self.folder, self.config.text.max_length)
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """The architecture of the checkpoint in `folder`.
+
+    Raises:
+        EncoderError: no such checkpoint, or its config.json is damaged.
+    """
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise EncoderError(f"{folder} is not a checkpoint: it has no {name}")
+    try:
+        raw: Any = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise EncoderError(f"{folder / CONFIG} cannot be read: {error}") from None
+    if not isinstance(raw, dict):
+        raise EncoderError(f"{folder / CONFIG} does not describe a BriVL model: not a JSON object")
+    return ModelConfig.from_dict(raw)
+
+
+def fingerprint(folder: Path, config: ModelConfig) -> str:
+    """Hash of all that decides a vector: weights, tokenizer, sizes and preprocessing; not names or model card."""
+    digest = hashlib.sha256()
+    digest.update(json.dumps(config.sizes(), sort_keys=True).encode())
+    for name in (WEIGHTS, "tokenizer.json", "vocab.txt", HUBS):
+        if (folder / name).is_file():
+            with (folder / name).open("rb") as file:
+                digest.update(name.encode() + hashlib.file_digest(file, "sha256").digest())
+    return "brivl-" + digest.hexdigest()[:24]
+
+
+def load_tower(folder: Path, tower: TowerName, module: torch.nn.Module, *, weights: str = WEIGHTS) -> None:
+    """Fills `module` with the tensors called "<tower>.*"; the other tower's are not read.
+
+    Args:
+        folder: of the checkpoint.
+        tower: image or text.
+        module: it, of the checkpoint's sizes.
+        weights: the file in the folder.
+
+    Raises:
+        EncoderError: a tensor is missing, left over, or of another shape; the file is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    state: dict[str, torch.Tensor] = {}
+    try:
+        with safe_open(str(folder / weights), framework="pt") as file:
+            scaled = scales_of(file)
+            for name in names_of(file):
+                if name.startswith(tower + "."):
+                    tensor = file.get_tensor(name)
+                    if name in scaled:
+                        tensor = tensor.float() * file.get_tensor(name + SCALE)
+                    state[name[len(tower) + 1 :]] = tensor.float() if tensor.is_floating_point() else tensor
+        if not state:
+            raise EncoderError(f"{folder} holds no {tower} tower: convert the checkpoint again with both towers")
+        module.load_state_dict(state, strict=True)
+    except (SafetensorError, OSError) as error:
+        raise EncoderError(f"{folder / weights} cannot be read: {error}") from None
+    except RuntimeError as error:
+        first = str(error).split("\n")[1:2] or [str(error)]
+        raise EncoderError(f"{folder / weights} does not fit {folder / CONFIG}: {first[0].strip()}") from None
+
+
+def save_checkpoint(
+    folder: Path,
+    config: ModelConfig,
+    image: torch.nn.Module,
+    text: torch.nn.Module,
+    tokenizer: TextTokenizer,
+    *,
+    half: bool = True,
+    int8: bool = False,
+) -> None:
+    """Writes a checkpoint folder; float16 weights if `half`, large matrices in int8 if `int8` (`encoders.weights`)."""
+    towers = (("image", image), ("text", text))
+    tensors = {f"{tower}.{name}": t for tower, module in towers for name, t in module.state_dict().items()}
+    write_checkpoint(folder, config, tensors, tokenizer, half=half, int8=int8)
+
+
+def write_checkpoint(
+    folder: Path,
+    config: ModelConfig,
+    tensors: dict[str, torch.Tensor],
+    tokenizer: TextTokenizer | None,
+    *,
+    half: bool = True,
+    int8: bool = False,
+) -> None:
+    """Writes a checkpoint folder from the tensors of its towers, "image.*" and "text.*"; one tower may be missing.
+
+    Every file is written beside its place and renamed, config.json last: a folder with a config is complete. A
+    correction of hubs that was fitted to other weights goes.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / HUBS).unlink(missing_ok=True)
+    write_tensors(folder / WEIGHTS, tensors, half=half, int8=int8)
+    if tokenizer is not None:
+        tokenizer.save(folder)
+    temporary = folder / (CONFIG + ".tmp")
+    temporary.write_text(json.dumps(config.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(temporary, folder / CONFIG)
+
+
+def write_hubs(folder: Path, hubs: Hubs) -> None:
+    """Into a checkpoint folder, whose fingerprint it changes."""
+    import torch
+
+    tensors = {name: torch.from_numpy(values) for name, values in hubs.tensors().items()}
+    write_tensors(folder / HUBS, tensors, half=False)

@@ -1,0 +1,150 @@
+"""The text side of a build: captions become rows, and their extra fields join the records of texts and images."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from brivl_search.corpus import fields as extra
+from brivl_search.corpus.captions import BadLine, CaptionLine
+from brivl_search.corpus.fields import Fields
+from brivl_search.encoders.base import Encoder
+from brivl_search.index import IndexWriter, Item
+
+if TYPE_CHECKING:
+    from brivl_search.ingest.run import BuildReport, Progress
+
+TEXT_BATCH = 256
+
+
+class CaptionStage:
+    """Stages the captions of indexed images as texts, forgets those that are gone, and sets the fields of images.
+
+    Args:
+        writer, encoder, progress, report: of the build.
+        indexed: the images that the index will hold, as far as this build looked.
+        forget: whether captions that no line gives any more leave the index.
+        flush: called between batches.
+    """
+
+    def __init__(
+        self,
+        writer: IndexWriter,
+        encoder: Encoder,
+        progress: Progress,
+        report: BuildReport,
+        *,
+        indexed: set[str],
+        forget: bool,
+        flush: Callable[[], None],
+    ) -> None:
+        self.writer, self.encoder, self.progress, self.report = writer, encoder, progress, report
+        self.indexed, self.forget, self.flush = indexed, forget, flush
+        self.had_texts = next(writer.keys_under("text"), None) is not None
+        self.wanted: dict[str, Item] = {}
+        self.fields: dict[str, Fields] = {}  # of each image that a line names
+
+    def read(self, lines: Iterable[CaptionLine | BadLine]) -> None:
+        """Takes in caption lines; those that are bad or of images that are not indexed are reported."""
+        for line in lines:
+            if isinstance(line, BadLine):
+                self.report.bad_captions.append(str(line))
+            elif line.image not in self.indexed and (self.forget or not self.writer.known("image", line.image)):
+                what = "is not among the indexed images"
+                self.report.bad_captions.append(f"{line.file}:{line.line}: {line.image} {what}")
+            else:
+                extra.merge(self.fields.setdefault(line.image, {}), line.fields)
+                for name, text in line.texts:
+                    item = _caption_item(line.image, name, text, line.fields)
+                    earlier = self.wanted.get(item.key)
+                    if earlier is not None and earlier.record != item.record:
+                        merged: Fields = dict(earlier.record.get("fields", {}))
+                        extra.merge(merged, line.fields)
+                        item = _caption_item(line.image, name, text, merged)
+                    self.wanted[item.key] = item
+
+    def forget_under(
+        self, prefix: str, keep: Callable[[str], bool], shared: Callable[[str], bool] = lambda image: False
+    ) -> set[str]:
+        """Forgets the captions of images under a prefix that no line gave.
+
+        Args:
+            prefix: of the images' keys.
+            keep: an image whose captions stay.
+            shared: an image that others give captions too: only the fields that a line gave are this build's.
+
+        Returns:
+            The images that lost a caption.
+        """
+        lost: set[str] = set()
+        named = {(str(item.record["image"]), str(item.record["field"])) for item in self.wanted.values()}
+        for key in self.writer.keys_under("text", prefix):
+            image, name, _ = (*key.split("\0", 2), "", "")[:3]
+            if key not in self.wanted and not keep(image) and not (shared(image) and (image, name) not in named):
+                self.writer.remove("text", key)
+                self.report.captions_removed += 1
+                lost.add(image)
+        return lost
+
+    def stage(self) -> None:
+        """Embeds what is new."""
+        self.report.captions = len(self.wanted)
+        todo = [item for item in self.wanted.values() if self._is_news(item)]
+        if not todo:
+            return
+        self.progress.phase("captions", len(todo))
+        for start in range(0, len(todo), 4 * TEXT_BATCH):
+            part = todo[start : start + 4 * TEXT_BATCH]
+            fresh = {item.content: str(item.record["text"]) for item in part}
+            fresh = {key: text for key, text in fresh.items() if not self.writer.has_vector("text", key)}
+            if fresh:
+                texts = list(fresh.values())
+                self.report.cut_captions += sum(cut > 0 for cut in self.encoder.cut_tokens(texts))
+                self.writer.stage_vectors("text", list(fresh), self.encoder.encode_texts(texts))
+                self.report.captions_embedded += len(fresh)
+            for item in part:
+                self.writer.put("text", item)
+            self.progress.advance(len(part))
+            self.flush()
+
+    def _is_news(self, item: Item) -> bool:
+        state = self.writer.known("text", item.key)
+        return state is None or state.size != item.size
+
+    def set_fields(self, keep: Callable[[str], bool], shared: Callable[[str], bool] = lambda image: False) -> None:
+        """Brings the fields in the records of images in step; a record that changes costs no embedding.
+
+        Args:
+            keep, shared: as of `forget_under`.
+        """
+        for image, fields in self._wanted_fields(lambda image: keep(image) or shared(image)):
+            record = self.writer.record("image", image)
+            if record is None:
+                continue
+            if not self.forget or shared(image):
+                fields = {**record.get("fields", {}), **fields}
+            if record.pop("fields", {}) != fields and (state := self.writer.known("image", image)) is not None:
+                record |= {"fields": fields} if fields else {}
+                self.writer.put("image", Item(image, state.content, state.size, state.mtime_ns, record))
+
+    def _wanted_fields(self, keep: Callable[[str], bool]) -> Iterator[tuple[str, Fields]]:
+        if not (self.forget and (self.fields or self.had_texts)):
+            yield from self.fields.items()  # plain photos have no fields, now or before: no record is looked at
+            return
+        for image in self.indexed:
+            if image in self.fields or not keep(image):
+                yield image, self.fields.get(image, {})
+
+
+def _caption_item(image: str, name: str, text: str, fields: Mapping[str, object]) -> Item:
+    """The item of a caption; its size is a sum of its fields, so that a change of these is seen without its record."""
+    content = hashlib.sha256(text.encode("utf-8")).hexdigest()
+    record: dict[str, object] = {"text": text, "field": name, "image": image}
+    size = 0
+    if fields:
+        record["fields"] = dict(fields)
+        size = zlib.crc32(json.dumps(record["fields"], sort_keys=True).encode())
+    return Item(f"{image}\0{name}\0{content[:24]}", content, size, record=record)

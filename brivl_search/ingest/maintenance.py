@@ -1,0 +1,205 @@
+"""Changing an index that is there: forgetting items, tidying shards, tuning, mending. Each is one atomic commit.
+
+Adding is `build.add`; bringing folders in step is `build.build_index`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from brivl_search.corpus.containers import SEPARATOR
+from brivl_search.corpus.walk import printable
+from brivl_search.errors import UsageError
+from brivl_search.index import MODALITIES, Codec, CommitReport, IndexReader, IndexWriter, Modality, Tuning
+from brivl_search.ingest.tuning import tuning_texts
+
+QUERIES = 512
+Encode = Callable[[Sequence[str]], np.ndarray]  # texts → float32 (n, dim), unit length
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class RemoveReport:
+    """What was removed; removing an image removes its captions."""
+
+    images: int
+    captions: int
+    commit: CommitReport
+
+
+def remove(
+    directory: Path,
+    *,
+    paths: Sequence[Path | str] = (),
+    under: Sequence[Path | str] = (),
+    keys: Sequence[str] = (),
+    progress: Note | None = None,
+) -> RemoveReport:
+    """Forgets items. The files themselves are not touched, and need not exist any more.
+
+    Args:
+        directory: the index.
+        paths: image files, or folders (then as `under`).
+        under: folders; all that was indexed below them, at any depth.
+        keys: keys as `import` was given them, or exact paths.
+        progress: told in one line each what is going on.
+
+    Raises:
+        UsageError: something named is not in the index; nothing is removed.
+        IndexMissingError: there is no index.
+    """
+    if not (paths or under or keys):
+        raise UsageError("nothing to remove: give paths, --under FOLDER or --key KEY")
+    with IndexWriter.existing(directory) as writer:
+        gone: dict[Modality, set[str]] = {modality: set() for modality in MODALITIES}
+        for path in paths:
+            absolute = os.path.abspath(path)
+            found = _one(writer, absolute) if writer.known("image", absolute) else _below(writer, absolute)
+            _take(gone, found, f"{printable(os.fspath(path))} is not in the index")
+        for folder in under:
+            found = _below(writer, os.path.abspath(folder))
+            _take(gone, found, f"the index holds nothing under {printable(os.fspath(folder))}")
+        for key in keys:
+            _take(gone, _one(writer, key), f"no item of the index has the key {printable(key)!r}")
+        for modality, names in gone.items():
+            for name in sorted(names):
+                writer.remove(modality, name)
+        commit = writer.commit(progress=progress)
+        return RemoveReport(len(gone["image"]), len(gone["text"]), commit)
+
+
+def _take(gone: dict[Modality, set[str]], found: Iterable[tuple[Modality, str]], complaint: str) -> None:
+    some = False
+    for modality, key in found:
+        gone[modality].add(key)
+        some = True
+    if not some:
+        raise UsageError(f"{complaint}: nothing was removed")
+
+
+def _one(writer: IndexWriter, key: str) -> Iterator[tuple[Modality, str]]:
+    """An item and, if it is an image, its captions."""
+    for modality in MODALITIES:
+        if writer.known(modality, key) is not None:
+            yield modality, key
+    for text in writer.keys_under("text", key + "\0"):
+        yield "text", text
+
+
+def _below(writer: IndexWriter, folder: str) -> Iterator[tuple[Modality, str]]:
+    for modality in MODALITIES:
+        for inside in (os.path.join(folder, ""), folder + SEPARATOR):  # of a folder, or of a tar and the like
+            for key in writer.keys_under(modality, inside):
+                yield modality, key
+
+
+def compact(
+    directory: Path,
+    *,
+    encode: Encode | None = None,
+    codec: Codec | None = None,
+    memory: int | None = None,
+    progress: Note | None = None,
+) -> CommitReport:
+    """Merges small shards, drops removed rows, and trains the quantizer anew where the collection outgrew it.
+
+    Args:
+        directory: the index.
+        encode: texts → vectors, to tune with where the index has no captions; None: such an index keeps its tuning,
+            or gets a cautious one that was not measured.
+        codec, memory: as of `IndexWriter`.
+        progress: told in one line each what is going on.
+    """
+    with IndexWriter.existing(directory, codec=codec, memory=memory) as writer:
+        queries: dict[Modality, np.ndarray] = {}
+        with IndexReader.open(directory) as reader:
+            probed = [m for m in MODALITIES if reader.info.of(m).nlist]
+        if "image" in probed:
+            texts = writer.sample("text", QUERIES)
+            if len(texts) >= 64 or encode is not None:
+                queries["image"] = texts if len(texts) >= 64 or encode is None else encode(tuning_texts())
+        if "text" in probed:
+            queries["text"] = writer.sample("image", QUERIES)
+        return writer.commit(tuning_queries=queries, progress=progress, compact=True)
+
+
+@dataclass
+class TuneReport:
+    """The setting found for each modality that is searched with IVF-PQ; `notes` are sentences for the user."""
+
+    found: dict[Modality, Tuning] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def tune(
+    directory: Path,
+    *,
+    recall: float = 0.99,
+    queries: np.ndarray | None = None,
+    progress: Note | None = None,
+) -> TuneReport:
+    """Measures IVF-PQ search against exact search, stores the fastest setting that reaches a recall@10.
+
+    Args:
+        directory: the index.
+        recall: the target, above 0 and at most 1.
+        queries: float32 (n, dim) to search images with; None: the index's captions. Texts are searched with the
+            index's pictures. Where there is none of the other modality, rows themselves stand in.
+        progress: told in one line each what is going on.
+
+    Raises:
+        UsageError: the target is no share, or both modalities are searched exactly anyway.
+    """
+    if not 0 < recall <= 1:
+        raise UsageError(f"--recall {recall:g}: give a share between 0 and 1, such as 0.99")
+    report = TuneReport()
+    with IndexWriter.existing(directory) as writer:
+        with IndexReader.open(directory) as reader:
+            for modality in MODALITIES:
+                if not reader.info.of(modality).nlist or not reader.count(modality):
+                    continue
+                given, kind = _queries(writer, modality, queries, report.notes)
+                if progress:
+                    progress(f"tuning {modality} search with {len(given)} {kind} queries")
+                found = reader.tune(modality, given, kind, recall)
+                assert found is not None and found.recall is not None
+                if found.recall < recall:
+                    report.notes.append(f"{modality}: no setting reaches {recall:g}; the best has {found.recall:.4f}")
+                report.found[modality] = found
+                writer.retune(modality, found)
+        if not report.found:
+            raise UsageError(f"nothing to tune: search in {directory} is exact (below 9,984 rows, or asked for)")
+        writer.commit(progress=progress)
+    return report
+
+
+def _queries(
+    writer: IndexWriter, modality: Modality, given: np.ndarray | None, notes: list[str]
+) -> tuple[np.ndarray, str]:
+    if modality == "image" and given is not None:
+        return given, "given"
+    other: Modality = "text" if modality == "image" else "image"
+    sample = writer.sample(other, QUERIES)
+    if len(sample) >= 64:
+        return sample, "cross-modal"
+    notes.append(
+        f"{modality}: the index has {len(sample)} {other}s to use as queries, so its own rows stood in: they are "
+        "easier to find than what people ask for; --queries FILE gives real ones"
+    )
+    return writer.sample(modality, QUERIES), "row"
+
+
+def repair(directory: Path, *, progress: Note | None = None) -> tuple[dict[str, int], CommitReport]:
+    """Drops shards that are missing or damaged from the index, so that the next build embeds their files again.
+
+    Returns:
+        Shard name -> items that were in it, and the commit.
+    """
+    with IndexWriter.existing(directory) as writer:
+        lost = writer.drop_damaged()
+        return lost, writer.commit(progress=progress)

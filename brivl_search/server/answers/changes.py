@@ -1,0 +1,166 @@
+"""Adding to the index and removing from it while it answers: one change at a time, each published in one step."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import secrets
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from brivl_search.corpus.decode_pool import default_workers
+from brivl_search.corpus.images import PixelSpec
+from brivl_search.errors import UsageError
+from brivl_search.ingest import maintenance
+from brivl_search.ingest.run import BuildOptions, add
+from brivl_search.server.answers.items import Item
+from brivl_search.server.protocol import keys
+from brivl_search.server.protocol.problems import Refusal
+from brivl_search.server.workers.batching import Overloaded
+from brivl_search.server.workers.service import Service, Towers
+
+T = TypeVar("T")
+
+_WAITING = 16  # changes; more are refused
+_ENDINGS = (
+    (b"\xff\xd8\xff", ".jpg"),
+    (b"\x89PNG", ".png"),
+    (b"GIF8", ".gif"),
+    (b"BM", ".bmp"),
+    (b"II*\0", ".tif"),
+    (b"MM\0*", ".tif"),
+    (b"\0\0\0\x0cjP  ", ".jp2"),
+    (b"P6", ".ppm"),
+)
+
+
+class Changes:
+    """The one who writes. Each method raises what `build.add` and `maintenance.remove` do, and Refusal."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._lock = asyncio.Lock()
+        self._waiting = 0
+
+    async def add_paths(self, paths: Sequence[str]) -> dict[str, Any]:
+        """`schemas.AddAnswer`. The paths must lie under the index's folders, or the folder of uploads."""
+        if not paths:
+            raise Refusal(400, "nothing to add: give `paths`, or upload `image` files")
+        absolute = [await asyncio.to_thread(self._permitted, path) for path in paths]
+        return await self._alone(lambda: self._add(absolute))
+
+    async def add_uploads(self, uploads: Sequence[bytes]) -> dict[str, Any]:
+        """`schemas.AddAnswer`. They are decoded first, so that nothing is kept that is no picture."""
+        folder = self._service.settings.upload_dir
+        if folder is None:
+            raise Refusal(403, "this server keeps no uploads: start it with --upload-dir FOLDER")
+        for data in uploads:
+            await self._service.decoders.pixels(data, PixelSpec(8))
+        # Kept only when it is this change's turn: one before it may remove the same picture, and its file with it.
+        return await self._alone(lambda: self._add([keep(folder, data) for data in uploads]))
+
+    async def remove(self, item: Item) -> dict[str, Any]:
+        """`schemas.RemoveAnswer`. A file that was uploaded is deleted, any other is left alone."""
+        return await self._alone(lambda: self._remove(item))
+
+    async def _alone(self, change: Callable[[], T]) -> T:
+        if self._waiting >= _WAITING:
+            raise Overloaded
+        self._waiting += 1
+        try:
+            async with self._lock:
+                return await asyncio.to_thread(change)
+        finally:
+            self._waiting -= 1
+
+    def _permitted(self, path: str) -> str:
+        """The absolute path. What links lead to must lie under the folders too."""
+        absolute = os.path.abspath(path)
+        real = os.path.realpath(absolute)
+        folders = [root for _, root in self._service.reader.info.roots]
+        if self._service.settings.upload_dir is not None:
+            folders.append(os.fspath(self._service.settings.upload_dir))
+        if not any(_inside(real, os.path.realpath(folder)) and _inside(absolute, folder) for folder in folders):
+            raise Refusal(403, f"{path} does not lie under a folder of the index: add it with brivl-search add")
+        return absolute
+
+    def _add(self, paths: Sequence[str]) -> dict[str, Any]:
+        settings = self._service.settings
+        options = BuildOptions(
+            workers=min(2, default_workers()),
+            batch_size=16,
+            max_megapixels=settings.max_megapixels,
+            decode_timeout_s=settings.decode_timeout_s,
+        )
+        report = add(paths, self._service.reader.directory, Towers(self._service), options, _Silent())
+        self._service.engine.refresh()
+        return {
+            "generation": self._service.reader.info.generation,
+            "embedded": report.embedded,
+            "reused": report.reused,
+            "unchanged": report.unchanged,
+            "captions": report.captions,
+            "keys": [keys.encode("image", path) for path in paths if self._service.reader.find("image", path)],
+            "skipped": [{"path": one.path, "reason": one.reason, "detail": one.detail} for one in report.skipped],
+        }
+
+    def _remove(self, item: Item) -> dict[str, Any]:
+        try:
+            report = maintenance.remove(self._service.reader.directory, keys=[item.key])
+        except UsageError:  # another client was faster
+            raise Refusal(404, "no item of the index has this key") from None
+        self._service.engine.refresh()
+        folder = self._service.settings.upload_dir
+        if item.modality == "image" and folder is not None and item.key == kept_path(folder, item.sha256, item.key):
+            Path(item.key).unlink(missing_ok=True)
+        return {
+            "generation": self._service.reader.info.generation,
+            "images": report.images,
+            "captions": report.captions,
+        }
+
+
+def keep(folder: Path, data: bytes) -> str:
+    """Writes an upload into the folder, under a name made of its content, and tells its absolute path."""
+    sha256 = hashlib.sha256(data).hexdigest()
+    path = kept_path(folder, sha256, _ending(data))
+    if not os.path.exists(path):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        temporary = f"{path}.{secrets.token_hex(4)}.tmp"
+        try:
+            Path(temporary).write_bytes(data)
+            os.replace(temporary, path)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+    return path
+
+
+def kept_path(folder: Path, sha256: str | None, name: str) -> str:
+    """Where an upload of this content is kept; of `name` the ending counts."""
+    known = sha256 or ""
+    return os.path.join(os.path.abspath(folder), known[:2], known + os.path.splitext("x" + name)[1])
+
+
+def _ending(data: bytes) -> str:
+    for magic, ending in _ENDINGS:
+        if data.startswith(magic):
+            return ending
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return ".webp"
+    if data[4:8] == b"ftyp":
+        return ".avif" if data[8:12] in (b"avif", b"avis") else ".heic"
+    return ".ico" if data[:4] == b"\0\0\1\0" else ".jp2"
+
+
+def _inside(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(os.path.join(folder, ""))
+
+
+class _Silent:
+    """The progress of a build that nobody watches."""
+
+    def phase(self, name: str, total: int | None) -> None: ...
+    def advance(self, steps: int) -> None: ...
+    def note(self, line: str) -> None: ...

@@ -1,0 +1,124 @@
+"""What a request brings: JSON, or multipart with pictures; and pictures, however they are named, become vectors."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
+
+import numpy as np
+from pydantic import BaseModel
+from starlette.datastructures import UploadFile
+from starlette.requests import Request
+
+from brivl_search.server.answers.items import find_item
+from brivl_search.server.protocol.problems import Refusal
+from brivl_search.server.settings import Settings
+from brivl_search.server.workers.service import NOBODY, Service, Vector
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class Ref(Protocol):
+    """A picture by one of three names."""
+
+    @property
+    def key(self) -> str | None: ...
+    @property
+    def image(self) -> int | None: ...
+    @property
+    def base64(self) -> str | None: ...
+
+
+async def read_request(request: Request, model: type[M], settings: Settings) -> tuple[M, list[bytes]]:
+    """The request and its uploads.
+
+    Raises:
+        Refusal: neither JSON nor multipart, or uploads that are too many or too large.
+        ValidationError: not of the model's shape.
+    """
+    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if kind == "application/json":
+        return model.model_validate_json(await request.body()), []
+    if kind != "multipart/form-data":
+        raise Refusal(
+            415, f"content type {kind}: send application/json, or multipart/form-data with `request` and `image`"
+        )
+    body, uploads = "{}", []
+    async with request.form(max_files=settings.max_uploads, max_fields=16, max_part_size=4 << 20) as form:
+        for name, value in form.multi_items():
+            if name == "request":
+                body = value if isinstance(value, str) else (await value.read()).decode("utf-8", "replace")
+            elif name == "image" and isinstance(value, UploadFile):
+                data = await value.read(settings.max_upload_bytes + 1)
+                check_size(len(data), settings)
+                uploads.append(data)
+            else:
+                raise Refusal(422, f"part {name[:40]!r}: the parts are `request`, JSON, and `image`, files")
+    return model.model_validate_json(body), uploads
+
+
+def check_size(size: int, settings: Settings) -> None:
+    if size > settings.max_upload_bytes:
+        raise Refusal(413, f"the picture is larger than {settings.max_upload_bytes:,} bytes, the limit of this server")
+
+
+def from_base64(text: str, settings: Settings) -> bytes:
+    """The content of a file. Raises Refusal."""
+    check_size(len(text) * 3 // 4 - 2, settings)
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise Refusal(422, "base64: this is none") from None
+
+
+def clean(text: str, settings: Settings, where: str = "text") -> str:
+    """A text as the towers take it. Raises Refusal: it is empty or too long."""
+    if len(text) > settings.max_text:
+        raise Refusal(413, f"{where}: more than {settings.max_text:,} characters, the limit of this server")
+    text = text.encode("utf-8", "replace").decode("utf-8").strip()
+    if not text:
+        raise Refusal(400, f"{where}: the text is empty: give some words")
+    return text
+
+
+async def picture_vectors(service: Service, refs: Sequence[Ref], uploads: Sequence[bytes]) -> list[Vector]:
+    """float32 (dim,) of each picture; those of the index are known, the others are decoded and embedded together.
+
+    Raises:
+        Refusal: no such key or upload, or too many pictures.
+        ImageError: a picture cannot be read.
+    """
+    if len(refs) > service.settings.max_uploads:
+        raise Refusal(413, f"{len(refs)} pictures: this server takes {service.settings.max_uploads} in a request")
+    known: dict[int, Vector] = {}
+    files: dict[int, bytes] = {}
+    for at, ref in enumerate(refs):
+        if ref.key is not None:
+            known[at] = await stored_vector(service, ref.key)
+        elif ref.base64 is not None:
+            files[at] = from_base64(ref.base64, service.settings)
+        else:
+            assert ref.image is not None
+            if ref.image >= len(uploads):
+                raise Refusal(422, f"image {ref.image}: the request holds {len(uploads)} `image` parts, counted from 0")
+            files[at] = uploads[ref.image]
+    known |= dict(zip(files, await embed_files(service, list(files.values())), strict=True))
+    return [known[at] for at in range(len(refs))]
+
+
+async def embed_files(service: Service, files: Sequence[bytes]) -> list[Vector]:
+    """float32 (dim,) of each file's content. Raises ImageError."""
+    spec = service.encoder.pixels
+    different = {data: ((await service.decoders.pixels(data, spec)).pixels, NOBODY) for data in dict.fromkeys(files)}
+    vectors = dict(zip(different, await service.pictures.ask(list(different.values())), strict=True))
+    return [vectors[data] for data in files]
+
+
+async def stored_vector(service: Service, key: str) -> Vector:
+    """The vector that the index keeps of an item, float32 (dim,), unit length. Raises Refusal."""
+    item = await find_item(service, key)
+    vector = item.vector.astype(np.float32)
+    unit: Vector = vector / max(float(np.linalg.norm(vector)), 1e-12)
+    return unit

@@ -1,0 +1,175 @@
+"""From a search request to hits: terms become vectors, vectors a query, and hits JSON."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from brivl_search.errors import UsageError
+from brivl_search.search.dedupe import ALIKE
+from brivl_search.search.engine import Hit, SearchOptions
+from brivl_search.search.filters import Filter
+from brivl_search.search.queries import TARGETS, Query, Term
+from brivl_search.search.vectors import Vector, combine
+from brivl_search.server.answers.items import find_item
+from brivl_search.server.answers.pictures import clean, picture_vectors
+from brivl_search.server.protocol import keys
+from brivl_search.server.protocol.problems import Refusal
+from brivl_search.server.protocol.schemas import PictureRef, SearchFilters, SearchRequest, SearchTerm
+from brivl_search.server.workers.service import Search, Service, options_for
+
+
+@dataclass(frozen=True)
+class AnyKind(Query):
+    """A query by a bare vector: of a text or of a picture, nobody knows, so there is no `match`."""
+
+    @property
+    def single(self) -> Literal["text", "image"] | None:
+        return None
+
+
+async def answer(service: Service, request: SearchRequest, uploads: Sequence[bytes]) -> dict[str, Any]:
+    """`schemas.SearchAnswer`. Raises Refusal, BrivlSearchError."""
+    start = time.perf_counter()
+    settings = service.settings
+    if request.offset + request.k > settings.max_k:
+        raise Refusal(
+            413, f"offset + k is {request.offset + request.k}: this server gives {settings.max_k} hits at most"
+        )
+    terms = _terms(request, len(uploads))
+    if len(terms) > settings.max_terms:
+        raise Refusal(413, f"{len(terms)} terms: this server takes {settings.max_terms} in a query")
+    options = _options(request)
+    query, vector = await _combined(service, terms, uploads, request)
+    hits, reader = await service.search(Search(query, vector, options))
+    page = hits[request.offset :]
+    target = page[0].kind if page else _target(query, reader.count("text") > 0)
+    return {
+        "generation": reader.info.generation,
+        "target": target + "s",
+        "took_ms": round(1000 * (time.perf_counter() - start), 3),
+        "offset": request.offset,
+        "more": len(hits) == request.offset + request.k < settings.max_k,
+        "hits": [hit_row(hit) for hit in page],
+    }
+
+
+def _target(query: Query, captions: bool) -> Literal["image", "text"]:
+    """What "auto" means, see `Engine.query`."""
+    if query.target in ("image", "text"):
+        return "image" if query.target == "image" else "text"
+    return "text" if query.single == "image" and captions else "image"
+
+
+def _terms(request: SearchRequest, uploads: int) -> list[SearchTerm]:
+    terms = [] if request.text is None else [SearchTerm(text=request.text)]
+    terms += request.terms
+    named = {term.image for term in terms}
+    terms += [SearchTerm(image=at) for at in range(uploads) if at not in named]
+    terms = [term for term in terms if term.weight]
+    if not any(term.weight > 0 for term in terms):
+        raise Refusal(400, "nothing to look for: give `text`, an image, or a term with a weight above 0")
+    return terms
+
+
+def _options(request: SearchRequest) -> SearchOptions:
+    dedupe = request.dedupe
+    return options_for(
+        SearchOptions(
+            exact=request.exact,
+            min_score=request.min_score,
+            min_match=request.min_match,
+            filter=_filter(request.filters),
+            alike=(ALIKE if dedupe is True else float(dedupe)) if dedupe else None,
+        )
+    )
+
+
+def _filter(wanted: SearchFilters) -> Filter:
+    where = []
+    for name, values in wanted.where.items():
+        if "=" in name or not name.strip():
+            raise UsageError(f"where: {name!r} is no name of a field")
+        where += [f"{name}={value}" for value in ([values] if isinstance(values, str) else values)]
+    return Filter.of(
+        under=wanted.under,
+        glob=wanted.glob,
+        after=wanted.after,
+        before=wanted.before,
+        min_size=wanted.min_size,
+        where=where,
+    )
+
+
+async def _combined(
+    service: Service, terms: Sequence[SearchTerm], uploads: Sequence[bytes], request: SearchRequest
+) -> tuple[Query, Vector]:
+    """The query and its vector, float32 (dim,). Raises Refusal; UsageError: the terms cancel each other out."""
+    vectors: dict[int, Vector] = {}
+    parts: dict[int, Term] = {}
+    said: dict[int, str] = {}
+    shown: dict[int, PictureRef] = {}
+    for at, term in enumerate(terms):
+        if term.text is not None:
+            said[at] = clean(term.text, service.settings)
+            parts[at] = Term(said[at], "text", term.weight)
+        elif term.vector is not None:
+            vectors[at] = unit(term.vector, service.encoder.dim)
+            parts[at] = Term(b"", "image", term.weight)
+        elif term.key is not None:
+            item = await find_item(service, term.key)
+            stored = item.vector.astype(np.float32)
+            vectors[at] = stored / max(float(np.linalg.norm(stored)), 1e-12)
+            parts[at] = Term(b"", item.modality, term.weight)
+        else:
+            shown[at] = PictureRef(image=term.image, base64=term.base64)
+            parts[at] = Term(b"", "image", term.weight)
+    if shown:
+        vectors |= dict(zip(shown, await picture_vectors(service, list(shown.values()), uploads), strict=True))
+    if said:
+        vectors |= dict(zip(said, await service.texts.ask(list(said.values())), strict=True))
+    kind = AnyKind if any(term.vector is not None for term in terms) else Query
+    query = kind(tuple(parts[at] for at in range(len(terms))), request.k + request.offset, TARGETS[request.target])
+    vector = combine(query, [vectors[at] for at in range(len(terms))])
+    if isinstance(vector, UsageError):
+        raise Refusal(400, "the terms cancel each other out: change a weight")
+    return query, vector
+
+
+def unit(numbers: Sequence[float], dim: int) -> Vector:
+    """A client's vector, scaled to unit length. Raises Refusal."""
+    vector = np.asarray(numbers, np.float64)
+    if vector.shape != (dim,):
+        raise Refusal(422, f"vector: {len(numbers)} numbers, and this encoder has {dim}")
+    length = float(np.linalg.norm(vector)) if np.isfinite(vector).all() else np.inf
+    if not 1e-12 < length < 1e30:
+        raise Refusal(422, "vector: it has no direction")
+    scaled: Vector = (vector / length).astype(np.float32)
+    return scaled
+
+
+def hit_row(hit: Hit) -> dict[str, Any]:
+    """`schemas.SearchHit`."""
+    key = keys.encode(hit.kind, hit.key)
+    record = hit.record
+    image = record.get("image") if hit.kind == "text" else None
+    return {
+        "rank": hit.rank,
+        "key": key,
+        "kind": hit.kind,
+        "path": hit.path,
+        "text": hit.text,
+        "score": round(hit.score, 6),
+        "match": None if hit.match is None else round(hit.match, 4),
+        "width": record.get("width"),
+        "height": record.get("height"),
+        "taken": record.get("taken"),
+        "image_key": key if hit.kind == "image" else None if image is None else keys.encode("image", image),
+        "field": record.get("field"),
+        "duplicates": len(hit.duplicates),
+        "duplicate_keys": [keys.encode(one.kind, one.key) for one in hit.duplicates],
+    }

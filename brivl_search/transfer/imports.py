@@ -1,0 +1,395 @@
+"""Vectors and records out of an index and into one: npy, parquet and JSON lines.
+
+An export is a folder: export.json (encoder, fingerprint, dim, format) and, for each modality that has rows,
+
+    npy       {image|text}.npy, float16 (rows, dim), and {image|text}.jsonl, line k belonging to row k
+    parquet   {image|text}.parquet: the columns of a line, and `vector`, a fixed-size list of float16
+    jsonl     {image|text}.jsonl with the vector in each line
+
+A line is {"key", "content", "size", "mtime_ns", "record"}. `import_folder` reads all three back; `import_vectors` takes
+an array and records that were made elsewhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brivl_search.corpus.walk import printable
+from brivl_search.errors import CorpusError, DependencyError, IndexIncompatibleError, UsageError
+from brivl_search.index import MODALITIES, CommitReport, EncoderInfo, IndexReader, IndexWriter, Item, Modality
+from brivl_search.index.ivfpq import AUTO_THRESHOLD
+from brivl_search.ingest.tuning import tuning_texts
+
+Kind = Literal["npy", "parquet", "jsonl"]
+Rows = Iterator[tuple[Item, NDArray[Any]]]
+Advance = Callable[[int], None]
+BLOCK = 8192
+
+
+def export(directory: Path, out: Path, kind: Kind, advance: Advance | None = None) -> dict[Modality, int]:
+    """Writes all live rows of an index into a new folder, which appears only when it is complete.
+
+    Returns:
+        Rows by modality.
+
+    Raises:
+        UsageError: `out` exists.
+        IndexIncompatibleError: a shard is damaged.
+        DependencyError: parquet without pyarrow.
+    """
+    if os.path.lexists(out):
+        raise UsageError(f"{out} exists: name a folder that does not, or delete it")
+    arrow = _arrow() if kind == "parquet" else None
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    with IndexReader.open(directory) as reader:
+        if reader.damage:
+            raise IndexIncompatibleError(reader.damage[0])
+        info = reader.info
+        counts = {modality: info.of(modality).rows for modality in MODALITIES}
+        try:
+            temporary.mkdir(parents=True)
+            for modality in MODALITIES:
+                if counts[modality]:
+                    blocks = _told(reader.items(modality), advance)
+                    _WRITERS[kind](temporary, modality, blocks, counts[modality], info.encoder.dim, arrow)
+            about = {
+                "format": kind,
+                "encoder": info.encoder.name,
+                "fingerprint": info.encoder.fingerprint,
+                "dim": info.encoder.dim,
+                "rows": counts,
+                "folders": info.roots,
+                "datasets": info.datasets,
+            }
+            (temporary / "export.json").write_text(
+                json.dumps(about, indent=2, ensure_ascii=True) + "\n", encoding="utf-8"
+            )
+            temporary.rename(out)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+    return counts
+
+
+Blocks = Iterator[tuple[list[Item], NDArray[np.float16]]]
+
+
+def _told(blocks: Blocks, advance: Advance | None) -> Blocks:
+    for items, vectors in blocks:
+        yield items, vectors
+        if advance:
+            advance(len(items))
+
+
+def _line(item: Item) -> dict[str, Any]:
+    return {
+        "key": item.key,
+        "content": item.content,
+        "size": item.size,
+        "mtime_ns": item.mtime_ns,
+        "record": dict(item.record),
+    }
+
+
+def _json(body: dict[str, Any]) -> str:
+    text = json.dumps(body, ensure_ascii=False)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:  # a name that is not UTF-8: escapes keep it exactly
+        text = json.dumps(body)
+    return text + "\n"
+
+
+def _write_npy(folder: Path, modality: Modality, blocks: Blocks, rows: int, dim: int, arrow: Any) -> None:
+    head = {"descr": "<f2", "fortran_order": False, "shape": (rows, dim)}
+    with (
+        (folder / f"{modality}.jsonl").open("w", encoding="utf-8") as lines,
+        (folder / f"{modality}.npy").open("wb") as out,
+    ):
+        np.lib.format.write_array_header_1_0(out, head)  # not a memory map: a full disk is an error there, not SIGBUS
+        for items, vectors in blocks:
+            out.write(np.ascontiguousarray(vectors, "<f2").tobytes())
+            lines.writelines(_json(_line(item)) for item in items)
+
+
+def _write_jsonl(folder: Path, modality: Modality, blocks: Blocks, rows: int, dim: int, arrow: Any) -> None:
+    with (folder / f"{modality}.jsonl").open("w", encoding="utf-8") as lines:
+        for items, vectors in blocks:
+            for item, vector in zip(items, vectors.tolist(), strict=True):
+                lines.write(_json({**_line(item), "vector": vector}))
+
+
+def _write_parquet(folder: Path, modality: Modality, blocks: Blocks, rows: int, dim: int, arrow: Any) -> None:
+    pa, parquet = arrow
+    text = pa.string()
+    kinds = {"key": text, "content": text, "size": pa.int64(), "mtime_ns": pa.int64(), "record": text}
+    schema = pa.schema({**kinds, "vector": pa.list_(pa.float16(), dim)})
+    with parquet.ParquetWriter(folder / f"{modality}.parquet", schema) as writer:
+        for items, vectors in blocks:
+            columns: dict[str, list[Any]] = {name: [] for name in schema.names[:-1]}
+            for item in items:
+                line = _line(item)
+                line["record"] = json.dumps(line["record"])  # ASCII: names that are not UTF-8 survive as escapes
+                line["key"] = item.key if _is_utf8(item.key) else "\0" + json.dumps(item.key)
+                for name, values in columns.items():
+                    values.append(line[name])
+            flat = pa.array(vectors.reshape(-1), type=pa.float16())
+            arrays = [pa.array(columns[name], type=schema.field(name).type) for name in columns]
+            writer.write_table(
+                pa.Table.from_arrays([*arrays, pa.FixedSizeListArray.from_arrays(flat, dim)], schema=schema)
+            )
+
+
+_WRITERS: dict[Kind, Callable[..., None]] = {"npy": _write_npy, "jsonl": _write_jsonl, "parquet": _write_parquet}
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _arrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise DependencyError("parquet needs pyarrow: pip install 'brivl-search[parquet]'") from error
+    return pyarrow, pyarrow.parquet
+
+
+# -- import ------------------------------------------------------------------------------------------------------
+
+
+def import_folder(
+    source: Path, directory: Path, encode: Callable[[Sequence[str]], np.ndarray], advance: Advance | None = None
+) -> CommitReport:
+    """Takes an export into an index, which need not exist yet. Items of the same key are replaced.
+
+    Args:
+        source: a folder that `export` wrote.
+        directory: the index.
+        encode: texts → vectors of the export's encoder; called only if IVF-PQ is to be tuned and there are no captions.
+
+    Raises:
+        UsageError: the folder is no export.
+        CorpusError: its files do not fit together.
+        IndexIncompatibleError: the index is of another encoder.
+    """
+    try:
+        about = json.loads((source / "export.json").read_text("utf-8"))
+        encoder = EncoderInfo(about["encoder"], about["fingerprint"], int(about["dim"]))
+        kind, counts = about["format"], {m: int(about["rows"][m]) for m in MODALITIES}
+        folders = [(str(given), str(absolute)) for given, absolute in about.get("folders", [])]
+        datasets = {str(path): dict(how) for path, how in dict(about.get("datasets", {})).items()}
+        reader = _READERS[kind]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{source} is no folder that export wrote (export.json: {error})") from error
+    rows = {m: reader(source, m, counts[m], encoder.dim) for m in MODALITIES if counts[m]}
+    return _take(directory, encoder, rows, f"import\0{source.absolute()}", encode, advance, folders, datasets)
+
+
+def import_vectors(
+    vectors: Path,
+    records: Path,
+    modality: Modality,
+    directory: Path,
+    encoder: EncoderInfo,
+    encode: Callable[[Sequence[str]], np.ndarray],
+    advance: Advance | None = None,
+) -> CommitReport:
+    """Takes vectors that were made elsewhere with `encoder`.
+
+    Args:
+        vectors: a .npy file, float16 or float32 (rows, dim); brought to unit length.
+        records: JSON lines, line k for row k. An image: `path` (relative to this file), and whatever else shall be
+            kept. A text: `text`, its picture `image`, its `field` ("captions" where there is none). Optional: `key`,
+            and `content`, a hash of the content, by which vectors are reused (the file's own sha256, as
+            `build-index` computes it; taken of the file where it is there).
+        modality: of all rows.
+        directory: the index.
+        encoder: that made the vectors.
+        encode: as of `import_folder`.
+        advance: told how many rows are done.
+
+    Raises:
+        UsageError: a file is missing or of another form.
+        CorpusError: rows and lines do not fit together; file and line are named.
+    """
+    try:
+        array = np.load(vectors, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--vectors {vectors}: {error}") from error
+    if array.ndim != 2 or array.dtype.kind != "f" or array.shape[1] != encoder.dim:
+        raise UsageError(
+            f"--vectors {vectors} is {array.dtype} {array.shape}; encoder {encoder.name} makes float "
+            f"(rows, {encoder.dim})"
+        )
+    if not records.is_file():
+        raise UsageError(f"--records {records}: no such file")
+
+    def items() -> Rows:
+        for number, (body, vector) in enumerate(_paired(records, array), start=1):
+            yield _foreign(body, modality, records, number, vector), vector
+
+    job = f"import\0{vectors.absolute()}\0{records.absolute()}"
+    return _take(directory, encoder, {modality: items()}, job, encode, advance)
+
+
+def _foreign(body: dict[str, Any], modality: Modality, records: Path, number: int, vector: NDArray[Any]) -> Item:
+    name = "path" if modality == "image" else "text"
+    if not isinstance(body.get(name), str) or not body[name]:
+        raise CorpusError(f"{records}:{number}: no `{name}`")
+    folder = records.absolute().parent
+    content = body.pop("content", None)
+    key = body.pop("key", None)
+    try:
+        if modality == "text":
+            image = os.path.normpath(folder / body["image"]) if body.get("image") else ""
+            record = {"field": "captions", **body, "image": image}
+            content = content or hashlib.sha256(body["text"].encode("utf-8")).hexdigest()
+            return Item(key or f"{image}\0{record['field']}\0{content[:24]}", content, record=record)
+        path = os.path.normpath(folder / body["path"])
+        size = mtime_ns = 0
+        if os.path.isfile(path):
+            status = os.stat(path)
+            size, mtime_ns = status.st_size, status.st_mtime_ns
+            if content is None:
+                with open(path, "rb") as file:
+                    content = hashlib.file_digest(file, "sha256").hexdigest()
+        content = content or "vector-" + hashlib.sha256(np.ascontiguousarray(vector).tobytes()).hexdigest()
+        return Item(key or path, str(content), size, mtime_ns, {**body, "path": path})
+    except (TypeError, ValueError, OSError) as error:
+        raise CorpusError(f"{records}:{number}: {error}") from error
+
+
+def _paired(records: Path, array: NDArray[Any]) -> Iterator[tuple[dict[str, Any], NDArray[Any]]]:
+    """Line k and row k; another number of lines than rows is an error."""
+    number = 0
+    with records.open("rb") as lines:
+        for number, raw in enumerate(lines, start=1):
+            try:
+                body = json.loads(raw)
+            except ValueError as error:
+                raise CorpusError(f"{printable(str(records))}:{number}: not JSON ({error})") from error
+            if not isinstance(body, dict):
+                raise CorpusError(f"{printable(str(records))}:{number}: not a JSON object")
+            if number > len(array):
+                raise CorpusError(f"{records} has more lines than the {len(array):,} rows of the vectors")
+            yield body, array[number - 1]
+    if number != len(array):
+        raise CorpusError(f"{records} has {number:,} lines for {len(array):,} rows of vectors")
+
+
+def _item(body: dict[str, Any], where: str) -> Item:
+    try:
+        return Item(body["key"], body["content"], int(body["size"]), int(body["mtime_ns"]), dict(body["record"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorpusError(f"{where}: not a line that export wrote ({error!r})") from error
+
+
+def _read_npy(folder: Path, modality: Modality, rows: int, dim: int) -> Rows:
+    try:
+        array = np.load(folder / f"{modality}.npy", mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise CorpusError(f"{folder / f'{modality}.npy'}: {error}") from error
+    if array.shape != (rows, dim):
+        raise CorpusError(f"{folder / f'{modality}.npy'} is {array.shape}, export.json says {(rows, dim)}")
+    where = folder / f"{modality}.jsonl"
+    for number, (body, vector) in enumerate(_paired(where, array), start=1):
+        yield _item(body, f"{where}:{number}"), vector
+
+
+def _read_jsonl(folder: Path, modality: Modality, rows: int, dim: int) -> Rows:
+    where = folder / f"{modality}.jsonl"
+    number = 0
+    with where.open("rb") as lines:
+        for number, raw in enumerate(lines, start=1):
+            try:
+                body = json.loads(raw)
+                vector = np.array(body["vector"], dtype=np.float32)
+            except (ValueError, KeyError, TypeError) as error:
+                raise CorpusError(f"{where}:{number}: not a line that export wrote ({error!r})") from error
+            yield _item(body, f"{where}:{number}"), vector
+    if number != rows:
+        raise CorpusError(f"{where} has {number:,} lines, export.json says {rows:,}")
+
+
+def _read_parquet(folder: Path, modality: Modality, rows: int, dim: int) -> Rows:
+    _, parquet = _arrow()
+    where = folder / f"{modality}.parquet"
+    for batch in parquet.ParquetFile(where).iter_batches(batch_size=BLOCK):
+        vectors = batch.column("vector").flatten().to_numpy(zero_copy_only=False).reshape(-1, dim)
+        for line, vector in zip(batch.drop_columns(["vector"]).to_pylist(), vectors, strict=True):
+            line["record"] = json.loads(line["record"])
+            if line["key"].startswith("\0"):  # a name that is not UTF-8
+                line["key"] = json.loads(line["key"][1:])
+            yield _item(line, str(where)), vector
+
+
+_READERS: dict[str, Callable[[Path, Modality, int, int], Rows]] = {
+    "npy": _read_npy,
+    "jsonl": _read_jsonl,
+    "parquet": _read_parquet,
+}
+
+
+def _take(
+    directory: Path,
+    encoder: EncoderInfo,
+    rows: dict[Modality, Rows],
+    job: str,
+    encode: Callable[[Sequence[str]], np.ndarray],
+    advance: Advance | None,
+    folders: Sequence[tuple[str, str]] = (),
+    datasets: Mapping[str, dict[str, Any]] | None = None,
+) -> CommitReport:
+    with IndexWriter(
+        directory, encoder_name=encoder.name, fingerprint=encoder.fingerprint, dim=encoder.dim, job=job
+    ) as writer:
+        known = {absolute for _, absolute in writer.roots}
+        new = {path: how for path, how in (datasets or {}).items() if path not in known}
+        roots = [*writer.roots, *(pair for pair in folders if pair[1] not in known)]
+        writer.set_roots(roots, {**writer.datasets, **new})
+        for modality, stream in rows.items():
+            done = 0
+            while block := list(islice(stream, BLOCK)):
+                vectors = np.stack([vector for _, vector in block]).astype(np.float32)
+                lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+                if bad := np.flatnonzero(~(np.isfinite(lengths[:, 0]) & (lengths[:, 0] > 0))).tolist():
+                    raise CorpusError(f"{modality} row {done + bad[0] + 1:,} has no direction (zero or not finite)")
+                writer.stage_vectors(modality, [item.content for item, _ in block], vectors / lengths)
+                for item, _ in block:
+                    writer.put(modality, item)
+                done += len(block)
+                if advance:
+                    advance(len(block))
+            writer.flush()
+        queries: dict[Modality, np.ndarray] = {}
+        if any(writer.pending_rows(m) for m in MODALITIES) and _may_be_large(writer, directory):
+            texts = writer.sample("text", 512)
+            queries = {
+                "image": texts if len(texts) >= 64 else encode(tuning_texts()),
+                "text": writer.sample("image", 512),
+            }
+        return writer.commit(tuning_queries=queries)
+
+
+def _may_be_large(writer: IndexWriter, directory: Path) -> bool:
+    rows = max(writer.pending_rows(modality) for modality in MODALITIES)
+    if writer.generation:
+        with IndexReader.open(directory) as reader:
+            rows += max(reader.count(modality) for modality in MODALITIES)
+    return rows >= AUTO_THRESHOLD

@@ -1,0 +1,293 @@
+"""Cross-modal MoCo as in BriVL: momentum towers and a queue of keys per modality.
+
+One step: `update_momentum` (θm ← m·θm + (1−m)·θ, parameters only), keys by the momentum towers, both InfoNCE losses
+against the queues, and only then `enqueue`. Under `torchrun` keys are gathered from all processes first.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from train.distributed import gather, gather_with_gradient
+from train.model.losses import clip_loss, info_nce
+
+
+class KeyQueue(nn.Module):
+    """A ring of the last `size` keys and the image each belongs to; empty slots have id -1."""
+
+    def __init__(self, size: int, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("keys", torch.zeros(size, dim))
+        self.register_buffer("ids", torch.full((size,), -1, dtype=torch.long))
+        self.register_buffer("head", torch.zeros((), dtype=torch.long))
+
+    @torch.no_grad()
+    def enqueue(self, keys: Tensor, ids: Tensor) -> None:
+        """Writes keys (B, dim) over the oldest; a batch larger than the ring leaves its last `size` keys."""
+        size = len(self.ids)
+        head = int(self.head)
+        slots = (torch.arange(len(keys), device=ids.device) + head) % size
+        kept = slice(max(len(keys) - size, 0), None)
+        self.keys[slots[kept]] = keys[kept].to(self.keys.dtype)
+        self.ids[slots[kept]] = ids[kept]
+        self.head.fill_((head + len(keys)) % size)
+
+
+class SentenceCache:
+    """Remembers what a text tower that is frozen, wholly or up to its MLP, says of a text; online and momentum towers
+    share it."""
+
+    def __init__(self, *, whole: bool = False) -> None:
+        """`whole`: the MLP is frozen too, and its unit vectors are kept."""
+        self.whole = whole
+        self.known: dict[tuple[int, ...], Tensor] = {}
+
+    def __deepcopy__(self, _: object) -> SentenceCache:
+        return self
+
+    @torch.no_grad()
+    def __call__(self, text: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
+        """(N, width), the output of `TextTower.pool`, or unit vectors (N, dim) of a wholly frozen tower."""
+        names = [tuple(row[:length]) for row, length in zip(ids.tolist(), mask.sum(1).tolist(), strict=True)]
+        run = text if self.whole else text.pool
+        unknown = {name: i for i, name in enumerate(names) if name not in self.known}
+        new = sorted(unknown.values(), key=lambda i: len(names[i]))
+        for start in range(0, len(new), 128):  # of like length: little is spent on padding
+            rows = new[start : start + 128]
+            longest = len(names[rows[-1]])
+            for i, vector in zip(rows, run(ids[rows, :longest], mask[rows, :longest]), strict=True):
+                self.known[names[i]] = vector
+        return torch.stack([self.known[name] for name in names])
+
+
+class TwoTowers(nn.Module):
+    """The pair that is trained.
+
+    Images come as pixels, or as cached outputs of the CNNs after `cached_blocks` of their blocks (a number per CNN).
+    Of the rest, the blocks up to `frozen_blocks` are frozen too: the same in online and momentum towers, so `prepare`
+    runs them once for both.
+    """
+
+    def __init__(
+        self,
+        image: nn.Module,
+        text: nn.Module,
+        *,
+        cached_blocks: Sequence[int] = (),
+        frozen_blocks: Sequence[int] = (),
+        text_chunks: int = 1,
+        sentences: SentenceCache | None = None,
+        frozen: Sequence[str] = (),
+    ) -> None:
+        """`frozen`: towers ("image", "text") that do not learn at all; they make their vectors without dropout."""
+        super().__init__()
+        self.sentences, self.frozen = sentences, frozen
+        self.image, self.text = image, text
+        self.cached_blocks, self.text_chunks = cached_blocks, text_chunks
+        self.frozen_blocks = frozen_blocks or cached_blocks
+
+    def train(self, mode: bool = True) -> TwoTowers:
+        super().train(mode)
+        for name in self.frozen:
+            self.get_submodule(name).eval()
+        return self
+
+    @torch.no_grad()
+    def prepare(self, images: Tensor) -> Tensor:
+        """What a step's images are before the first trained block."""
+        if not self.frozen_blocks:
+            return images
+        if not self.cached_blocks:
+            return self.image.early(images, self.frozen_blocks)
+        return self.image.between(images, self.cached_blocks, self.frozen_blocks)
+
+    def embed_images(self, prepared: Tensor) -> Tensor:
+        """Output of `prepare` → unit vectors (N, dim)."""
+        if self.frozen_blocks:
+            return self.image.embed(self.image.maps(prepared, self.frozen_blocks))
+        return self.image(prepared)
+
+    def embed_members(self, prepared: Tensor) -> Tensor:
+        """As `embed_images`, what each head of the image tower says: (members, N, dim)."""
+        if not getattr(self.image, "members", None):
+            return self.embed_images(prepared)[None]
+        frozen = self.frozen_blocks
+        maps = self.image.maps(prepared, frozen) if frozen else [cnn(prepared) for cnn in self.image.backbones]
+        return self.image.embed_members(maps)  # type: ignore[no-any-return]
+
+    def embed_texts(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Unit vectors (N, dim).
+
+        Sorted by length and in `text_chunks` parts, each cut to its longest text: little is spent on padding."""
+        if self.sentences is not None:
+            known = self.sentences(self.text, ids, mask)
+            return known if self.sentences.whole else self.text.head.finish(known)
+        if self.text_chunks == 1 or ids.ndim != 2:
+            return self.text(ids, mask)
+        lengths = mask.sum(1)
+        order = lengths.argsort()
+        parts = [
+            self.text(ids[rows, : lengths[rows].max()], mask[rows, : lengths[rows].max()])
+            for rows in order.chunk(self.text_chunks)
+        ]
+        return torch.cat(parts)[order.argsort()]
+
+
+class Contrastive(nn.Module):
+    """Online towers and their slow copies, θm ← m·θm + (1−m)·θ."""
+
+    def __init__(self, online: TwoTowers, momentum: float) -> None:
+        super().__init__()
+        self.online = online
+        self.slow = copy.deepcopy(online).requires_grad_(False)
+        self.momentum = momentum
+
+    def train(self, mode: bool = True) -> Contrastive:
+        """Keys are made without dropout; a BatchNorm that is not frozen uses and tracks its own batches, as in MoCo."""
+        super().train(mode)
+        self.slow.eval()
+        for slow, fast in zip(self.slow.modules(), self.online.modules(), strict=True):
+            if isinstance(slow, nn.modules.batchnorm._BatchNorm):
+                slow.train(fast.training)
+        return self
+
+    def losses(
+        self, images: Tensor, token_ids: Tensor, token_mask: Tensor, ids: Tensor, parts: int = 1
+    ) -> Iterator[Tensor]:
+        raise NotImplementedError
+
+    def forward(self, images: Tensor, token_ids: Tensor, token_mask: Tensor, ids: Tensor) -> Tensor:
+        """One step's loss, in one part."""
+        (loss,) = self.losses(images, token_ids, token_mask, ids)
+        return loss
+
+    @torch.no_grad()
+    def update_momentum(self) -> None:
+        """θm ← m·θm + (1−m)·θ for every parameter that learns; buffers (BatchNorm statistics) stay."""
+        for slow, fast in zip(self.slow.parameters(), self.online.parameters(), strict=True):
+            if fast.requires_grad:  # the others are equal
+                slow.lerp_(fast, 1 - self.momentum)
+
+
+class MoCo(Contrastive):
+    """Online towers, momentum towers and the two queues; `forward` is one step's loss."""
+
+    def __init__(
+        self,
+        online: TwoTowers,
+        dim: int,
+        *,
+        queue_size: int = 9600,
+        momentum: float = 0.99,
+        temperature: float = 0.07,
+        in_batch_negatives: bool = False,
+        text_weight: float = 0.0,
+    ) -> None:
+        """`text_weight`: share of a third InfoNCE, from every caption to another one of its image (not BriVL's)."""
+        super().__init__(online, momentum)
+        self.image_queue = KeyQueue(queue_size, dim)
+        self.text_queue = KeyQueue(queue_size, dim)
+        self.temperature, self.in_batch_negatives = temperature, in_batch_negatives
+        self.text_weight = text_weight
+
+    @torch.no_grad()
+    def keys(self, prepared: Tensor, token_ids: Tensor, token_mask: Tensor, parts: int = 1) -> tuple[Tensor, Tensor]:
+        """Momentum keys of N images and N·C captions, made in `parts` chunks: (N, dim), (N·C, dim)."""
+        image_keys = torch.cat([self.slow.embed_images(part) for part in prepared.chunk(parts)])
+        texts = zip(token_ids.chunk(parts), token_mask.chunk(parts), strict=True)
+        return image_keys, torch.cat([self.slow.embed_texts(*part) for part in texts])
+
+    def losses(
+        self, images: Tensor, token_ids: Tensor, token_mask: Tensor, ids: Tensor, parts: int = 1
+    ) -> Iterator[Tensor]:
+        """One step's loss in `parts` shares, to be back-propagated one by one; their sum is the whole batch's.
+
+        L = L_i2t + L_t2i (+ `text_weight` · L_t2t) over N images with C captions each. Keys need no gradient, so those
+        of the whole batch, and of every process under `torchrun`, are there before the first share: gradient
+        accumulation and more processes give the loss of one large batch, with its in-batch negatives and one entry in
+        the queue for each of its pairs.
+        Advances momentum towers before the first share and queues after the last.
+
+        Args:
+            images: (N, ...) as `TwoTowers.prepare` takes them.
+            token_ids, token_mask: (N·C, T), the C captions of image 0 first.
+            ids: (N,) image ids.
+            parts: divides N.
+        """
+        captions = len(token_ids) // len(ids)
+        if self.text_weight and captions < 2:
+            raise SystemExit("train.text_weight ties captions of one image: set train.captions_per_image to 2 or more")
+        pair_ids = ids.repeat_interleave(captions)
+        images = self.online.prepare(images)
+        self.update_momentum()
+        image_keys, text_keys = self.keys(images, token_ids, token_mask, parts)
+        all_images, all_texts, all_ids = gather(image_keys), gather(text_keys), gather(ids)
+        all_pairs = all_ids.repeat_interleave(captions)
+        next_texts = text_keys.unflatten(0, (-1, captions)).roll(1, 1).flatten(0, 1)  # another caption of the image
+        inside = self.in_batch_negatives
+        # Copies, because the backward pass reads them after new keys have been written.
+        image_queue, image_queue_ids = self.image_queue.keys.clone(), self.image_queue.ids.clone()
+        text_queue, text_queue_ids = self.text_queue.keys.clone(), self.text_queue.ids.clone()
+        for part in range(parts):
+            rows = slice(part * len(ids) // parts, (part + 1) * len(ids) // parts)
+            pairs = slice(rows.start * captions, rows.stop * captions)
+            members = self.online.embed_members(images[rows])  # each is taught by itself; the key is their mean
+            count = len(members)
+            image_vectors = members.repeat_interleave(captions, 1).flatten(0, 1)
+            text_vectors = self.online.embed_texts(token_ids[pairs], token_mask[pairs])
+            with torch.autocast(image_vectors.device.type, enabled=False):
+                loss = info_nce(
+                    image_vectors, text_keys[pairs].repeat(count, 1), pair_ids[pairs].repeat(count),
+                    text_queue, text_queue_ids,
+                    self.temperature,
+                    in_batch_keys=all_texts if inside else None, in_batch_ids=all_pairs if inside else None,
+                ) + info_nce(
+                    text_vectors, image_keys[rows].repeat_interleave(captions, 0), pair_ids[pairs],
+                    image_queue, image_queue_ids, self.temperature,
+                    in_batch_keys=all_images if inside else None, in_batch_ids=all_ids if inside else None,
+                )  # fmt: skip
+                if self.text_weight:
+                    loss = loss + self.text_weight * info_nce(
+                        text_vectors, next_texts[pairs], pair_ids[pairs], text_queue, text_queue_ids, self.temperature,
+                        in_batch_keys=all_texts if inside else None, in_batch_ids=all_pairs if inside else None,
+                    )  # fmt: skip
+            yield loss / parts
+        self.image_queue.enqueue(all_images, all_ids)
+        self.text_queue.enqueue(all_texts, all_pairs)
+
+
+class Clip(Contrastive):
+    """The baseline beside MoCo: the same towers under CLIP's in-batch loss, with τ fixed or learned.
+
+    The slow towers make no keys here; they are an average of the weights, evaluated as MoCo's are.
+    """
+
+    def __init__(self, online: TwoTowers, *, temperature: float = 0.07, learned_temperature: bool = False) -> None:
+        super().__init__(online, 0.99)
+        self.log_temperature = nn.Parameter(torch.tensor(temperature).log(), requires_grad=learned_temperature)
+
+    def losses(
+        self, images: Tensor, token_ids: Tensor, token_mask: Tensor, ids: Tensor, parts: int = 1
+    ) -> Iterator[Tensor]:
+        """As `MoCo.losses`, in one part: every pair's loss needs the vectors of all others with their gradients.
+
+        Under `torchrun` vectors are gathered from all processes, with gradients.
+        """
+        if parts != 1:
+            raise SystemExit(
+                "CLIP's loss needs its whole batch at once: set train.accumulate = 1, or train.loss = moco"
+            )
+        captions = len(token_ids) // len(ids)
+        self.update_momentum()
+        members = self.online.embed_members(self.online.prepare(images)).transpose(0, 1)
+        image_vectors = gather_with_gradient(members).repeat_interleave(captions, 0).transpose(0, 1)
+        text_vectors = gather_with_gradient(self.online.embed_texts(token_ids, token_mask))
+        with torch.autocast(image_vectors.device.type, enabled=False):
+            temperature = self.log_temperature.exp().clamp(min=0.01)
+            pair_ids = gather(ids).repeat_interleave(captions)
+            losses = [clip_loss(vectors, text_vectors, pair_ids, temperature) for vectors in image_vectors]
+            yield torch.stack(losses).mean()
