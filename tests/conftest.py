@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.e2e.site import Ended
-    from tests.e2e.stub import StubEncoder
+    from tests.support.site import Ended
+    from tests.support.stub import StubEncoder
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: more threads only wait for each other
@@ -24,7 +24,7 @@ for name in ("BRIVL_SEARCH_INDEX", "BRIVL_SEARCH_ENCODER"):
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tests.tiny import make_checkpoint
+    from tests.support.tiny import make_checkpoint
 
     return make_checkpoint(tmp_path_factory.mktemp("tiny") / "tiny-brivl")
 
@@ -32,7 +32,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def encoder() -> StubEncoder:
     """Deterministic vectors without a model; counts what it embeds."""
-    from tests.e2e.stub import StubEncoder
+    from tests.support.stub import StubEncoder
 
     return StubEncoder()
 
@@ -41,7 +41,7 @@ def encoder() -> StubEncoder:
 def run_here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
     """The command line's entry point in this process."""
     from brivl_search.cli import main
-    from tests.e2e.site import Ended
+    from tests.support.site import Ended
 
     def call(*arguments: str) -> Ended:
         monkeypatch.setattr(sys, "argv", ["brivl-search", *arguments])

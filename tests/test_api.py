@@ -16,8 +16,9 @@ from brivl_search.encoders.calibration import Calibration
 from brivl_search.errors import IndexMissingError, UsageError
 from brivl_search.ingest.run import BuildOptions, build_index
 from brivl_search.search import engine
-from tests.e2e.stub import REPO, Silent, StubEncoder
-from tests.pictures import write_corpus
+from tests.support.folders import REPO
+from tests.support.pictures import write_corpus
+from tests.support.stub import Silent, StubEncoder
 
 MATCH = Calibration(10.0, -5.0)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.site import Ended, run
-from tests.pictures import write_corpus
+from tests.support.pictures import write_corpus
+from tests.support.site import Ended, run
 
 
 @pytest.fixture(scope="module")

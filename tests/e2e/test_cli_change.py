@@ -11,8 +11,8 @@ import pytest
 
 from brivl_search.cli.app import byte_count
 from brivl_search.errors import UsageError
-from tests.e2e.site import Ended, refused, run
-from tests.pictures import write_corpus
+from tests.support.pictures import write_corpus
+from tests.support.site import Ended, refused, run
 
 Cli = Callable[..., Ended]
 
@@ -79,7 +79,7 @@ def test_help_and_verbs_without_models(site: Path, copy: str) -> None:
     import subprocess
     import sys
 
-    from tests.e2e.stub import environment
+    from tests.support.stub import environment
 
     done = subprocess.run(
         [sys.executable, "-c", code, copy], cwd=site, capture_output=True, text=True, env=environment()

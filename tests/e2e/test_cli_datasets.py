@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import datasets
-from tests.datasets import EN, LAYOUTS, ZH
-from tests.e2e.site import Ended, refused
+from tests.support import datasets
+from tests.support.datasets import EN, LAYOUTS, ZH
+from tests.support.site import Ended, refused
 
 Cli = Callable[..., Ended]
 

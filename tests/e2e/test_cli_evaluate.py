@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.stub import environment
-from tests.pictures import write_corpus
+from tests.support.pictures import write_corpus
+from tests.support.stub import environment
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def stub(folder: Path, *arguments: str) -> tuple[str, str]:
-    command = [sys.executable, "-m", "tests.e2e.stub", *arguments]
+    command = [sys.executable, "-m", "tests.support.stub", *arguments]
     done = subprocess.run(command, cwd=folder, capture_output=True, timeout=60, env=environment(), encoding="utf-8")
     assert done.returncode == 0 and "Traceback" not in done.stderr, done
     return done.stdout, done.stderr

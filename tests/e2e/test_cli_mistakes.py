@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.site import PICTURE, Ended, refused, run
-from tests.pictures import jpeg, write_bad_files, write_corpus
+from tests.support.pictures import jpeg, write_bad_files, write_corpus
+from tests.support.site import PICTURE, Ended, refused, run
 
 WRONG: list[tuple[list[str], int, list[str]]] = [
     (["build-index", "nowhere"], 2, ["no such folder", "nowhere"]),
@@ -90,7 +90,7 @@ def test_mistakes_in_a_process_of_their_own(mistakes: Path) -> None:
 
 
 def test_index_of_another_encoder(cli: Callable[..., Ended], tmp_path: Path, tiny_checkpoint: Path) -> None:
-    from tests.tiny import make_checkpoint
+    from tests.support.tiny import make_checkpoint
 
     other = make_checkpoint(tmp_path / "other", seed=1)
     for arguments in (["query", "red"], ["build-index", "photos"]):

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.site import PICTURE, Ended, refused
-from tests.e2e.stub import environment
+from tests.support.site import PICTURE, Ended, refused
+from tests.support.stub import environment
 
 Cli = Callable[..., Ended]
 

@@ -15,13 +15,14 @@ import pytest
 
 pytest.importorskip("uvicorn", reason="the server needs pip install '.[serve]'")
 
-from tests.e2e.stub import REPO, environment
-from tests.serving import write_site
+from tests.support.folders import REPO
+from tests.support.serving import write_site
+from tests.support.stub import environment
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.e2e.stub", "serve", "--port", "0", *arguments],
+        [sys.executable, "-m", "tests.support.stub", "serve", "--port", "0", *arguments],
         cwd=REPO,
         env=environment(),
         stdout=subprocess.PIPE,

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.site import Ended, refused
 from tests.e2e.test_cli_zero_shot import cli, place  # noqa: F401
-from tests.test_output_terminal import program
+from tests.output.test_terminal import program
+from tests.support.site import Ended, refused
 
 QUERY = ("query", "红色圆形", "--index", "index", "-k", "3")
 

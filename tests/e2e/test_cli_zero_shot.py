@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.e2e.site import Ended, refused, run
-from tests.pictures import draw, write_bad_files, write_corpus
-from tests.tiny import make_checkpoint
+from tests.support.pictures import draw, write_bad_files, write_corpus
+from tests.support.site import Ended, refused, run
+from tests.support.tiny import make_checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -17,21 +17,29 @@ from brivl_search.index import IndexReader, verify
 from brivl_search.ingest.run import BuildOptions, build_index
 from brivl_search.output import Bar
 from brivl_search.output.evaluation import info_dict
-from tests.e2e.stub import environment
-from tests.pictures import write_corpus
+from tests.support.pictures import write_corpus
+from tests.support.stub import environment
 
 PICTURES, BATCH = 200, 4
 
 
 class Runs:
-    """Builds of one folder in processes of their own (see tests/e2e/stub.py for the environment)."""
+    """Builds of one folder in processes of their own (see tests/support/stub.py for the environment)."""
 
     def __init__(self, folder: Path, index: Path, *options: str) -> None:
         self.folder, self.index, self.options = folder, index, options
         self.log = index.with_name(index.name + ".log")
 
     def start(self, **more: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "tests.e2e.stub", "build-index", str(self.folder), "--index", str(self.index)]
+        command = [
+            sys.executable,
+            "-m",
+            "tests.support.stub",
+            "build-index",
+            str(self.folder),
+            "--index",
+            str(self.index),
+        ]
         command += ["--batch-size", str(BATCH), *self.options]
         settings = environment(STUB_LOG=str(self.log), **more)
         return subprocess.Popen(

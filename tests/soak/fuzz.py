@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.fuzzing import caption_file, check_captions, fuzz_pictures_apart, picture_seeds
+from tests.support.fuzzing import caption_file, check_captions, fuzz_pictures_apart, picture_seeds
 
 TURN = 5.0  # seconds for each kind of file before the next has its turn
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests import kills  # before NumPy: it sets the number of threads
+from tests.support import kills
 
 TURN = 60.0  # seconds in one setting
 

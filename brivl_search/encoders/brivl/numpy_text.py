@@ -1,7 +1,7 @@
 """The text tower in NumPy, for a query from the shell: its answer is there before torch would have been imported.
 
 The same weights and the same computation as `text_tower.TextTower` in float32, one text at a time, so without padding
-and masks; `tests/test_encoders_numpy.py` holds the two against each other. Torch stays the reference and does all else.
+and masks; `tests/encoders/brivl/test_numpy_text.py` compares the two. Torch stays the reference and does all else.
 """
 
 from __future__ import annotations

@@ -1,0 +1,71 @@
+"""Builds, additions, removals and compactions killed at hundreds of random instants; see tests/support/kills.py.
+
+After every kill the index is sound and holds the old generation or the new one, whole; a step run again ends with the
+items, shards and answers of one that was left alone. `tests/soak/kills.py` does the same for as long as you like.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from brivl_search.index import verify
+from brivl_search.ingest import maintenance
+from tests.support.building import build, images
+from tests.support.folders import REPO
+from tests.support.kills import STEPS
+from tests.support.pictures import write_corpus
+from tests.support.stub import StubEncoder
+
+KILLS = 100  # by each of two processes
+
+
+@pytest.fixture
+def quick(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory where there is one: SIGKILL loses nothing of it, and no disk is waited for."""
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK) or shutil.disk_usage(memory).free < 200 << 20:
+        yield tmp_path
+        return
+    folder = Path(tempfile.mkdtemp(prefix="brivl-kills-", dir=memory))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("seed", range(2))
+def test_killed_at_random(quick: Path, seed: int) -> None:
+    command = [sys.executable, "-m", "tests.support.kills", str(quick), str(seed), str(KILLS), "240"]
+    environment = {**os.environ, "PYTHONPATH": str(REPO)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    tally = json.loads(done.stdout)
+    assert tally["total"] >= KILLS, tally
+    assert tally["kills"].keys() == set(STEPS) and min(tally["kills"].values()) >= 5, tally
+    assert min(tally["found"]["old"], tally["found"]["new"]) >= 5, tally
+    reached = " ".join(tally["reached"])
+    assert all(phase in reached for phase in ("images", "writing", "publishing")), tally
+
+
+def test_a_killed_removal_is_done_when_it_is_run_again(tmp_path: Path, encoder: StubEncoder) -> None:
+    index, paths = tmp_path / "index", write_corpus(tmp_path / "a", 6)
+    build(tmp_path / "a", index, encoder)
+
+    def stop(line: str) -> None:
+        if line == "publishing":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        maintenance.remove(index, paths=paths[:2], progress=stop)
+    assert len(images(index)) == 6
+    report = maintenance.remove(index, paths=paths[:2])
+    assert (report.images, report.captions) == (2, 8)
+    assert images(index) == sorted(map(str, paths[2:])) and verify(index).leftovers == ()

@@ -1,0 +1,72 @@
+"""The bundled brivl-mini: it loads, it is small, and (where ../shared lies beside) it finds what it should."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from brivl_search.corpus.dataset import load_dataset
+from brivl_search.corpus.images import load_pixels
+from brivl_search.encoders import load_encoder
+from brivl_search.encoders.base import Encoder
+from brivl_search.encoders.registry import BUNDLED
+from brivl_search.evaluation import evaluate_dataset
+from tests.support.folders import SHARED
+from train.mini.holdout import write_holdout
+
+FLICKR = SHARED / "data" / "flickr8k-cn"
+needs_shared = pytest.mark.skipif(not FLICKR.is_dir(), reason="../shared/data/flickr8k-cn is not here")
+
+
+@pytest.fixture(scope="module")
+def mini() -> Encoder:
+    return load_encoder("brivl-mini")
+
+
+def test_it_is_small_and_says_how_it_was_made() -> None:
+    folder = BUNDLED / "brivl-mini"
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= 60e6
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    assert config["training"]["recipe"]["train"]["loss"] == "moco"
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "Flickr8k" in card and "non-commercial" in card
+
+
+def test_both_languages_land_near_each_other(mini: Encoder) -> None:
+    zh = mini.encode_texts(["一只在草地上奔跑的狗", "一个男人骑着自行车", "海滩上的孩子", "一个人在攀岩"])
+    english = (
+        "a dog running on the grass",
+        "a man riding a bicycle",
+        "a child on the beach",
+        "a person climbing a rock",
+    )
+    en = mini.encode_texts(english)
+    assert ((zh @ en.T).argmax(1) == np.arange(4)).all()
+
+
+@pytest.mark.shared
+@needs_shared
+def test_recall_on_the_held_out_photos(mini: Encoder, tmp_path: Path) -> None:
+    write_holdout(FLICKR, 500, tmp_path)
+    result = evaluate_dataset(load_dataset(tmp_path, "zh_mt_google"), mini, (1, 5, 10), lambda steps: None)
+    to_image, to_text = result.text_to_image["exact"], result.image_to_text["exact"]
+    assert to_image is not None and to_text is not None
+    assert (to_image.queries, to_image.candidates, to_text.queries) == (2500, 500, 500)
+    # What this checkpoint reaches (80.6 and 83.8), less what precision and processors may change.
+    assert to_image.recall[10] >= 79.3 and to_text.recall[10] >= 82.5
+
+
+@pytest.mark.shared
+@needs_shared
+@pytest.mark.parametrize("words", ["一只在草地上的狗", "a dog on the grass"])
+def test_dogs_on_grass(mini: Encoder, words: str) -> None:
+    rows = [json.loads(line) for line in (FLICKR / "captions.jsonl").read_text(encoding="utf-8").splitlines()[-500:]]
+    images = mini.encode_images(np.stack([load_pixels(str(FLICKR / row["image"]), mini.pixels) for row in rows]))
+    best = np.argsort(-(images @ mini.encode_texts([words])[0]))[:10]
+    captions = [" ".join(rows[i]["en"]).lower() for i in best]
+    dogs = [any(word in text for word in ("dog", "puppy")) for text in captions]
+    grass = [any(word in text for word in ("grass", "field", "lawn", "yard", "park", "green")) for text in captions]
+    assert sum(dogs) >= 9 and sum(grass) >= 6

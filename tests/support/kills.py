@@ -1,0 +1,327 @@
+"""Changes to an index killed with SIGKILL at random instants; shared by the test and the soak.
+
+    python -m tests.support.kills FOLDER SEED KILLS SECONDS     until so many kills landed or so many seconds passed
+
+One lean process imports everything once and forks a child for every step. It never opens an LMDB file nor calls FAISS
+itself, so children start clean, and a kill costs what the killed step and its examination take: about 0.2 s.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import random
+import shutil
+import signal
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")  # before NumPy: a process with threads cannot fork
+
+import faiss  # noqa: F401
+import lmdb  # noqa: F401
+import numpy as np
+import numpy.random
+from PIL import Image
+
+from brivl_search.corpus import images
+from brivl_search.errors import IndexMissingError, UsageError
+from brivl_search.index import MODALITIES, IndexReader, catalog, verify
+from brivl_search.ingest import maintenance
+from brivl_search.ingest import run as building
+from brivl_search.ingest.run import BuildOptions, add, build_index
+from tests.support.pictures import write_lines
+from tests.support.stub import StubEncoder
+
+State = dict[str, Any]
+FIRST, MORE = 300, 60  # pictures of the index, pictures to add; IVF-PQ wants 256
+OPTIONS = BuildOptions(index_type="ivfpq", workers=0, batch_size=16, shard_rows=128)
+
+
+# -- what is changed ---------------------------------------------------------------------------------------------
+
+
+class Told:
+    """A progress that notes in a file how far a step came, for the statistics of a run."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = os.open(path, os.O_WRONLY | os.O_CREAT)
+
+    def __call__(self, line: str) -> None:
+        os.pwrite(self.file, f"{line.split(':')[0]:<60.60}".encode(), 0)
+
+    def phase(self, name: str, total: int | None) -> None:
+        self(name)
+
+    def advance(self, steps: int) -> None: ...
+
+    def note(self, line: str) -> None:
+        self(line)
+
+
+def write_pictures(folder: Path, numbers: range, seed: int = 0) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in numbers:
+        noise = random.Random(f"{seed} {number}").randbytes(8 * 8 * 3)
+        Image.frombytes("RGB", (8, 8), noise).save(folder / f"{number:04d}.png")
+
+
+def write_captions(folder: Path) -> None:
+    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.png"))
+    write_lines(folder / "captions.jsonl", [{"image": name, "zh": f"说明 {name}"} for name in names])
+
+
+def run(step: str, site: Path, index: Path, told: Told) -> None:
+    """One step, as the command line would do it."""
+    building.FLUSH_SECONDS = -1.0
+    building.TUNING_QUERIES = maintenance.QUERIES = 64
+    if step in ("build", "update"):
+        build_index([site / "a"], index, StubEncoder(), OPTIONS, told)
+    elif step == "add":
+        add([site / "b"], index, StubEncoder(), OPTIONS, told)
+    elif step == "remove":
+        try:
+            maintenance.remove(index, under=[site / "a" / "part"], progress=told)
+        except UsageError as error:  # the kill came after it was published
+            assert "nothing was removed" in str(error)
+    elif step == "compact":
+        maintenance.compact(index, progress=told)
+    else:
+        raise ValueError(step)
+
+
+STEPS = ("build", "update", "add", "remove", "compact")
+
+
+def prepare(site: Path) -> None:
+    """Pictures, and for each step the index it begins with: SITE/before/STEP."""
+    write_pictures(site / "a" / "part", range(FIRST // 3))
+    write_pictures(site / "a" / "rest", range(FIRST // 3, FIRST))
+    write_pictures(site / "b", range(MORE), seed=1)
+    write_captions(site / "a")
+    write_captions(site / "b")
+    told = Told(site / "told")
+    before = site / "before"
+    run("build", site, before / "add", told)
+    for step in ("update", "remove", "compact"):
+        shutil.copytree(before / "add", before / step)
+    for step in ("add", "remove"):  # dead rows and small shards
+        run(step, site, before / "compact", told)
+    for path in sorted((site / "a" / "rest").iterdir())[::9]:
+        path.unlink()
+    write_pictures(site / "a" / "rest", range(FIRST // 3, FIRST // 3 + 30), seed=2)
+    write_pictures(site / "a" / "part", range(FIRST, FIRST + 40), seed=2)
+    write_captions(site / "a")
+
+
+# -- what is found afterwards ------------------------------------------------------------------------------------
+
+
+def state(index: Path) -> State:
+    """Everything a reader can know of an index, and that it is sound; {} where nothing was published yet."""
+    try:
+        report = verify(index)
+    except IndexMissingError as error:
+        assert "no index at" in str(error) or "has not finished" in str(error), error
+        return {}
+    assert report.problems == (), report.problems
+    items: dict[str, list[tuple[str, str]]] = {}
+    found: dict[str, list[Any]] = {}
+    with catalog.reading(index) as (txn, _):
+        for modality in MODALITIES:
+            entries = [catalog.Entry.unpack(key, value) for key, value in catalog.scan_items(txn, modality)]
+            items[modality] = sorted((entry.key, entry.content) for entry in entries)
+    queries = np.random.default_rng(3).standard_normal((6, 32)).astype(np.float32)
+    with IndexReader.open(index) as reader:
+        assert reader.damage == ()
+        for modality in MODALITIES:
+            rows = sorted((item.key, item.content) for block, _ in reader.items(modality) for item in block)
+            assert rows == items[modality], "items and rows differ"
+            assert len({key for key, _ in rows}) == len(rows), "an item is there twice"
+            for exact in (False, True):
+                hits = reader.search(modality, queries, 10, exact=exact)
+                names = [
+                    [reader.record(modality, s, r) for s, r in zip(*pair, strict=True)]
+                    for pair in zip(hits.shards.tolist(), hits.rows.tolist(), strict=True)
+                ]
+                found[f"{modality} {exact}"] = [names, hits.scores.tolist()]
+        shards = [(s.rows, s.checksum, s.kind) for part in (reader.info.image, reader.info.text) for s in part.shards]
+        tuning = [reader.info.image.tuning, reader.info.text.tuning]
+    return {"items": items, "found": found, "shards": shards, "tuning": tuning, "leftovers": report.leftovers}
+
+
+# -- children ----------------------------------------------------------------------------------------------------
+
+
+def forked(work: Callable[..., Any], *arguments: Any) -> Any:
+    """The result of a function that ran in a child.
+
+    Raises:
+        AssertionError: the child failed, with its traceback.
+    """
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if not pid:
+        _child(lambda: _send(writing, (True, work(*arguments))), writing)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        raw = pipe.read()
+    status = os.waitpid(pid, 0)[1]
+    if not raw:
+        raise AssertionError(f"a child ended with status {status}")
+    fine, result = pickle.loads(raw)
+    if not fine:
+        raise AssertionError(result)
+    return result
+
+
+def _send(writing: int, result: tuple[bool, Any]) -> None:
+    with os.fdopen(writing, "wb") as pipe:
+        pickle.dump(result, pipe)
+
+
+def _child(work: Callable[[], Any], writing: int | None = None) -> None:
+    """Run in a child that has just been forked, and end it."""
+    code = 0
+    try:
+        work()
+    except BaseException:
+        code = 1
+        if writing is not None:
+            _send(writing, (False, traceback.format_exc()[-4000:]))
+        else:
+            traceback.print_exc()
+    os._exit(code)
+
+
+def start(step: str, site: Path, index: Path) -> int:
+    """Begin a step in a child; its process number."""
+    (site / "told").unlink(missing_ok=True)
+    pid = os.fork()
+    if not pid:
+        _child(lambda: run(step, site, index, Told(site / "told")))
+    return pid
+
+
+def kill_after(pid: int, seconds: float) -> bool:
+    """Whether the child was still alive to be killed; one that fails by itself is an error."""
+    time.sleep(seconds)
+    os.kill(pid, signal.SIGKILL)
+    status = os.waitpid(pid, 0)[1]
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
+        return True
+    assert status == 0, f"a step failed by itself: {status}"
+    return False
+
+
+# -- the run -----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Tally:
+    """What a run did: kills that landed by step and by how far it had come, and what was found after them."""
+
+    kills: Counter[str] = field(default_factory=Counter)
+    reached: Counter[str] = field(default_factory=Counter)
+    found: Counter[str] = field(default_factory=Counter)
+    finished: int = 0
+    seconds: float = 0.0
+
+    def to_json(self) -> str:
+        return json.dumps({**self.__dict__, "total": self.kills.total()}, ensure_ascii=False)
+
+
+class Run:
+    """Kills steps until told to stop; `failure` tells how to see a failing round again."""
+
+    def __init__(self, site: Path, seed: int) -> None:
+        self.site, self.seed, self.tally = site, seed, Tally()
+        forked(prepare, site)
+        self.before: dict[str, State] = {}
+        self.after: dict[str, State] = {}
+        self.takes: dict[str, float] = {}
+        for step in STEPS:
+            index = self._fresh(step)
+            self.before[step] = forked(state, index)
+            started = time.monotonic()
+            forked(run, step, site, index, Told(site / "told"))
+            self.takes[step] = time.monotonic() - started
+            self.after[step] = forked(state, index)
+            assert self.after[step]["leftovers"] == () and self.after[step] != self.before[step]
+
+    def _fresh(self, step: str) -> Path:
+        index = self.site / "index"
+        shutil.rmtree(index, ignore_errors=True)
+        source = self.site / "before" / step
+        if source.exists():
+            shutil.copytree(source, index)
+        return index
+
+    def until(self, kills: int, seconds: float) -> Tally:
+        started = time.monotonic()
+        number = 0
+        while self.tally.kills.total() < kills and time.monotonic() - started < seconds:
+            self._round(number, STEPS[number % len(STEPS)])
+            number += 1
+            self.tally.seconds = time.monotonic() - started
+        return self.tally
+
+    def _round(self, number: int, step: str) -> None:
+        """Kill a step, perhaps its repetition too; then let it finish and compare with the undisturbed twin."""
+        rng = random.Random(f"{self.seed} {number}")
+        index = self._fresh(step)
+        delays: list[float] = []
+        try:
+            while len(delays) < 6 and (not delays or rng.random() < 0.7):
+                delays.append(rng.uniform(0, 1.1 * self.takes[step]))
+                killed = kill_after(start(step, self.site, index), delays[-1])
+                self._examine(step, index)
+                self.takes[step] *= 1.02 if killed else 0.93  # so that most land, and some at the very end
+                if not killed:
+                    break
+                self.tally.kills[step] += 1
+                told = self.site / "told"
+                self.tally.reached[(told.read_text().strip() if told.exists() else "") or "start"] += 1
+            forked(run, step, self.site, index, Told(self.site / "told"))
+            found = forked(state, index)
+            for key, value in self.after[step].items():
+                assert found[key] == value, f"finished, the {key} differ from the twin's"
+            self.tally.finished += 1
+        except AssertionError as error:
+            kept = self.site.with_name(f"{self.site.name}-failed-{number}")
+            shutil.copytree(index, kept, dirs_exist_ok=True)
+            how = f"seed {self.seed}, round {number}: {step} killed after {[round(d, 4) for d in delays]} s"
+            raise AssertionError(f"{how}; the index is kept as {kept}: {error}") from error
+
+    def _examine(self, step: str, index: Path) -> None:
+        """After a kill: all of the old generation or all of the new one, and it answers as it should."""
+        found = forked(state, index)
+        for name, expected in (("old", self.before[step]), ("new", self.after[step])):
+            if found.get("items") == expected.get("items") and found.get("shards") == expected.get("shards"):
+                assert found.get("found") == expected.get("found"), f"the {name} generation answers differently"
+                self.tally.found[name] += 1
+                return
+        raise AssertionError(f"neither the old generation nor the new one: {str(found)[:2000]}")
+
+
+def main() -> None:
+    folder, seed, kills, seconds = sys.argv[1:]
+    images._pillow()
+    site = Path(folder) / "site"
+    site.mkdir()
+    try:
+        print(Run(site, int(seed)).until(int(kills), float(seconds)).to_json())
+    except AssertionError as error:
+        print(error)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

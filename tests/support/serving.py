@@ -1,0 +1,68 @@
+"""Servers for tests: an index of drawn pictures behind the real application, in this process or on a free port."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from starlette.testclient import TestClient
+
+from brivl_search.encoders.calibration import Calibration
+from brivl_search.ingest.run import BuildOptions, build_index
+from brivl_search.search.engine import Engine
+from brivl_search.server import Settings, create_app
+from tests.support.pictures import write_corpus
+from tests.support.stub import Silent, StubEncoder
+
+MATCH = Calibration(10.0, -5.0)
+
+
+def encoder() -> StubEncoder:
+    stub = StubEncoder()
+    stub.calibration = MATCH
+    return stub
+
+
+def write_site(folder: Path, pictures: int = 30) -> Path:
+    """FOLDER/photos with captions, and FOLDER/index of them."""
+    write_corpus(folder / "photos", pictures)
+    index = folder / "index"
+    build_index([folder / "photos"], index, encoder(), BuildOptions(workers=0), Silent())
+    return index
+
+
+def open_engine(index: Path) -> Engine:
+    engine = Engine(index)
+    engine.encoder = encoder()
+    return engine
+
+
+@contextlib.contextmanager
+def client(index: Path, settings: Settings | None = None, **headers: str) -> Iterator[TestClient]:
+    """Of a server in this process that has started. Errors that no route explains fail the test."""
+    app = create_app(open_engine(index), replace(settings or Settings(), decoders=1))
+    with TestClient(app, base_url="http://127.0.0.1:8000", headers=headers) as calls:
+        yield calls
+
+
+@contextlib.contextmanager
+def running(app: Any) -> Iterator[str]:
+    """The address of an application that a thread serves on a free port."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        deadline = time.monotonic() + 20
+        while not server.started:
+            assert thread.is_alive() and time.monotonic() < deadline, "the server does not start"
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(20)

@@ -1,0 +1,162 @@
+"""Two processes, gradient accumulation and gradient checkpointing give what one process gives with the whole batch."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.support.folders import REPO
+from tests.support.stub import environment
+from tests.train.test_pretrain import photos, write_recipe  # noqa: F401 - a fixture
+from train import distributed, pretrain
+from train.model.moco import Clip, MoCo, TwoTowers
+
+# No dropout, whose random numbers differ between processes and parts; a low rate, because AdamW's first steps make
+# differences of rounding as large as gradients.
+NO_DROPOUT = [f"model.text.backbone.{name}_dropout_prob=0.0" for name in ("hidden", "attention_probs")]
+CHANGES = ["model.image.freeze_bn=true", "train.bf16=false", "train.lr=1e-4", *NO_DROPOUT]
+
+
+def settings(*changes: str) -> list[str]:
+    return [part for change in (*CHANGES, *changes) for part in ("--set", change)]
+
+
+def losses(run: Path) -> np.ndarray:
+    return np.array([json.loads(line)["loss"] for line in (run / "log.jsonl").read_text().splitlines()])
+
+
+def weights(run: Path) -> dict[str, Any]:
+    return torch.load(run / "last.pt", weights_only=True)["model"]  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> dict[str, Path]:  # noqa: F811
+    """The run of one process, and its recipe."""
+    folder = tmp_path_factory.mktemp("alone")
+    recipe = write_recipe(
+        folder, photos, backbone="mobilenetv2_035", steps=20, batch=24, eval_every=20, warmup=5, workers=0
+    )
+    pretrain.main([str(recipe), *settings(f'run="{folder / "run"}"')])
+    return {"recipe": recipe, "run": folder / "run"}
+
+
+def test_two_processes_are_one_with_the_double_batch(alone: dict[str, Path], tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "train.pretrain",
+    ]
+    changes = settings(f'run="{tmp_path / "run"}"')
+    done = subprocess.run(
+        [*command, str(alone["recipe"]), *changes],
+        cwd=REPO,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    np.testing.assert_allclose(losses(tmp_path / "run"), losses(alone["run"]), rtol=1e-3)
+    one, two = weights(alone["run"]), weights(tmp_path / "run")
+    assert one.keys() == two.keys()
+    for name in one:
+        if name.endswith("queue.ids"):
+            assert one[name].tolist() == two[name].tolist()  # keys of both processes, in the same order
+    vectors = [w["slow.text.head.fc2.weight"] for w in (one, two)]
+    torch.testing.assert_close(*vectors, rtol=1e-2, atol=2e-4)  # 20 steps moved them by up to 2e-3
+
+
+def toy(loss: str) -> MoCo | Clip:
+    torch.manual_seed(0)
+
+    class Tower(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = torch.nn.Linear(4, 8)
+
+        def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+            return torch.nn.functional.normalize(self.linear(x), dim=-1)
+
+    towers = TwoTowers(Tower(), Tower())
+    model = (
+        MoCo(towers, 8, queue_size=16, in_batch_negatives=True)
+        if loss == "moco"
+        else Clip(towers, learned_temperature=True)
+    )
+    return model.double()
+
+
+def gradients(loss: str, rank: int, processes: int, parts: int = 1) -> list[torch.Tensor]:
+    """Of two steps, the second with keys of the first in the queue, for 12 images with 2 captions each."""
+    model = toy(loss)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    rng = torch.Generator().manual_seed(1)
+    for _ in range(2):
+        images, texts = torch.randn(12, 4, generator=rng).double(), torch.randn(24, 4, generator=rng).double()
+        mine = slice(rank * 12 // processes, (rank + 1) * 12 // processes)
+        captions = texts[mine.start * 2 : mine.stop * 2]
+        model.zero_grad()
+        for share in model.losses(images[mine], captions, torch.ones(len(captions), 1), torch.arange(12)[mine], parts):
+            share.backward()
+        distributed.average_gradients(parameters)
+    return [p.grad.clone() for p in parameters if p.grad is not None]
+
+
+def _process(rank: int, port: int, folder: str) -> None:
+    os.environ.update(
+        LOCAL_RANK=str(rank), RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
+    )
+    distributed.start("cpu")
+    torch.save({loss: gradients(loss, rank, 2) for loss in ("moco", "clip")}, f"{folder}/{rank}.pt")
+    distributed.stop()
+
+
+def test_gradients_of_two_processes_are_those_of_one(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(_process, (port, str(tmp_path)), nprocs=2)
+    for rank in range(2):
+        for loss, found in torch.load(tmp_path / f"{rank}.pt").items():
+            for got, want in zip(found, gradients(loss, 0, 1), strict=True):
+                torch.testing.assert_close(got, want)
+
+
+def test_gradients_of_parts_are_those_of_the_whole() -> None:
+    for parts in (2, 4):
+        for got, want in zip(gradients("moco", 0, 1, parts), gradients("moco", 0, 1), strict=True):
+            torch.testing.assert_close(got, want)
+
+
+def test_accumulated_parts_are_one_batch(alone: dict[str, Path], tmp_path: Path) -> None:
+    pretrain.main([str(alone["recipe"]), *settings("train.accumulate=3", f'run="{tmp_path / "run"}"')])
+    np.testing.assert_allclose(losses(tmp_path / "run"), losses(alone["run"]), rtol=2e-4)
+    assert weights(tmp_path / "run")["text_queue.ids"].tolist() == weights(alone["run"])["text_queue.ids"].tolist()
+
+
+def test_gradient_checkpointing_changes_nothing(alone: dict[str, Path], tmp_path: Path) -> None:
+    pretrain.main([str(alone["recipe"]), *settings("train.gradient_checkpointing=true", f'run="{tmp_path / "run"}"')])
+    np.testing.assert_allclose(losses(tmp_path / "run"), losses(alone["run"]), rtol=2e-4)
+
+
+def test_impossible_splits_are_refused(alone: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"train.batch = 24 is no multiple"):
+        pretrain.main([str(alone["recipe"]), *settings("train.accumulate=5", f'run="{tmp_path / "run"}"')])
+    with pytest.raises(SystemExit, match="whole batch at once"):
+        pretrain.main(
+            [str(alone["recipe"]), *settings("train.accumulate=2", 'train.loss="clip"', f'run="{tmp_path / "r"}"')]
+        )
