@@ -1,4 +1,4 @@
-"""The OpenAPI document is true, as far as a few seconds of schemathesis tell; `tests/support/schema_fuzz.py` takes longer."""
+"""The OpenAPI document is true, as far as a few seconds of schemathesis tell; `schema_fuzz.py` in support takes longer."""
 
 from __future__ import annotations
 
