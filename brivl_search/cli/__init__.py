@@ -16,7 +16,7 @@ def main() -> None:
     try:
         app()
     except Exception as error:
-        from brivl_search.output.console import harmless
+        from brivl_search.display import harmless
 
         known = error if isinstance(error, BrivlSearchError) else system_error(error)
         if known is None:

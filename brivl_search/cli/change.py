@@ -25,7 +25,8 @@ from brivl_search.cli.app import (
 from brivl_search.errors import IndexIncompatibleError, SkippedItemsError, UsageError
 
 if TYPE_CHECKING:
-    from brivl_search.ingest.run import BuildOptions, BuildReport
+    from brivl_search.ingest.report import BuildReport
+    from brivl_search.ingest.run import BuildOptions
 
 Kind = Annotated[IndexKind | None, typer.Option("--index-type", help="How vectors are searched; auto decides by size.")]
 Codec = Annotated[

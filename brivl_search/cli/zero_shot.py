@@ -306,7 +306,8 @@ class _Guesses:
     def finish(self) -> None:
         from rich.text import Text
 
-        from brivl_search.output import harmless, match_bar, show, table
+        from brivl_search.display import harmless
+        from brivl_search.output import match_bar, show, table
 
         if not self._rows:
             return
@@ -329,7 +330,8 @@ def _match_table(texts: Sequence[str], images: Sequence[str], rows: Sequence[dic
     """A matrix for up to four texts and several pictures, else a row for each pair."""
     from rich.text import Text
 
-    from brivl_search.output import harmless, match_bar, show, table
+    from brivl_search.display import harmless
+    from brivl_search.output import match_bar, show, table
 
     out = table()
     known = "match" in rows[0]

@@ -11,7 +11,8 @@ from brivl_search.corpus.captions import DEFAULT_FIELDS
 from brivl_search.corpus.readers import open_dataset
 from brivl_search.corpus.readers.base import Choice
 from brivl_search.corpus.text import BadLine
-from brivl_search.corpus.walk import ImageFile, printable
+from brivl_search.corpus.walk import ImageFile
+from brivl_search.display import printable
 from brivl_search.errors import CorpusError, UsageError
 
 TEXT_IDS = ("text_id", "query_id", "id", "sentid")  # what formats call the id of a caption

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from brivl_search.corpus.containers import Place
+from brivl_search.corpus.containers.place import Place
 from brivl_search.corpus.images import MAX_FILE_BYTES, DecodedImage, PixelSpec, decode, read_file
 from brivl_search.errors import ImageError
 

@@ -27,7 +27,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from brivl_search.corpus import containers, exif, pixels
+from brivl_search.corpus import exif, pixels
+from brivl_search.corpus.containers import access
+from brivl_search.corpus.containers.place import Place
 from brivl_search.corpus.pixels import PixelSpec as PixelSpec
 from brivl_search.errors import ImageError
 
@@ -87,7 +89,7 @@ def load_pixels(source: str | bytes, spec: PixelSpec, *, max_megapixels: float =
     return decode(data, spec, max_megapixels=max_megapixels).pixels
 
 
-def read_file(path: str, *, max_bytes: int = MAX_FILE_BYTES, place: containers.Place | None = None) -> bytes:
+def read_file(path: str, *, max_bytes: int = MAX_FILE_BYTES, place: Place | None = None) -> bytes:
     """Read a regular file whole; never waits on a FIFO or a device that took a file's place.
 
     Args:
@@ -97,11 +99,11 @@ def read_file(path: str, *, max_bytes: int = MAX_FILE_BYTES, place: containers.P
 
     Raises:
         ImageError: "file vanished", "permission denied", "not a regular file", "too large", "read error"; for a
-            member also the reasons of `containers.read`.
+            member also the reasons of `containers.access.read`.
     """
-    place = place or containers.locate(path)
+    place = place or access.locate(path)
     if place is not None:
-        return containers.read(place, max_bytes)
+        return access.read(place, max_bytes)
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         with open(descriptor, "rb", buffering=0) as handle:

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from brivl_search.corpus.containers import SEPARATOR
+from brivl_search.corpus.containers.place import SEPARATOR
 from brivl_search.corpus.readers import open_dataset, recognise
 from brivl_search.corpus.readers.base import Choice, Reader
-from brivl_search.corpus.walk import ImageFile, Scan, image_extensions, printable, scan, scan_paths
+from brivl_search.corpus.walk import ImageFile, Scan, image_extensions, scan, scan_paths
+from brivl_search.display import printable
 from brivl_search.errors import CorpusError, UsageError
 
 _DATASET_FILES = (".tar", ".tsv", ".csv", ".json", ".jsonl", ".txt", ".token", ".tgz", ".gz", ".bz2", ".xz", ".zst")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from brivl_search.corpus.walk import printable
+from brivl_search.display import printable
 from brivl_search.errors import CorpusError
 
 MAX_LINE_BYTES = 4 << 20  # thousands of captions; as objects in memory a hostile line takes some thirty times its bytes

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from brivl_search.corpus.containers import Place
+from brivl_search.corpus.containers.place import Place
+from brivl_search.display import printable
 from brivl_search.errors import CorpusError, UsageError
 
 CAPTIONS_NAME = "captions.jsonl"
@@ -156,11 +157,6 @@ def image_extensions() -> frozenset[str]:
     if importlib.util.find_spec("PIL._avif"):
         extensions.update(_AVIF)
     return frozenset(extensions)
-
-
-def printable(path: str) -> str:
-    """A path for a message: bytes that are not UTF-8 become `\\xNN`."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _check_root(given: str) -> None:

@@ -13,14 +13,15 @@ from typing import Any, BinaryIO, Literal, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from brivl_search.corpus.containers import SEPARATOR, locate, split
+from brivl_search.corpus.containers.access import locate
+from brivl_search.corpus.containers.place import SEPARATOR, split
 from brivl_search.corpus.decode_pool import Decoded, decode_all, default_workers
 from brivl_search.corpus.images import MAX_MEGAPIXELS
 from brivl_search.corpus.sources import DatasetChoice, find_sources
-from brivl_search.corpus.walk import ImageFile, Scan, Skipped, printable
+from brivl_search.corpus.walk import ImageFile, Scan, Skipped
+from brivl_search.display import as_given, printable
 from brivl_search.encoders.base import Encoder, Origin, encode_pictures
 from brivl_search.errors import CorpusError, ImageError, UsageError
-from brivl_search.search.hits import as_given
 
 DType = Literal["float32", "float16"]
 TEXT_BATCH = 256

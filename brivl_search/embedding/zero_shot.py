@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brivl_search.corpus.images import decode, read_file
-from brivl_search.corpus.walk import printable
+from brivl_search.display import printable
 from brivl_search.embedding.batches import TEXT_BATCH, clean_text
 from brivl_search.encoders.base import Encoder, Origin, encode_pictures
 from brivl_search.encoders.calibration import Calibration

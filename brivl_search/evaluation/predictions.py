@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-from brivl_search.corpus.walk import printable
+from brivl_search.display import printable
 from brivl_search.errors import UsageError
 from brivl_search.evaluation.result import Evaluation
 from brivl_search.metrics import top_lists

@@ -15,7 +15,7 @@ from brivl_search.encoders.base import Encoder
 from brivl_search.index import IndexWriter, Item
 
 if TYPE_CHECKING:
-    from brivl_search.ingest.run import BuildReport, Progress
+    from brivl_search.ingest.report import BuildReport, Progress
 
 TEXT_BATCH = 256
 

@@ -12,14 +12,14 @@ from collections.abc import Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from brivl_search.corpus.containers import SEPARATOR, split
+from brivl_search.corpus.containers.place import SEPARATOR, split
 from brivl_search.corpus.readers.base import Reader
 from brivl_search.corpus.sources import Sources
 from brivl_search.index import IndexWriter
 from brivl_search.ingest.captions import CaptionStage
 
 if TYPE_CHECKING:
-    from brivl_search.ingest.run import BuildReport
+    from brivl_search.ingest.report import BuildReport
 
 # Reasons that may pass: what the index holds of such a file is kept. Any other reason is about the content itself.
 PASSING_REASONS = {

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from brivl_search.corpus.containers import SEPARATOR
-from brivl_search.corpus.walk import printable
+from brivl_search.corpus.containers.place import SEPARATOR
+from brivl_search.display import printable
 from brivl_search.errors import UsageError
 from brivl_search.index import MODALITIES, Codec, CommitReport, IndexReader, IndexWriter, Modality, Tuning
 from brivl_search.ingest.tuning import tuning_texts

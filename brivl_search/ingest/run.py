@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -23,28 +21,15 @@ from brivl_search.corpus.sources import DatasetChoice, Sources, find_sources, hi
 from brivl_search.corpus.walk import ImageFile, Skipped
 from brivl_search.encoders.base import Encoder, Origin, encode_pictures
 from brivl_search.errors import CorpusError
-from brivl_search.index import MODALITIES, Codec, CommitReport, IndexType, IndexWriter, Item, Modality
+from brivl_search.index import MODALITIES, Codec, IndexType, IndexWriter, Item, Modality
 from brivl_search.index.ivfpq import AUTO_THRESHOLD
 from brivl_search.ingest.captions import CaptionStage
 from brivl_search.ingest.forget import PASSING_REASONS, Forgetting
+from brivl_search.ingest.report import BuildReport, Progress
 from brivl_search.ingest.tuning import tuning_texts
 
 FLUSH_SECONDS = 2.0
 TUNING_QUERIES = 512
-
-
-class Progress(Protocol):
-    """How a build tells what it does; the command line draws a bar from it."""
-
-    def phase(self, name: str, total: int | None) -> None:
-        """A new phase of `total` steps begins (None: it cannot be counted)."""
-        ...
-
-    def advance(self, steps: int) -> None: ...
-
-    def note(self, line: str) -> None:
-        """What the phase is doing now."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -66,33 +51,6 @@ class BuildOptions:
     memory: int | None = None
     dataset: DatasetChoice = field(default_factory=DatasetChoice)
     known_datasets: Mapping[str, DatasetChoice] = field(default_factory=dict)
-
-
-@dataclass
-class BuildReport:
-    """What one build did; counts are files for images and (image, field, text) triples for captions.
-
-    `embed_seconds` is the time from the first batch of pictures to the last vector, without start-up and sealing.
-    """
-
-    found: int = 0
-    unchanged: int = 0
-    embedded: int = 0
-    reused: int = 0
-    vanished: int = 0
-    captions: int = 0
-    captions_embedded: int = 0
-    captions_removed: int = 0
-    skipped: list[Skipped] = field(default_factory=list)
-    bad_captions: list[str] = field(default_factory=list)
-    cut_captions: int = 0
-    kept_unreadable: int = 0
-    embed_seconds: float = 0.0
-    commit: CommitReport | None = None
-
-    def skip_counts(self) -> list[tuple[str, int]]:
-        """(reason, files), most frequent first."""
-        return Counter(skip.reason for skip in self.skipped).most_common()
 
 
 def build_index(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
-import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+from brivl_search.display import harmless
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,28 +20,6 @@ if TYPE_CHECKING:
 SHOWN = 5  # examples named of each kind of trouble
 BAR_CELLS = 8
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
-
-_SURROGATES = re.compile("[\ud800-\udfff]")
-# C0, DEL, C1 (U+009B opens an escape sequence too), line separators, what reverses the reading order, lone surrogates.
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
-def harmless(text: str) -> str:
-    """Text for a terminal, in one line: control characters and bytes that are not UTF-8 become escapes such as `\\x1b`.
-
-    No file name or caption can then move the cursor, colour a line or turn its reading order.
-    """
-    return _UNSAFE.sub(_escape, text)
-
-
-def as_utf8(text: str) -> str:
-    """Text that can be written: only what is not UTF-8 becomes escapes."""
-    return _SURROGATES.sub(_escape, text)
-
-
-def _escape(found: re.Match[str]) -> str:
-    code = ord(found[0])
-    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else ascii(found[0])[1:-1]
 
 
 @functools.cache

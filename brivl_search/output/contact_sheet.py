@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from brivl_search.display import harmless
 from brivl_search.errors import ImageError, UsageError
-from brivl_search.output.console import harmless
 from brivl_search.output.formats import one_line
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def _render(title: str, hits: Sequence[Hit]) -> str:
 
 
 def _card(hit: Hit) -> _Card:
-    from brivl_search.corpus.containers import split
+    from brivl_search.corpus.containers.place import split
     from brivl_search.corpus.thumbnails import thumbnail_jpeg
 
     absolute = os.path.abspath(hit.path)

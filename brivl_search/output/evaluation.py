@@ -9,10 +9,10 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from brivl_search.corpus.walk import printable
+from brivl_search.display import printable
 from brivl_search.evaluation import LIST_DEPTH, Comparison, DirectionName, Evaluation
 from brivl_search.index import CommitReport, IndexInfo, Modality, ModalityInfo, Tuning, VerifyReport
-from brivl_search.ingest.run import BuildReport
+from brivl_search.ingest.report import BuildReport
 from brivl_search.metrics import Recall
 from brivl_search.output import human_bytes, print_skips, say, show, table, warn
 

@@ -9,7 +9,8 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from brivl_search.output.console import as_utf8, encodable, harmless, match_bar, show, table
+from brivl_search.display import as_utf8, harmless
+from brivl_search.output.console import encodable, match_bar, show, table
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
+from brivl_search.display import harmless
 from brivl_search.encoders.inventory import Entry
 from brivl_search.encoders.known import Figure
-from brivl_search.output.console import harmless, human_bytes, show, table
+from brivl_search.output.console import human_bytes, show, table
 
 
 def show_models(entries: Sequence[Entry]) -> None:

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from brivl_search.display import harmless
 from brivl_search.errors import BrivlSearchError, DependencyError, ImageError, UsageError
-from brivl_search.output.console import harmless
 from brivl_search.output.formats import one_line
 
 if TYPE_CHECKING:

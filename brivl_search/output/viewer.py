@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from brivl_search.display import harmless
 from brivl_search.errors import BrivlSearchError, ImageError, UsageError
-from brivl_search.output.console import harmless
 
 if TYPE_CHECKING:
     from brivl_search.search.engine import Hit
@@ -56,7 +56,7 @@ def _file(path: str) -> str:
     """The file to open: an image inside a container is copied out, and stays in the system's temporary folder."""
     import tempfile
 
-    from brivl_search.corpus.containers import split
+    from brivl_search.corpus.containers.place import split
     from brivl_search.corpus.images import read_file
 
     inside = split(path)

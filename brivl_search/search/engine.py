@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from brivl_search.display import as_given
 from brivl_search.encoders.base import Encoder
 from brivl_search.encoders.registry import load_encoder
 from brivl_search.errors import (
@@ -25,12 +26,12 @@ from brivl_search.errors import (
 from brivl_search.index import IndexReader, Modality, SearchResult
 from brivl_search.search import dedupe
 from brivl_search.search.filters import Filter, allowed
-from brivl_search.search.hits import Hit, as_given
+from brivl_search.search.hits import Hit
 from brivl_search.search.queries import Query, Target, compose
 from brivl_search.search.vectors import Vector, embed
 from brivl_search.steps import step
 
-__all__ = ["Engine", "Hit", "SearchOptions", "as_given"]
+__all__ = ["Engine", "Hit", "SearchOptions"]
 
 _MASKS = 8  # filters whose rows are remembered
 _EVERYTHING = Filter()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,14 +48,3 @@ class Hit:
             row["alike"] = len(self.duplicates)
             row["alike_paths"] = [hit.path for hit in self.duplicates]
         return row
-
-
-def as_given(path: str, roots: Sequence[tuple[str, str]]) -> str:
-    """`path` under the folder as it was typed, if that means the same place from the current folder."""
-    for given, absolute in roots:
-        inside = os.path.join(absolute, "")
-        if path.startswith(inside) and os.path.abspath(given) == absolute:
-            return os.path.join(given, path[len(inside) :])
-        if path.startswith(absolute + "::") and os.path.abspath(given) == absolute:  # inside a tar, say
-            return given + path[len(absolute) :]
-    return path

@@ -24,7 +24,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from brivl_search.corpus.walk import printable
+from brivl_search.display import printable
 from brivl_search.errors import CorpusError, DependencyError, IndexIncompatibleError, UsageError
 from brivl_search.index import MODALITIES, CommitReport, EncoderInfo, IndexReader, IndexWriter, Item, Modality
 from brivl_search.index.ivfpq import AUTO_THRESHOLD

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from brivl_search.corpus import walk
-from brivl_search.corpus.walk import image_extensions, printable, scan
+from brivl_search.corpus.walk import image_extensions, scan
+from brivl_search.display import printable
 from brivl_search.errors import CorpusError, UsageError
 from tests.support import pictures
 

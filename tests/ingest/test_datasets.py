@@ -15,7 +15,8 @@ from brivl_search.errors import CorpusError, UsageError
 from brivl_search.evaluation import evaluate_dataset, evaluate_index
 from brivl_search.index import IndexReader, verify
 from brivl_search.ingest.maintenance import remove
-from brivl_search.ingest.run import BuildOptions, BuildReport, add
+from brivl_search.ingest.report import BuildReport
+from brivl_search.ingest.run import BuildOptions, add
 from brivl_search.search.engine import Engine, SearchOptions
 from brivl_search.search.filters import Filter
 from brivl_search.transfer.imports import export, import_folder

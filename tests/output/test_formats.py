@@ -13,7 +13,7 @@ from dataclasses import replace
 import pytest
 
 from brivl_search import output
-from brivl_search.output.console import harmless
+from brivl_search.display import harmless
 from brivl_search.search.engine import Hit
 
 LATIN1 = os.fsdecode(b"/p/caf\xe9.jpg")

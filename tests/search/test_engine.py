@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from brivl_search.display import as_given
 from brivl_search.encoders.calibration import Calibration
 from brivl_search.errors import EncoderError, IndexIncompatibleError, IndexMissingError, UsageError
 from brivl_search.index import IndexReader
 from brivl_search.ingest.run import BuildOptions, build_index
 from brivl_search.search import engine as engine_module
-from brivl_search.search.engine import Engine, Hit, SearchOptions, as_given
+from brivl_search.search.engine import Engine, Hit, SearchOptions
 from brivl_search.search.queries import compose
 from tests.support.pictures import COLOURS, SHAPES, captions, draw, write_corpus, write_lines
 from tests.support.stub import Silent, StubEncoder

@@ -7,8 +7,8 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from brivl_search.corpus.containers import Place
-from brivl_search.corpus.walk import printable
+from brivl_search.corpus.containers.place import Place
+from brivl_search.display import printable
 from brivl_search.errors import CorpusError, ImageError
 
 COUNT_KEYS = (b"num_images", b"num_samples")

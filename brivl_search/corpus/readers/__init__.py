@@ -20,7 +20,8 @@ import os
 from pathlib import Path
 
 from brivl_search.corpus.readers.base import Choice, Reader
-from brivl_search.corpus.walk import CAPTIONS_NAME, printable
+from brivl_search.corpus.walk import CAPTIONS_NAME
+from brivl_search.display import printable
 from brivl_search.errors import CorpusError, UsageError
 
 

@@ -16,7 +16,8 @@ from brivl_search.corpus.fields import scalars
 from brivl_search.corpus.readers.base import first_bytes, split_of
 from brivl_search.corpus.readers.coco import JsonReader
 from brivl_search.corpus.text import BadLine
-from brivl_search.corpus.walk import ImageFile, Skipped, printable
+from brivl_search.corpus.walk import ImageFile, Skipped
+from brivl_search.display import printable
 from brivl_search.errors import CorpusError
 
 _ENDINGS = ("", ".jpg", ".jpeg", ".png")

@@ -13,7 +13,8 @@ from typing import ClassVar
 
 from brivl_search.corpus.captions import CaptionLine
 from brivl_search.corpus.text import BadLine
-from brivl_search.corpus.walk import ImageFile, Skipped, printable
+from brivl_search.corpus.walk import ImageFile, Skipped
+from brivl_search.display import printable
 from brivl_search.errors import UsageError
 
 IMAGE_FOLDERS = (

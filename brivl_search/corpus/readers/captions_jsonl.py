@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from brivl_search.corpus.captions import CaptionLine, caption_fields, read_captions
 from brivl_search.corpus.readers.base import Choice, Reader, once, stat_image
 from brivl_search.corpus.text import BadLine, json_lines
-from brivl_search.corpus.walk import CAPTIONS_NAME, ImageFile, Skipped, printable
+from brivl_search.corpus.walk import CAPTIONS_NAME, ImageFile, Skipped
+from brivl_search.display import printable
 from brivl_search.errors import UsageError
 
 

@@ -13,12 +13,13 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from brivl_search.corpus.captions import CaptionLine
-from brivl_search.corpus.containers import SEPARATOR, Place
 from brivl_search.corpus.containers.base64_tsv import BadRow, rows
+from brivl_search.corpus.containers.place import SEPARATOR, Place
 from brivl_search.corpus.fields import Scalar, scalars
 from brivl_search.corpus.readers.base import Choice, Reader, caption, files_in, named, split_of
 from brivl_search.corpus.text import BadLine, json_lines
-from brivl_search.corpus.walk import ImageFile, Skipped, printable
+from brivl_search.corpus.walk import ImageFile, Skipped
+from brivl_search.display import printable
 from brivl_search.errors import CorpusError, UsageError
 
 _IMAGES = "_imgs.tsv"

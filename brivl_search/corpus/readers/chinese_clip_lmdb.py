@@ -13,11 +13,13 @@ from collections.abc import Iterator
 
 from brivl_search.corpus import safe_pickle
 from brivl_search.corpus.captions import CaptionLine
-from brivl_search.corpus.containers import SEPARATOR, Place, lmdb_imgs
+from brivl_search.corpus.containers import lmdb_imgs
+from brivl_search.corpus.containers.place import SEPARATOR, Place
 from brivl_search.corpus.fields import scalars
 from brivl_search.corpus.readers.base import Choice, Reader, caption, named
 from brivl_search.corpus.text import BadLine
-from brivl_search.corpus.walk import ImageFile, Skipped, printable
+from brivl_search.corpus.walk import ImageFile, Skipped
+from brivl_search.display import printable
 from brivl_search.errors import CorpusError, UsageError
 
 MAX_PAIR_BYTES = 1 << 20

@@ -27,7 +27,8 @@ from brivl_search.corpus.readers.base import (
     split_of,
 )
 from brivl_search.corpus.text import BadLine, json_file
-from brivl_search.corpus.walk import ImageFile, Skipped, printable
+from brivl_search.corpus.walk import ImageFile, Skipped
+from brivl_search.display import printable
 from brivl_search.errors import CorpusError
 
 _FOLDERS = ("", "annotations", "captions")

@@ -17,11 +17,13 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from brivl_search.corpus.captions import CaptionLine
-from brivl_search.corpus.containers import SEPARATOR, Place, tar
+from brivl_search.corpus.containers import tar
+from brivl_search.corpus.containers.place import SEPARATOR, Place
 from brivl_search.corpus.fields import Scalar, scalars
 from brivl_search.corpus.readers.base import Choice, Reader, caption, files_in, named, split_of, stat_image
 from brivl_search.corpus.text import BadLine
-from brivl_search.corpus.walk import ImageFile, Skipped, image_extensions, printable
+from brivl_search.corpus.walk import ImageFile, Skipped, image_extensions
+from brivl_search.display import printable
 from brivl_search.errors import CorpusError, UsageError
 
 MAX_TEXT_BYTES = 1 << 20

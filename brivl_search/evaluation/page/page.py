@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from brivl_search.corpus.thumbnails import thumbnail_jpeg
-from brivl_search.corpus.walk import printable
+from brivl_search.display import harmless, printable
 from brivl_search.encoders.calibration import Calibration
 from brivl_search.errors import ImageError
 from brivl_search.evaluation import Comparison, Evaluation
@@ -19,7 +19,6 @@ from brivl_search.evaluation.page import charts, content
 from brivl_search.evaluation.page.charts import Axis, Series
 from brivl_search.evaluation.pairs import DIRECTIONS, Direction, DirectionName
 from brivl_search.metrics import recall_curve
-from brivl_search.output import harmless
 
 ARROWS: dict[DirectionName, str] = {"text_to_image": "Text → image", "image_to_text": "Image → text"}
 NAMES = {"exact": "exact model", "through_index": "through the index"}

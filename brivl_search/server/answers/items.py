@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from brivl_search.display import as_given
 from brivl_search.index import IndexReader, Modality, catalog
 from brivl_search.index.store import scan_txn
-from brivl_search.search.hits import as_given
 from brivl_search.server.protocol import keys
 from brivl_search.server.protocol.problems import Refusal
 from brivl_search.server.workers.service import Service

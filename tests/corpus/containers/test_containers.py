@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from brivl_search.corpus import containers, safe_pickle
-from brivl_search.corpus.containers import Place, base64_tsv, decode_base64, lmdb_imgs, tar
+from brivl_search.corpus import safe_pickle
+from brivl_search.corpus.containers import access, base64_tsv, lmdb_imgs, tar
+from brivl_search.corpus.containers.access import decode_base64
+from brivl_search.corpus.containers.place import Place
 from brivl_search.corpus.decode_pool import decode_all
 from brivl_search.corpus.images import PixelSpec, load_pixels, read_file
 from brivl_search.corpus.readers import open_dataset
@@ -84,10 +86,10 @@ def test_limits_hold_inside_containers(tmp_path: Path) -> None:
         with pytest.raises(ImageError, match="too large"):
             read_file(file.path, max_bytes=100, place=place)
     with pytest.raises(ImageError, match="truncated"):
-        containers.read(Place(str(path), "tar", 0, 1 << 20), 1 << 30)
+        access.read(Place(str(path), "tar", 0, 1 << 20), 1 << 30)
     with pytest.raises(ImageError, match="not a regular file"):
         os.mkfifo(tmp_path / "fifo")
-        containers.read(Place(str(tmp_path / "fifo"), "tar", 0, 10), 100)
+        access.read(Place(str(tmp_path / "fifo"), "tar", 0, 10), 100)
 
 
 @pytest.mark.parametrize("text", [b"QUJD!", b"QUJ\x00", b"A", b"QUJD QUJD", b"QU=JD"])

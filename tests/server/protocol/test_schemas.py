@@ -1,4 +1,4 @@
-"""The OpenAPI document is true, as far as a few seconds of schemathesis tell; `schema_fuzz.py` in support takes longer."""
+"""The OpenAPI document is true, as far as schemathesis can tell in a few seconds (longer: `support/schema_fuzz.py`)."""
 
 from __future__ import annotations
 

@@ -1,0 +1,51 @@
+"""What a build tells while it runs, and what it did."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from brivl_search.corpus.walk import Skipped
+from brivl_search.index import CommitReport
+
+
+class Progress(Protocol):
+    """How a build tells what it does; the command line draws a bar from it."""
+
+    def phase(self, name: str, total: int | None) -> None:
+        """A new phase of `total` steps begins (None: it cannot be counted)."""
+        ...
+
+    def advance(self, steps: int) -> None: ...
+
+    def note(self, line: str) -> None:
+        """What the phase is doing now."""
+        ...
+
+
+@dataclass
+class BuildReport:
+    """What one build did; counts are files for images and (image, field, text) triples for captions.
+
+    `embed_seconds` is the time from the first batch of pictures to the last vector, without start-up and sealing.
+    """
+
+    found: int = 0
+    unchanged: int = 0
+    embedded: int = 0
+    reused: int = 0
+    vanished: int = 0
+    captions: int = 0
+    captions_embedded: int = 0
+    captions_removed: int = 0
+    skipped: list[Skipped] = field(default_factory=list)
+    bad_captions: list[str] = field(default_factory=list)
+    cut_captions: int = 0
+    kept_unreadable: int = 0
+    embed_seconds: float = 0.0
+    commit: CommitReport | None = None
+
+    def skip_counts(self) -> list[tuple[str, int]]:
+        """(reason, files), most frequent first."""
+        return Counter(skip.reason for skip in self.skipped).most_common()
