@@ -111,7 +111,7 @@ def _regions(boxes: Path | None, detector: str | None) -> str:
 
 def _finish(report: BuildReport, index: Path, quiet: bool, verbose: bool, strict: bool, encoder: Any = None) -> None:
     from brivl_search.output import say
-    from brivl_search.output.evaluation import print_build
+    from brivl_search.output.build import print_build
 
     if not quiet:
         print_build(report, str(index), verbose=verbose)
@@ -262,7 +262,7 @@ def remove(
     """Forget images (and their captions); the files themselves are left alone."""
     from brivl_search.ingest.maintenance import remove as remove_items
     from brivl_search.output import say
-    from brivl_search.output.evaluation import say_state
+    from brivl_search.output.build import say_state
 
     done = remove_items(index, paths=paths or (), under=under or (), keys=key or ())
     if not quiet:
@@ -327,7 +327,7 @@ def tune(
     from brivl_search.index import gpu
     from brivl_search.ingest.maintenance import tune as tune_index
     from brivl_search.output import Bar, show, warn
-    from brivl_search.output.evaluation import tuning_table
+    from brivl_search.output.index import tuning_table
 
     vectors = None
     if queries is not None:
@@ -359,7 +359,7 @@ def verify(
     from brivl_search.index import verify as check
     from brivl_search.ingest.maintenance import repair as repair_index
     from brivl_search.output import say
-    from brivl_search.output.evaluation import print_verification
+    from brivl_search.output.index import print_verification
 
     if repair:
         lost, commit = repair_index(index)

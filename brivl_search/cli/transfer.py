@@ -69,7 +69,7 @@ def import_rows(
         raise UsageError("give either a FOLDER that export wrote, or --vectors FILE.npy and --records FILE.jsonl")
     from brivl_search.index import EncoderInfo
     from brivl_search.output import Bar, say
-    from brivl_search.output.evaluation import say_state
+    from brivl_search.output.build import say_state
     from brivl_search.transfer.imports import import_folder, import_vectors
 
     loaded: Any = None
