@@ -14,7 +14,8 @@ import brivl_search
 from brivl_search import Hit, api, open_index
 from brivl_search.encoders.calibration import Calibration
 from brivl_search.errors import IndexMissingError, UsageError
-from brivl_search.ingest.run import BuildOptions, build_index
+from brivl_search.ingest.options import BuildOptions
+from brivl_search.ingest.run import build_index
 from brivl_search.search import engine
 from tests.support.folders import REPO
 from tests.support.pictures import write_corpus

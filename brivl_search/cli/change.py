@@ -25,8 +25,8 @@ from brivl_search.cli.app import (
 from brivl_search.errors import IndexIncompatibleError, SkippedItemsError, UsageError
 
 if TYPE_CHECKING:
+    from brivl_search.ingest.options import BuildOptions
     from brivl_search.ingest.report import BuildReport
-    from brivl_search.ingest.run import BuildOptions
 
 Kind = Annotated[IndexKind | None, typer.Option("--index-type", help="How vectors are searched; auto decides by size.")]
 Codec = Annotated[
@@ -85,7 +85,7 @@ def _options(
     images: Path | None = None,
 ) -> BuildOptions:
     from brivl_search.corpus.sources import DatasetChoice
-    from brivl_search.ingest.run import BuildOptions
+    from brivl_search.ingest.options import BuildOptions
 
     return BuildOptions(
         index_type=index_type.value if index_type else None,

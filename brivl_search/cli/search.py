@@ -44,7 +44,7 @@ def demo(
 ) -> None:
     """Index the photographs that ship with scikit-image and scikit-learn, and search them in two languages."""
     from brivl_search.cli.demo import QUERIES, photo_folders
-    from brivl_search.ingest.run import BuildOptions
+    from brivl_search.ingest.options import BuildOptions
     from brivl_search.ingest.run import build_index as build
     from brivl_search.output import Bar, hits_table, say, show
     from brivl_search.output.build import print_build

@@ -34,7 +34,7 @@ def export_rows(
     """Write the index's vectors and records into FOLDER, for other tools or for `import`."""
     from brivl_search.index import IndexReader
     from brivl_search.output import Bar, say
-    from brivl_search.transfer.imports import export
+    from brivl_search.transfer.export import export
 
     with IndexReader.open(index) as reader:
         total = reader.count("image") + reader.count("text")

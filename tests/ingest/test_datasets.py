@@ -15,11 +15,13 @@ from brivl_search.errors import CorpusError, UsageError
 from brivl_search.evaluation import evaluate_dataset, evaluate_index
 from brivl_search.index import IndexReader, verify
 from brivl_search.ingest.maintenance import remove
+from brivl_search.ingest.options import BuildOptions
 from brivl_search.ingest.report import BuildReport
-from brivl_search.ingest.run import BuildOptions, add
+from brivl_search.ingest.run import add
 from brivl_search.search.engine import Engine, SearchOptions
 from brivl_search.search.filters import Filter
-from brivl_search.transfer.imports import export, import_folder
+from brivl_search.transfer.export import export
+from brivl_search.transfer.imports import import_folder
 from tests.support import datasets
 from tests.support.building import Silent, build, checksums, images, settle, texts
 from tests.support.datasets import EN, LAYOUTS, PICTURES, ZH, encode, sample, write_json, write_lmdb, write_tar

@@ -15,7 +15,8 @@ from brivl_search.display import as_given
 from brivl_search.encoders.calibration import Calibration
 from brivl_search.errors import EncoderError, IndexIncompatibleError, IndexMissingError, UsageError
 from brivl_search.index import IndexReader
-from brivl_search.ingest.run import BuildOptions, build_index
+from brivl_search.ingest.options import BuildOptions
+from brivl_search.ingest.run import build_index
 from brivl_search.search import engine as engine_module
 from brivl_search.search.engine import Engine, Hit, SearchOptions
 from brivl_search.search.queries import compose

@@ -19,7 +19,8 @@ from starlette.testclient import TestClient
 
 from brivl_search.encoders.base import Origin
 from brivl_search.errors import IndexIncompatibleError
-from brivl_search.ingest.run import BuildOptions, build_index
+from brivl_search.ingest.options import BuildOptions
+from brivl_search.ingest.run import build_index
 from brivl_search.search.engine import Engine, SearchOptions
 from brivl_search.search.queries import Query, Term
 from brivl_search.server import Settings, create_app

@@ -350,7 +350,8 @@ def test_a_defect_tells_a_client_nothing(index: Path, caplog: pytest.LogCaptureF
 
 
 def test_markup_in_captions_and_names_stays_data(tmp_path: Path) -> None:
-    from brivl_search.ingest.run import BuildOptions, build_index
+    from brivl_search.ingest.options import BuildOptions
+    from brivl_search.ingest.run import build_index
     from tests.support.pictures import write_lines
     from tests.support.stub import Silent
 
