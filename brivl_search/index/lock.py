@@ -8,7 +8,7 @@ import os
 import weakref
 from pathlib import Path
 
-from ..errors import BrivlSearchError
+from brivl_search.errors import BrivlSearchError
 
 _held: weakref.WeakSet[WriterLock] = weakref.WeakSet()
 

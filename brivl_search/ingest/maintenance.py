@@ -12,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from brivl_search.corpus.containers.place import SEPARATOR
+from brivl_search.corpus.containers.place import below
 from brivl_search.display import printable
 from brivl_search.errors import UsageError
 from brivl_search.index import MODALITIES, Codec, CommitReport, IndexReader, IndexWriter, Modality, Tuning
+from brivl_search.index.keys import captions_of
 from brivl_search.ingest.tuning import LEAST_CAPTIONS, TUNING_QUERIES, Encode, tuning_queries
 
 Note = Callable[[str], None]
@@ -85,13 +86,13 @@ def _one(writer: IndexWriter, key: str) -> Iterator[tuple[Modality, str]]:
     for modality in MODALITIES:
         if writer.known(modality, key) is not None:
             yield modality, key
-    for text in writer.keys_under("text", key + "\0"):
+    for text in writer.keys_under("text", captions_of(key)):
         yield "text", text
 
 
 def _below(writer: IndexWriter, folder: str) -> Iterator[tuple[Modality, str]]:
     for modality in MODALITIES:
-        for inside in (os.path.join(folder, ""), folder + SEPARATOR):  # of a folder, or of a tar and the like
+        for inside in below(folder):
             for key in writer.keys_under(modality, inside):
                 yield modality, key
 

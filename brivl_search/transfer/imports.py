@@ -17,6 +17,7 @@ from brivl_search.display import printable
 from brivl_search.errors import CorpusError, UsageError
 from brivl_search.index import MODALITIES, CommitReport, EncoderInfo, IndexReader, IndexWriter, Item, Modality
 from brivl_search.index.ivfpq import AUTO_THRESHOLD
+from brivl_search.index.keys import caption_key
 from brivl_search.ingest.tuning import tuning_queries
 from brivl_search.transfer.formats import BLOCK, Advance, Rows, arrow_modules
 
@@ -108,7 +109,7 @@ def _foreign(body: dict[str, Any], modality: Modality, records: Path, number: in
             image = os.path.normpath(folder / body["image"]) if body.get("image") else ""
             record = {"field": "captions", **body, "image": image}
             content = content or hashlib.sha256(body["text"].encode("utf-8")).hexdigest()
-            return Item(key or f"{image}\0{record['field']}\0{content[:24]}", content, record=record)
+            return Item(key or caption_key(image, record["field"], content), content, record=record)
         path = os.path.normpath(folder / body["path"])
         size = mtime_ns = 0
         if os.path.isfile(path):
