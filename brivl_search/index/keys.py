@@ -1,7 +1,7 @@
 """Keys: how an index names its items, and how LMDB stores these names.
 
-An image's key is its absolute path. A caption's key is its image's key, its field and the head of its text's hash, parted
-by NUL, so that all captions of an image, and all items below a folder, are one range of keys.
+An image's key is its absolute path. A caption's key joins its image's key, its field and the head of its text's hash
+with NUL. So all captions of an image, and all items below a folder, are one range of keys.
 """
 
 from __future__ import annotations
