@@ -19,7 +19,7 @@ from brivl_search.encoders.brivl.checkpoint import write_hubs
 from brivl_search.encoders.brivl.encoder import BriVLEncoder
 from brivl_search.encoders.brivl.hubness import HUBS, Bank, Hubs
 from train.data.photos import Photo, read_photos
-from train.pretrain import read_recipe
+from train.recipe import read_recipe
 
 
 def captions_of(photos: list[Photo], count: int, rng: np.random.Generator) -> list[str]:
@@ -85,7 +85,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     (args.checkpoint / HUBS).unlink(missing_ok=True)
     encoder, rng = BriVLEncoder(args.checkpoint), np.random.default_rng(0)
-    photos = read_photos(read_recipe(args.recipe, [])["data"], args.recipe.resolve().parent).train
+    photos = read_photos(read_recipe(args.recipe, []).data, args.recipe.resolve().parent).train
     texts = encoder.encode_texts(captions_of(photos, args.captions, rng))
     drawn = [photos[i].path for i in rng.permutation(len(photos))[: args.photos]]
     images = [
