@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from brivl_search.encoders.registry import load_encoder
     from brivl_search.search.hits import Hit
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Hit", "Index", "__version__", "load_encoder", "open_index"]
 
 _HOME = {"Hit": "search.hits", "Index": "api", "open_index": "api", "load_encoder": "encoders.registry"}
