@@ -15,7 +15,7 @@ from brivl_search import Hit, api, open_index
 from brivl_search.encoders.calibration import Calibration
 from brivl_search.errors import IndexMissingError, UsageError
 from brivl_search.ingest.run import BuildOptions, build_index
-from brivl_search.search import engine
+from brivl_search.search import live
 from tests.support.folders import REPO
 from tests.support.pictures import write_corpus
 from tests.support.stub import Silent, StubEncoder
@@ -30,7 +30,7 @@ def _stub(monkeypatch: pytest.MonkeyPatch) -> None:
         encoder.calibration = MATCH
         return encoder
 
-    monkeypatch.setattr(engine, "load_encoder", load)
+    monkeypatch.setattr(live, "load_encoder", load)
 
 
 @pytest.fixture(scope="module")

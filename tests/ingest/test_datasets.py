@@ -209,7 +209,7 @@ def test_two_annotations_of_the_same_images(tmp_path: Path, encoder: StubEncoder
 def test_query_by_a_member_and_remove_a_container(tmp_path: Path, encoder: StubEncoder, monkeypatch: Any) -> None:
     root, index = datasets.webdataset(tmp_path / "data"), tmp_path / "index"
     build([root / "00000.tar", root / "00001.tar"], index, encoder)
-    monkeypatch.setattr("brivl_search.search.engine.load_encoder", lambda *a, **k: encoder)
+    monkeypatch.setattr("brivl_search.search.live.load_encoder", lambda *a, **k: encoder)
     engine = Engine(index)
     member = f"{root}/00000.tar::000000001.jpg"
     assert [hit.path for hit in engine.by_image(member, SearchOptions(1), target="image")] == [member]

@@ -16,7 +16,7 @@ from brivl_search.encoders.calibration import Calibration
 from brivl_search.errors import EncoderError, IndexIncompatibleError, IndexMissingError, UsageError
 from brivl_search.index import IndexReader
 from brivl_search.ingest.run import BuildOptions, build_index
-from brivl_search.search import engine as engine_module
+from brivl_search.search import live
 from brivl_search.search.engine import Engine, Hit, SearchOptions
 from brivl_search.search.queries import compose
 from tests.support.pictures import COLOURS, SHAPES, captions, draw, write_corpus, write_lines
@@ -35,7 +35,7 @@ def _stub(monkeypatch: pytest.MonkeyPatch) -> None:
             raise EncoderError("no encoder 'gone'")
         return StubEncoder(name, "another" if name == "other" else "stub-fingerprint")
 
-    monkeypatch.setattr(engine_module, "load_encoder", load)
+    monkeypatch.setattr(live, "load_encoder", load)
 
 
 @pytest.fixture(scope="module")
@@ -259,7 +259,7 @@ def test_as_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_with_the_real_encoder(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from brivl_search.encoders import load_encoder
 
-    monkeypatch.setattr(engine_module, "load_encoder", load_encoder)
+    monkeypatch.setattr(live, "load_encoder", load_encoder)
     paths = write_corpus(tmp_path / "photos", 8)
     encoder = load_encoder(str(tiny_checkpoint), device="cpu")
     index = build(tmp_path / "photos", tmp_path / "index", encoder)

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from brivl_search.errors import UsageError
 from brivl_search.index import IndexReader, IndexWriter, Item, ivfpq
-from brivl_search.search.filters import Filter, allowed, parse_time
+from brivl_search.search.allowed import allowed
+from brivl_search.search.filters import Filter, parse_time
 
 DIM, ROWS = 16, 1200
 DAY = 86_400
