@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from brivl_search.errors import BrivlSearchError, UsageError
 from brivl_search.index import IndexInfo
 from brivl_search.search.dedupe import ALIKE
-from brivl_search.search.engine import Engine, Hit, SearchOptions
+from brivl_search.search.engine import Engine
 from brivl_search.search.filters import Filter
+from brivl_search.search.hits import Hit
+from brivl_search.search.options import SearchOptions
 from brivl_search.search.queries import TARGETS, compose
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from brivl_search.server.metrics import Metrics
 from brivl_search.server.protocol.problems import Refusal, explain, problem
 from brivl_search.server.settings import Settings, is_loopback
+from brivl_search.server.telemetry import Telemetry
 
 COOKIE = "brivl_token"
 CSP = (
@@ -45,11 +45,11 @@ class Guard:
     Args:
         app: what it guards.
         settings: of the server.
-        metrics: counts requests.
+        telemetry: counts requests.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
-        self._app, self._settings, self._metrics = app, settings, metrics
+    def __init__(self, app: ASGIApp, settings: Settings, telemetry: Telemetry) -> None:
+        self._app, self._settings, self._telemetry = app, settings, telemetry
         self._rate = settings.requests_a_second
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
@@ -80,7 +80,7 @@ class Guard:
                 log.exception("a defect: %s %s", scope["method"], _route(scope))
                 known = problem(500, "a defect of the server; its log says more")
             elif status == 0 and isinstance(error, Refusal):
-                self._metrics.rejected.labels(str(error.status)).inc()
+                self._telemetry.rejected.labels(str(error.status)).inc()
             if status == 0:
                 await known(scope, receive, answer)
         finally:
@@ -151,8 +151,8 @@ class Guard:
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
         route = _route(scope)
-        self._metrics.requests.labels(route, scope["method"], str(status)).inc()
-        self._metrics.request_seconds.labels(route).observe(seconds)
+        self._telemetry.requests.labels(route, scope["method"], str(status)).inc()
+        self._telemetry.request_seconds.labels(route).observe(seconds)
         if log.isEnabledFor(logging.INFO):
             client = scope.get("client") or ("-",)
             asked = scope.get("state", {}).get("asked") if self._settings.log_queries else None

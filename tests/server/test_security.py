@@ -369,8 +369,8 @@ def test_markup_in_captions_and_names_stays_data(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_a_page_and_a_picture_is_sent_as_a_picture() -> None:
-    from brivl_search.server.answers.files import content_type
+    from brivl_search.server.answers.kinds import media_type
 
-    assert content_type(b"GIF89a<script>") == "image/gif"
-    assert content_type(b"<!doctype html>") == "application/octet-stream"
-    assert content_type(json.dumps({}).encode()) == "application/octet-stream"
+    assert media_type(b"GIF89a<script>") == "image/gif"
+    assert media_type(b"<!doctype html>") == "application/octet-stream"
+    assert media_type(json.dumps({}).encode()) == "application/octet-stream"

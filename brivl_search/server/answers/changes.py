@@ -16,6 +16,7 @@ from brivl_search.errors import UsageError
 from brivl_search.ingest import maintenance
 from brivl_search.ingest.run import BuildOptions, add
 from brivl_search.server.answers.items import Item
+from brivl_search.server.answers.kinds import ending
 from brivl_search.server.protocol import keys
 from brivl_search.server.protocol.problems import Refusal
 from brivl_search.server.workers.batching import Overloaded
@@ -24,16 +25,6 @@ from brivl_search.server.workers.service import Service, Towers
 T = TypeVar("T")
 
 _WAITING = 16  # changes; more are refused
-_ENDINGS = (
-    (b"\xff\xd8\xff", ".jpg"),
-    (b"\x89PNG", ".png"),
-    (b"GIF8", ".gif"),
-    (b"BM", ".bmp"),
-    (b"II*\0", ".tif"),
-    (b"MM\0*", ".tif"),
-    (b"\0\0\0\x0cjP  ", ".jp2"),
-    (b"P6", ".ppm"),
-)
 
 
 class Changes:
@@ -125,7 +116,7 @@ class Changes:
 def keep(folder: Path, data: bytes) -> str:
     """Writes an upload into the folder, under a name made of its content, and tells its absolute path."""
     sha256 = hashlib.sha256(data).hexdigest()
-    path = kept_path(folder, sha256, _ending(data))
+    path = kept_path(folder, sha256, ending(data))
     if not os.path.exists(path):
         os.makedirs(os.path.dirname(path), exist_ok=True)
         temporary = f"{path}.{secrets.token_hex(4)}.tmp"
@@ -141,17 +132,6 @@ def kept_path(folder: Path, sha256: str | None, name: str) -> str:
     """Where an upload of this content is kept; of `name` the ending counts."""
     known = sha256 or ""
     return os.path.join(os.path.abspath(folder), known[:2], known + os.path.splitext("x" + name)[1])
-
-
-def _ending(data: bytes) -> str:
-    for magic, ending in _ENDINGS:
-        if data.startswith(magic):
-            return ending
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return ".webp"
-    if data[4:8] == b"ftyp":
-        return ".avif" if data[8:12] in (b"avif", b"avis") else ".heic"
-    return ".ico" if data[:4] == b"\0\0\1\0" else ".jp2"
 
 
 def _inside(path: str, folder: str) -> bool:

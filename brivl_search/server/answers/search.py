@@ -11,15 +11,17 @@ import numpy as np
 
 from brivl_search.errors import UsageError
 from brivl_search.search.dedupe import ALIKE
-from brivl_search.search.engine import Hit, SearchOptions
 from brivl_search.search.filters import Filter
+from brivl_search.search.hits import Hit
+from brivl_search.search.options import SearchOptions
 from brivl_search.search.queries import TARGETS, Query, Term
 from brivl_search.search.vectors import Vector, combine
 from brivl_search.server.answers.items import find_item
 from brivl_search.server.answers.pictures import clean, picture_vectors
 from brivl_search.server.protocol import keys
 from brivl_search.server.protocol.problems import Refusal
-from brivl_search.server.protocol.schemas import PictureRef, SearchFilters, SearchRequest, SearchTerm
+from brivl_search.server.protocol.schemas.base import PictureRef
+from brivl_search.server.protocol.schemas.search import SearchFilters, SearchRequest, SearchTerm
 from brivl_search.server.workers.service import Search, Service, options_for
 
 

@@ -23,7 +23,6 @@ from brivl_search.errors import (
     UsageError,
     system_error,
 )
-from brivl_search.server.protocol.schemas import Problem
 from brivl_search.server.workers.batching import Overloaded
 
 _TYPES = {
@@ -123,20 +122,3 @@ def install(app: FastAPI) -> None:
         app.add_exception_handler(kind, known)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(RequestValidationError, invalid)
-
-
-def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Errors of a route, for the OpenAPI document."""
-    said = {
-        400: "Something in it cannot be used",
-        401: "A token is wanted",
-        403: "Not allowed",
-        404: "Not in the index",
-        409: "The file has changed, or another build is writing",
-        413: "Too large",
-        415: "Neither JSON nor multipart",
-        422: "Not of the shape above",
-        429: "Too many requests",
-        503: "The index cannot answer now",
-    }
-    return {status: {"model": Problem, "description": said[status]} for status in sorted({401, 403, 429, *statuses})}

@@ -1,0 +1,14 @@
+"""Errors."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel
+
+
+class ErrorBody(BaseModel):
+    type: str
+    message: str
+
+
+class Problem(BaseModel):
+    error: ErrorBody
