@@ -74,7 +74,7 @@ def test_refusals(folder: Path) -> None:
         for wrong in ({"text": " "}, {"image": 3}, {"text": "x", "target": "videos"}, {"text": "x", "k": 0}):
             with pytest.raises(UsageError):
                 index.query(**wrong)  # type: ignore[arg-type]
-        with pytest.raises(UsageError, match="--min-match needs a match"):
+        with pytest.raises(UsageError, match="`min_match` needs a match"):
             index.query("x", plus="y", min_match=0.5)
         with pytest.raises(UsageError):
             index.query_many(["x", ""])

@@ -154,5 +154,8 @@ def _check_fields(reader: IndexReader, modality: Modality, wanted: Filter) -> No
             return
     for name, _ in wanted.where:
         if name not in known:
-            there = ", ".join(sorted(known)) or "none"
-            raise UsageError(f"--where {name}: no {modality} of the index has such a field (there are: {there})")
+            raise UsageError(
+                f"`where`: unknown field {name!r} (there are: {', '.join(sorted(known)) or 'none'})",
+                code="unknown_field",
+                details={"field": name, "fields": sorted(known)},
+            )

@@ -130,7 +130,7 @@ class Engine(LiveIndex):
         """What is searched for a query, and for how many hits. Raises UsageError."""
         k = query.k or options.k
         if k < 1:
-            raise UsageError(f"k is {k}: give a whole number from 1 on")
+            raise UsageError(f"k is {k}: give a whole number from 1 on", code="bad_k", details={"k": k})
         modality = self._modality(query, query.target or target)
         if options.min_match is not None:
             match.check(self.encoder.calibration, query, modality)
@@ -148,7 +148,11 @@ class Engine(LiveIndex):
             if self.reader.damage:
                 raise IndexIncompatibleError(self.reader.damage[0])
             what = {"image": "images", "text": "captions (captions.jsonl beside the images)"}[target]
-            raise UsageError(f"the index at {self.reader.directory} holds no {what}")
+            raise UsageError(
+                f"the index at {self.reader.directory} holds no {what}",
+                code="nothing_of_target",
+                details={"target": target + "s"},
+            )
 
     # -- the search ----------------------------------------------------------------------------------------------
 

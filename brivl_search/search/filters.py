@@ -53,22 +53,24 @@ class Filter:
         for one in where:
             name, equals, value = one.partition("=")
             if not equals or not name.strip():
-                raise UsageError(f"--where {one}: give FIELD=VALUE, such as --where split=test")
+                raise UsageError(
+                    f"`where` {one}: give FIELD=VALUE, such as split=test", code="bad_where", details={"where": one}
+                )
             pairs.append((name.strip(), value.strip()))
         return cls(
             under=tuple(os.path.abspath(folder) for folder in under),
             glob=tuple(os.path.abspath(one) if "/" in one and not one.startswith("*") else one for one in glob),
-            after=None if after is None else parse_time("--after", after),
-            before=None if before is None else parse_time("--before", before),
+            after=None if after is None else parse_time("after", after),
+            before=None if before is None else parse_time("before", before),
             min_size=None if min_size is None else _parse_size(min_size),
             where=tuple(pairs),
         )
 
 
-def parse_time(option: str, text: str) -> float:
+def parse_time(name: str, text: str) -> float:
     """ "2024", "2024-05", "2024-05-03", "2024-05-03T18:00" (local time, or with a zone) → seconds since the epoch.
 
-    The beginning of what is named. Raises UsageError.
+    The beginning of what is named. `name` is the argument's, for the message. Raises UsageError.
     """
     text = text.strip()
     full = {4: f"{text}-01-01", 7: f"{text}-01"}.get(len(text), text)
@@ -76,12 +78,18 @@ def parse_time(option: str, text: str) -> float:
         return datetime.fromisoformat(full).timestamp()
     except (ValueError, OverflowError, OSError):
         raise UsageError(
-            f"{option} {text}: give a date such as 2024, 2024-05, 2024-05-03 or 2024-05-03T18:00"
+            f"`{name}` {text}: give a date such as 2024, 2024-05, 2024-05-03 or 2024-05-03T18:00",
+            code="bad_date",
+            details={"argument": name, "value": text},
         ) from None
 
 
 def _parse_size(text: str) -> tuple[int, int]:
     found = _SIZE.fullmatch(text.strip())
     if not found:
-        raise UsageError(f"--min-size {text}: give pixels such as 800x600, or 1000 for both sides")
+        raise UsageError(
+            f"`min_size` {text}: give pixels such as 800x600, or 1000 for both sides",
+            code="bad_size",
+            details={"value": text},
+        )
     return int(found[1]), int(found[2] or found[1])

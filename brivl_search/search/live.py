@@ -98,13 +98,13 @@ class LiveIndex:
                 raise
             raise IndexIncompatibleError(
                 f"the index at {where} needs its encoder {built_with.name!r}, which cannot be loaded ({error}): "
-                "give its new place with --encoder"
+                "give its new place with `encoder`"
             ) from None
         if encoder.fingerprint != built_with.fingerprint:
             raise IndexIncompatibleError(
                 f"the index at {where} is of encoder {built_with.name!r} (fingerprint {built_with.fingerprint}), and "
-                f"{encoder.name!r} is {encoder.fingerprint}: use --encoder with the one that fits, or build the index "
-                "again with this one into another --index"
+                f"{encoder.name!r} is {encoder.fingerprint}: give the one that fits with `encoder`, or "
+                "build another index with this one"
             )
         return encoder
 

@@ -19,9 +19,11 @@ def check(calibration: Calibration | None, query: Query, modality: Modality) -> 
     """Raises UsageError if no match is known for hits of this query."""
     if not is_known(calibration, query, modality):
         raise UsageError(
-            "--min-match needs a match, which is known for one text against images or one picture against captions"
+            "`min_match` needs a match, which is known for one text against images or one picture against captions"
             + (", and this encoder has no calibration" if calibration is None else "")
-            + ": use --min-score"
+            + ": use `min_score`",
+            code="no_match",
+            details={"calibrated": calibration is not None},
         )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from brivl_search.corpus.containers.place import SEPARATOR
 from brivl_search.corpus.images import DecodedImage, decode, read_file
 from brivl_search.encoders.base import Encoder, Origin, encode_pictures
 from brivl_search.errors import ImageError, UsageError
@@ -43,7 +44,7 @@ def _encode_pictures(encoder: Encoder, sources: Sequence[str | bytes]) -> dict[s
         try:
             pictures[source] = decode(read_file(source) if isinstance(source, str) else source, encoder.pixels)
         except ImageError as error:
-            out[source] = UsageError(f"--image {source if isinstance(source, str) else 'of these bytes'}: {error}")
+            out[source] = _unreadable(source, error)
     if pictures:
         origins = [
             Origin(os.path.abspath(source), one.width, one.height)
@@ -54,6 +55,14 @@ def _encode_pictures(encoder: Encoder, sources: Sequence[str | bytes]) -> dict[s
         pixels = np.stack([one.pixels for one in pictures.values()])
         out |= zip(pictures, encode_pictures(encoder, pixels, origins), strict=True)
     return out
+
+
+def _unreadable(source: str | bytes, error: ImageError) -> UsageError:
+    name = source if isinstance(source, str) else "of these bytes"
+    if error.reason != "file vanished":
+        return UsageError(f"`image` {name}: {error}", code=error.code, details=error.details)
+    why = f" ({error.detail})" if SEPARATOR in name else ""  # which member of which container
+    return UsageError(f"`image` {name}: no such file{why}", code="no_such_file", details={"path": name})
 
 
 def combine(query: Query, vectors: Sequence[Vector | UsageError]) -> Vector | UsageError:
@@ -69,5 +78,7 @@ def combine(query: Query, vectors: Sequence[Vector | UsageError]) -> Vector | Us
         return total
     length = float(np.linalg.norm(total))
     if length < _NOTHING * sum(abs(term.weight) for term in query.terms):
-        return UsageError(f"{query}: the terms cancel each other out: change a weight, such as 2:dog")
+        return UsageError(
+            f"{query}: the terms cancel each other out: change a weight, such as 2:dog", code="terms_cancel"
+        )
     return (total / length).astype(np.float32)

@@ -100,7 +100,7 @@ class Guard:
             try:
                 length = int(headers.get("content-length", "0"))
             except ValueError:
-                raise Refusal(400, "Content-Length is no number") from None
+                raise Refusal(400, "Content-Length is no number", "bad_length") from None
             if length > self._settings.max_body:
                 raise too_large(self._settings.max_body)
 
@@ -110,7 +110,8 @@ class Guard:
             return
         host = urlsplit("//" + headers.get("host", "")).hostname or ""
         if not is_loopback(host) and host not in self._settings.allowed_hosts:
-            raise Refusal(403, "call this server by the name localhost, or start it with --allow-host NAME")
+            message = "call this server by the name localhost, or add the name to its `allowed_hosts`"
+            raise Refusal(403, message, "foreign_host")
 
     def _check_origin(self, headers: Headers) -> None:
         """Pages of other sites may not ask in the name of who looks at them."""
@@ -120,7 +121,7 @@ class Guard:
         else:
             foreign = urlsplit(origin).netloc.lower() != headers.get("host", "").lower()
         if foreign:
-            raise Refusal(403, "requests from pages of other sites are refused")
+            raise Refusal(403, "requests from pages of other sites are refused", "foreign_page")
 
     def _check_rate(self, scope: Scope) -> None:
         """A token bucket for each address, which holds two seconds' worth."""
@@ -136,7 +137,7 @@ class Guard:
         while len(self._buckets) > _CLIENTS:
             self._buckets.popitem(last=False)
         if not allowed:
-            raise Refusal(429, "too many requests: slow down", {"Retry-After": "1"})
+            raise Refusal(429, "too many requests: slow down", "rate_limited", {"Retry-After": "1"})
 
     def _check_token(self, headers: Headers) -> None:
         if self._settings.token is None:
@@ -145,7 +146,8 @@ class Guard:
         if scheme.lower() != "bearer":
             shown = _cookie(headers)
         if not fits(self._settings, shown):
-            raise Refusal(401, "a token is wanted: Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"})
+            message = "a token is wanted: Authorization: Bearer TOKEN"
+            raise Refusal(401, message, "token_wanted", {"WWW-Authenticate": "Bearer"})
 
     # -- what is kept of a request -------------------------------------------------------------------------------
 
@@ -190,7 +192,8 @@ class _Limited:
 
 
 def too_large(most: int) -> Refusal:
-    return Refusal(413, f"the request is larger than {most:,} bytes, the limit of this server")
+    message = f"the request is larger than {most:,} bytes, the limit of this server"
+    return Refusal(413, message, "request_too_large", limit=most)
 
 
 def note_query(request: Request, text: str | None) -> None:

@@ -63,7 +63,7 @@ def test_filters_and_folding(cli: Cli) -> None:
         (["x", "--min-match", "50"], 2, ["--min-match 50"]),
         (["x", "--minus", "x"], 2, ["cancel each other out"]),
         (["--minus", "x"], 2, ["give a text or --image"]),
-        (["--plus", "x", "--minus-image", "gone.jpg"], 2, ["gone.jpg: file vanished"]),
+        (["--plus", "x", "--minus-image", "gone.jpg"], 2, ["--image gone.jpg: no such file"]),
         (["x", "--batch", "-"], 2, ["--batch takes its queries from the file alone"]),
         (["--batch", "gone.txt"], 2, ["--batch gone.txt: No such file"]),
         (["--batch", "photos"], 2, ["--batch photos: Is a directory"]),

@@ -227,7 +227,7 @@ def test_query_by_a_member_and_remove_a_container(tmp_path: Path, encoder: StubE
     assert again(index, encoder).unchanged == 3
     build([Path("00000.tar")], index, encoder)  # as it is typed, so it is shown
     assert engine.by_text(EN[1], SearchOptions(1))[0].path == "00000.tar::000000001.jpg"
-    with pytest.raises(UsageError, match=r"--image .*00000.tar::9.jpg: file vanished"):
+    with pytest.raises(UsageError, match=r"`image` .*00000.tar::9.jpg: no such file"):
         engine.by_image("00000.tar::9.jpg", SearchOptions(1))
     done = remove(index, paths=["00000.tar"])
     assert (done.images, done.captions) == (2, 2) and len(images(index)) == 1

@@ -87,7 +87,7 @@ def test_picture_that_is_none(index: Path, tmp_path: Path, content: bytes | None
     path = tmp_path / "query.jpg"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(UsageError, match=r"--image .*query\.jpg: "):
+    with pytest.raises(UsageError, match=r"`image` .*query\.jpg: "):
         Engine(index).by_image(path, SearchOptions())
 
 

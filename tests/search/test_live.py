@@ -24,7 +24,9 @@ def test_nothing_is_loaded_to_refuse(index: Path, tmp_path: Path) -> None:
 
 
 def test_another_encoder_names_the_one_that_fits(index: Path) -> None:
-    with pytest.raises(IndexIncompatibleError, match=r"is of encoder 'stub'.*'other' is another: use --encoder") as e:
+    with pytest.raises(
+        IndexIncompatibleError, match=r"is of encoder 'stub'.*'other' is another: give the one that fits with `encoder`"
+    ) as e:
         Engine(index, encoder="other").by_text("a red ring", SearchOptions())
     assert e.value.exit_code == 3
 
@@ -37,7 +39,7 @@ def test_encoder_that_is_gone(index: Path, tmp_path: Path, encoder: StubEncoder)
     encoder.name = "gone"
     write_corpus(tmp_path / "photos", 2)
     of_gone = build(tmp_path / "photos", tmp_path / "of-gone", encoder)
-    with pytest.raises(IndexIncompatibleError, match=r"needs its encoder 'gone'.*give its new place with --encoder"):
+    with pytest.raises(IndexIncompatibleError, match=r"needs its encoder 'gone'.*give its new place with `encoder`"):
         Engine(of_gone).by_text("x", SearchOptions())
     assert Engine(of_gone, encoder="moved").by_text("x", SearchOptions(1))  # found at its new place
     with pytest.raises(EncoderError):  # asked for by name: its own error

@@ -166,6 +166,13 @@ def test_a_defect_tells_a_client_nothing(index: Path, caplog: pytest.LogCaptureF
         app.state.service._search = lambda name, some: 1 / 0
         answer = client.post("/v1/search", json={"text": "x"})
         assert answer.status_code == 500
-        assert answer.json() == {"error": {"type": "internal", "message": "a defect of the server; its log says more"}}
+        assert answer.json() == {
+            "error": {
+                "type": "internal",
+                "message": "a defect of the server; its log says more",
+                "code": "internal",
+                "details": {},
+            }
+        }
         assert answer.headers["content-security-policy"] == CSP
     assert "ZeroDivisionError" in caplog.text

@@ -15,7 +15,7 @@ TOKEN = "correct horse battery staple"
 
 def test_beyond_loopback_a_token_is_needed() -> None:
     for host in ("0.0.0.0", "::", "192.168.1.5", "example.org"):
-        with pytest.raises(UsageError, match="--token"):
+        with pytest.raises(UsageError, match="`token`"):
             Settings(host=host)
         assert Settings(host=host, token=TOKEN).requests_a_second == 100
     for host in ("127.0.0.1", "localhost", "::1", "127.8.8.8"):

@@ -38,7 +38,7 @@ class Changes:
     async def add_paths(self, paths: Sequence[str]) -> dict[str, Any]:
         """`schemas.AddAnswer`. The paths must lie under the index's folders, or the folder of uploads."""
         if not paths:
-            raise Refusal(400, "nothing to add: give `paths`, or upload `image` files")
+            raise Refusal(400, "nothing to add: give `paths`, or upload `image` files", "nothing_to_add")
         absolute = [await asyncio.to_thread(self._permitted, path) for path in paths]
         return await self._alone(lambda: self._add(absolute))
 
@@ -46,7 +46,7 @@ class Changes:
         """`schemas.AddAnswer`. They are decoded first, so that nothing is kept that is no picture."""
         folder = self._service.settings.upload_dir
         if folder is None:
-            raise Refusal(403, "this server keeps no uploads: start it with --upload-dir FOLDER")
+            raise Refusal(403, "this server keeps no uploads: its `upload_dir` names no folder", "no_uploads")
         for data in uploads:
             await self._service.decoders.pixels(data, PixelSpec(8))
         # Kept only when it is this change's turn: one before it may remove the same picture, and its file with it.
@@ -74,7 +74,8 @@ class Changes:
         if self._service.settings.upload_dir is not None:
             folders.append(os.fspath(self._service.settings.upload_dir))
         if not any(_inside(real, os.path.realpath(folder)) and _inside(absolute, folder) for folder in folders):
-            raise Refusal(403, f"{path} does not lie under a folder of the index: add it with brivl-search add")
+            message = f"{path} does not lie under a folder of the index: add it with brivl-search add"
+            raise Refusal(403, message, "outside", path=path)
         return absolute
 
     def _add(self, paths: Sequence[str]) -> dict[str, Any]:
@@ -101,7 +102,7 @@ class Changes:
         try:
             report = maintenance.remove(self._service.reader.directory, keys=[item.key])
         except UsageError:  # another client was faster
-            raise Refusal(404, "no item of the index has this key") from None
+            raise Refusal(404, "no item of the index has this key", "no_such_item") from None
         self._service.engine.refresh()
         folder = self._service.settings.upload_dir
         if item.modality == "image" and folder is not None and item.key == kept_path(folder, item.sha256, item.key):

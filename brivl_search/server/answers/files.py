@@ -84,5 +84,8 @@ def _headers(tag: str) -> dict[str, str]:
 
 def _refusal(error: ImageError) -> Refusal:
     if isinstance(error, ChangedError):
-        return Refusal(409, str(error))
-    return Refusal(404 if error.reason in _GONE else 409, f"the file cannot be shown: {error}")
+        return Refusal(409, str(error), "file_changed", **error.details)
+    message = f"the file cannot be shown: {error}"
+    if error.reason in _GONE:
+        return Refusal(404, message, "file_gone", **error.details)
+    return Refusal(409, message, "file_unreadable", **error.details)

@@ -13,7 +13,7 @@ from brivl_search.embedding.batches import numbers
 from brivl_search.embedding.zero_shot import Label
 from brivl_search.errors import UsageError
 from brivl_search.server.answers.pictures import clean, picture_vectors
-from brivl_search.server.protocol.problems import Refusal
+from brivl_search.server.protocol.problems import Refusal, too_many
 from brivl_search.server.protocol.schemas.base import PictureRef
 from brivl_search.server.protocol.schemas.vectors import (
     ClassifyRequest,
@@ -66,7 +66,7 @@ async def _texts(service: Service, texts: list[str]) -> list[Vector]:
     """float32 (dim,) of each. Raises Refusal."""
     most = service.settings.max_texts
     if len(texts) > most:
-        raise Refusal(413, f"{len(texts)} texts: this server takes {most} in a request")
+        raise too_many(len(texts), "texts", most, "too_many_texts")
     return await service.texts.ask([clean(text, service.settings) for text in texts])
 
 
@@ -74,7 +74,7 @@ async def _pictures(service: Service, given: list[PictureRef], uploads: Sequence
     """float32 (dim,) of the pictures named, or of all uploads. Raises Refusal: there is none."""
     pictures = given or [PictureRef(image=at) for at in range(len(uploads))]
     if not pictures:
-        raise Refusal(400, "no picture: upload `image` parts, or name some in `images`")
+        raise Refusal(400, "no picture: upload `image` parts, or name some in `images`", "no_picture")
     return await picture_vectors(service, pictures, uploads)
 
 
@@ -102,9 +102,13 @@ def _labels(wanted: ClassifyRequest) -> list[Label]:
     for one in wanted.labels:
         names = tuple(dict.fromkeys(name.strip() for name in ([one] if isinstance(one, str) else one)))
         if not all(names):
-            raise UsageError("labels: a label is empty: give it a name")
+            raise UsageError("`labels`: a label is empty: give it a name", code="bad_labels", details={"label": ""})
         if names[0] in labels:
-            raise UsageError(f"labels: {names[0]!r} is there twice: leave one out")
+            raise UsageError(
+                f"`labels`: {names[0]!r} is there twice: leave one out",
+                code="bad_labels",
+                details={"label": names[0]},
+            )
         labels[names[0]] = Label(names[0], names)
     return list(labels.values())
 
@@ -113,7 +117,7 @@ def _class_vectors(service: Service, labels: list[Label], templates: list[str]) 
     said = sum(len(zero_shot.sentences(name, templates)) for label in labels for name in label.names)
     most = 16 * service.settings.max_texts
     if said > most:
-        raise Refusal(413, f"labels and templates make {said} sentences: this server takes {most} in a request")
+        raise too_many(said, "sentences of labels and templates", most, "too_many_sentences")
     return zero_shot.class_vectors(_Texts(service), [label.names for label in labels], templates)  # type: ignore[arg-type]
 
 

@@ -38,11 +38,11 @@ def router(service: Service) -> APIRouter:
     async def image_query(request: Request) -> Json:
         kind = request.headers.get("content-type", "")
         if not kind.startswith("multipart/form-data"):
-            raise Refusal(415, "send multipart/form-data with a file `image`")
+            raise Refusal(415, "send multipart/form-data with a file `image`", "content_type", content_type=kind)
         async with request.form(max_files=1, max_fields=8) as parts:
             image = parts.get("image")
             if not isinstance(image, UploadFile):
-                raise Refusal(400, "no file `image` in the form")
+                raise Refusal(400, "no file `image` in the form", "no_picture")
             data = await image.read(settings.max_upload_bytes + 1)
         check_size(len(data), settings)
         (vector,) = await embed_files(service, [data])
@@ -69,7 +69,8 @@ def router(service: Service) -> APIRouter:
         wanted = await _read(request, KnnRequest)
         note_query(request, wanted.text)
         if wanted.num_images > settings.max_k:
-            raise Refusal(413, f"num_images is {wanted.num_images}: this server gives {settings.max_k} hits at most")
+            message = f"num_images is {wanted.num_images}: this server gives {settings.max_k} hits at most"
+            raise Refusal(413, message, "too_many_hits", asked=wanted.num_images, limit=settings.max_k)
         _check_name(service, wanted.indice_name)
         query, vector = await _asked(service, wanted)
         options = options_for(SearchOptions(alike=ALIKE if wanted.deduplicate else None))
@@ -112,8 +113,10 @@ def _name(service: Service) -> str:
 
 
 def _check_name(service: Service, name: str | None) -> None:
-    if name not in (None, "", _name(service)):
-        raise Refusal(400, f"no index {name[:100]!r}: this server has {_name(service)!r}")
+    here = _name(service)
+    if name not in (None, "", here):
+        message = f"no index {name[:100]!r}: this server has {here!r}"
+        raise Refusal(400, message, "no_such_index", name=name[:100], here=here)
 
 
 async def _asked(service: Service, wanted: KnnRequest) -> tuple[Asked, Vector]:
@@ -131,5 +134,6 @@ async def _asked(service: Service, wanted: KnnRequest) -> tuple[Asked, Vector]:
         vector = unit(wanted.embedding_input, service.encoder.dim)
         return AnyKind((Term(b"", "image"),), k, target), vector
     if wanted.image_url:
-        raise Refusal(400, "image_url: this server fetches nothing; send the picture itself as base64 in `image`")
-    raise Refusal(400, "give text, image or embedding_input")
+        message = "image_url: this server fetches nothing; send the picture itself as base64 in `image`"
+        raise Refusal(400, message, "nothing_is_fetched")
+    raise Refusal(400, "give text, image or embedding_input", "nothing_asked")

@@ -71,11 +71,11 @@ def router(service: Service) -> APIRouter:
     @routes.post("/v1/items", **takes("Add images", AddRequest, AddAnswer, 409, 415))
     async def add(request: Request) -> Json:
         """Files and folders that lie under the index's own folders (`paths`), or uploads, which are kept in
-        the server's `--upload-dir`. Answered when they can be found."""
+        the server's `upload_dir`. Answered when they can be found."""
         check_writable()
         wanted, uploads = await read_request(request, AddRequest, settings)
         if uploads and wanted.paths:
-            raise Refusal(400, "give either `paths` or uploads")
+            raise Refusal(400, "give either `paths` or uploads", "paths_or_uploads")
         return Json(await (changes.add_uploads(uploads) if uploads else changes.add_paths(wanted.paths)))
 
     @routes.delete(
@@ -89,6 +89,6 @@ def router(service: Service) -> APIRouter:
 
     def check_writable() -> None:
         if settings.read_only:
-            raise Refusal(403, "this server was started with --read-only")
+            raise Refusal(403, "this server is read-only", "read_only")
 
     return routes

@@ -71,7 +71,7 @@ def router(service: Service) -> APIRouter:
     async def session(request: Request) -> Response:
         shown, _ = await read_request(request, Session, settings)
         if not fits(settings, shown.token):
-            raise Refusal(401, "this is not the token")
+            raise Refusal(401, "this is not the token", "wrong_token")
         answer = Response(None, 204)
         if settings.token is not None:
             secure = request.url.scheme == "https"

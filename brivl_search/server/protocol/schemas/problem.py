@@ -1,13 +1,22 @@
-"""Errors."""
+"""Errors, and why a search found nothing."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field
 
 
-class ErrorBody(BaseModel):
-    type: str
-    message: str
+class Note(BaseModel):
+    """A sentence for people, and the same for programs."""
+
+    message: Annotated[str, Field(description="In English.")]
+    code: Annotated[str, Field(description="A stable name for what is said.")]
+    details: Annotated[dict[str, Any], Field(description="What the message speaks of, by name.")]
+
+
+class ErrorBody(Note):
+    type: Annotated[str, Field(description="The kind of trouble.")]
 
 
 class Problem(BaseModel):
