@@ -73,6 +73,11 @@ def _insides(folder: str) -> tuple[str, str]:
     return os.path.join(folder, ""), folder + "::"
 
 
+def holds(folder: str, path: str) -> bool:
+    """Whether a path lies in a folder, at any depth, or is a member of a tar and the like."""
+    return path.startswith(_insides(folder))
+
+
 def _quoted(text: str) -> bytes:
     return json.dumps(text, ensure_ascii=False)[1:-1].encode("utf-8", "surrogatepass")
 
@@ -90,7 +95,7 @@ def _image_test(reader: IndexReader, wanted: Filter) -> Test:
                 return False
         if not timed:
             return True
-        when = _taken(record, int(changed[shard][row]))
+        when = time_of(record, int(changed[shard][row]))
         return (
             when is not None
             and (wanted.after is None or when >= wanted.after)
@@ -100,7 +105,7 @@ def _image_test(reader: IndexReader, wanted: Filter) -> Test:
     return test
 
 
-def _taken(record: dict[str, Any], mtime_ns: int) -> float | None:
+def time_of(record: dict[str, Any], mtime_ns: int) -> float | None:
     """Seconds since the epoch: EXIF's time where the record has it, else the file's; None if neither is known."""
     try:
         return datetime.fromisoformat(record["taken"]).timestamp()
@@ -110,7 +115,7 @@ def _taken(record: dict[str, Any], mtime_ns: int) -> float | None:
 
 def _path_fits(record: dict[str, Any], name: str, wanted: Filter) -> bool:
     path = str(record.get(name, ""))
-    if wanted.under and not any(path.startswith(_insides(folder)) for folder in wanted.under):
+    if wanted.under and not any(holds(folder, path) for folder in wanted.under):
         return False
     base = os.path.basename(path.rpartition("::")[2])
     return not wanted.glob or any(fnmatchcase(path if "/" in one else base, one) for one in wanted.glob)
@@ -120,10 +125,11 @@ def _fields_fit(record: dict[str, Any], wanted: Filter) -> bool:
     values: dict[str, list[str]] = {}
     for name, value in wanted.where:
         values.setdefault(name, []).append(value)
-    return all(_has(_field(record, name), accepted) for name, accepted in values.items())
+    return all(_has(field_of(record, name), accepted) for name, accepted in values.items())
 
 
-def _field(record: dict[str, Any], name: str) -> Any:
+def field_of(record: dict[str, Any], name: str) -> Any:
+    """A field of the caption file, or of the record itself; None if there is none."""
     fields = record.get("fields") or {}
     return fields[name] if name in fields else record.get(name)
 

@@ -1,8 +1,11 @@
 """Queries → hits: texts and pictures go through their towers, the index answers, and rows become records.
 
-queries   what is looked for        vectors   through the towers      filters   what hits must satisfy
-options   how                       live      the open index          allowed   the rows that do
-nearest   vectors → scored rows     dedupe    alike rows are folded   records   scored rows → hits
+The steps, and the modules that hold them:
+
+    queries   what is looked for        vectors   through the towers      filters    what hits must satisfy
+    options   how                       live      the open index          allowed    the rows that do
+    nearest   vectors → scored rows     dedupe    alike rows are folded   records    scored rows → hits
+    match     when it is known          hits      what comes out          unmatched  why a filter lets nothing through
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from brivl_search.search.nearest import nearest
 from brivl_search.search.options import DEFAULTS, SearchOptions
 from brivl_search.search.queries import Query, Target, compose
 from brivl_search.search.records import DamagedRow, to_hits
+from brivl_search.search.unmatched import Reason
 from brivl_search.search.vectors import Vector, embed
 
 __all__ = ["Engine", "Hit", "SearchOptions"]
@@ -62,8 +66,9 @@ class Engine(LiveIndex):
             target: "auto": images, but for a single picture the captions if the index has any.
 
         Raises:
-            UsageError: a picture is missing or none, terms cancel each other out, k < 1, a filter names a field that
-                no record has, a match is asked for where none is known, or the index holds none of the target.
+            UsageError: a picture is missing or none, terms cancel each other out, k < 1, a filter names a field or a
+                folder that the index does not have, a match is asked for where none is known, or the index holds none
+                of the target.
             IndexIncompatibleError: the encoder does not fit the index, or nothing of the index is left.
         """
         (answer,) = self.query_many([query], options, target=target)
@@ -118,6 +123,13 @@ class Engine(LiveIndex):
             for job, answer in zip(together, hits, strict=True):
                 answers[job.number] = answer
         return answers
+
+    def why_nothing(self, query: Query, options: SearchOptions, *, target: Target = "auto") -> Reason | None:
+        """Why a query has no hits because of its filter: None if the filter lets something through, or is none.
+
+        For a query without hits; it reads every record of the index. Raises UsageError as `query` does.
+        """
+        return self.nothing_fits(self._modality(query, query.target or target), options.filter)
 
     def cut_tokens(self, query: Query) -> int:
         """How many tokens of a query's texts the text tower does not see."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 from brivl_search.encoders.base import Encoder
 from brivl_search.encoders.registry import load_encoder
@@ -12,9 +13,13 @@ from brivl_search.errors import EncoderError, IndexIncompatibleError, IndexMissi
 from brivl_search.index import IndexReader, Modality
 from brivl_search.search.allowed import Masks, allowed
 from brivl_search.search.filters import Filter
+from brivl_search.search.unmatched import Reason, check_folders, explain
 from brivl_search.steps import step
 
-_MASKS = 8  # filters whose rows are remembered
+K = TypeVar("K")
+V = TypeVar("V")
+
+_FILTERS = 8  # of which is remembered what they let through
 
 
 class LiveIndex:
@@ -43,7 +48,8 @@ class LiveIndex:
             self.reader.warm()
         self._encoder_name, self._device = encoder, device
         self._masks: dict[tuple[IndexReader, Modality, Filter], Masks] = {}
-        self._lock = threading.Lock()  # of what is replaced while threads search: the reader, the masks
+        self._reasons: dict[tuple[IndexReader, Modality, Filter], Reason | None] = {}
+        self._lock = threading.Lock()  # of what is replaced while threads search: the reader, what is remembered
 
     def refresh(self) -> bool:
         """Switch to the generation published last, without a restart; says whether there was a newer one.
@@ -68,8 +74,7 @@ class LiveIndex:
             raise IndexIncompatibleError(
                 f"the index at {fresh.directory} was built again with encoder {fresh.info.encoder.name!r}: open it anew"
             )
-        self.reader = fresh
-        self._masks.clear()
+        self._replace(fresh)
         if self._stays:
             fresh.warm()
         return True
@@ -78,8 +83,12 @@ class LiveIndex:
         """Search without a shard of a reader that turned out to be damaged; `why` becomes a line of its damage."""
         with self._lock:
             if self.reader is reader:  # else another thread has been here, or there is a new generation
-                self.reader = reader.without(modality, shard, why)
-                self._masks.clear()
+                self._replace(reader.without(modality, shard, why))
+
+    def _replace(self, reader: IndexReader) -> None:
+        self.reader = reader
+        self._masks.clear()
+        self._reasons.clear()
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -113,7 +122,7 @@ class LiveIndex:
         """The rows of a reader that a filter lets through, None for all; the last few filters are remembered.
 
         Raises:
-            UsageError: no record has a field that the filter names.
+            UsageError: no record has a field that the filter names, or nothing lies in a folder that it names.
         """
         if not wanted:
             return None
@@ -121,8 +130,28 @@ class LiveIndex:
         masks = self._masks.get(key)
         if masks is None:
             masks = allowed(reader, modality, wanted)
-            with self._lock:
-                while len(self._masks) >= _MASKS:
-                    self._masks.pop(next(iter(self._masks)))
-                self._masks[key] = masks
+            if not any(mask.any() for mask in masks):
+                check_folders(reader, modality, wanted)
+            self._remember(self._masks, key, masks)
         return masks
+
+    def nothing_fits(self, modality: Modality, wanted: Filter) -> Reason | None:
+        """Why a filter lets nothing through; None if it lets something through, or is none.
+
+        Raises:
+            UsageError: as of `allowed`.
+        """
+        reader = self.reader
+        masks = self.allowed(reader, modality, wanted)
+        if masks is None or any(mask.any() for mask in masks):
+            return None
+        key = (reader, modality, wanted)
+        if key not in self._reasons:
+            self._remember(self._reasons, key, explain(reader, modality, wanted))
+        return self._reasons.get(key)
+
+    def _remember(self, known: dict[K, V], key: K, value: V) -> None:
+        with self._lock:
+            while len(known) >= _FILTERS:
+                known.pop(next(iter(known)))
+            known[key] = value

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -57,7 +58,14 @@ async def answer(service: Service, request: SearchRequest, uploads: Sequence[byt
         "offset": request.offset,
         "more": len(hits) == request.offset + request.k < settings.max_k,
         "hits": [hit_row(hit) for hit in page],
+        "note": None if hits or not options.filter else await _why_nothing(service, query, options),
     }
+
+
+async def _why_nothing(service: Service, query: Query, options: SearchOptions) -> dict[str, Any] | None:
+    """`schemas.problem.Note`."""
+    reason = await asyncio.to_thread(service.engine.why_nothing, query, options)
+    return None if reason is None else asdict(reason)
 
 
 def _target(query: Query, captions: bool) -> Literal["image", "text"]:

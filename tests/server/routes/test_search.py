@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -101,6 +102,44 @@ def test_what_cannot_be_searched_is_told(client: TestClient) -> None:
     for content, reason in bad_bytes().values():
         answer = client.post("/v1/search", files={"image": ("x.jpg", content)})
         assert answer.status_code in (400, 413) and reason in answer.json()["error"]["message"]
+
+
+def error_of(client: TestClient, **request: Any) -> dict[str, Any]:
+    error: dict[str, Any] = client.post("/v1/search", json=request).json()["error"]
+    return error
+
+
+def test_errors_have_codes_and_details(client: TestClient) -> None:
+    assert error_of(client, text="x", filters={"where": {"splt": "test"}}) == {
+        "type": "usage",
+        "message": "`where`: unknown field 'splt' (there are: height, width)",
+        "code": "unknown_field",
+        "details": {"field": "splt", "fields": ["height", "width"]},
+    }
+    error = error_of(client, text="x", filters={"under": ["photos/typo"]})
+    assert (error["type"], error["code"]) == ("usage", "no_such_folder") and error["details"]["folders"]
+    error = error_of(client, text="x", filters={"after": "yesterday"})
+    assert (error["code"], error["details"]) == ("bad_date", {"argument": "after", "value": "yesterday"})
+    error = error_of(client, text="x", k=900, offset=200)
+    assert (error["type"], error["code"], error["details"]) == (
+        "too_large", "too_many_hits", {"asked": 1100, "limit": 1000}
+    )  # fmt: skip
+    error = error_of(client, text="x", colour="red")
+    assert (error["type"], error["code"], error["details"]["where"]) == ("invalid", "invalid", "colour")
+    error = error_of(client, terms=[{"base64": base64.b64encode(b"no picture").decode()}])
+    assert (error["code"], error["details"]["reason"]) == ("picture", "not an image")
+    assert client.get("/v1/nothing").json()["error"]["code"] == "not_found"
+
+
+def test_why_filters_let_nothing_through(client: TestClient) -> None:
+    answer = client.post("/v1/search", json={"text": "x", "filters": {"min_size": "97"}}).json()
+    assert answer["hits"] == [] and answer["note"] == {
+        "message": "`min_size` 97x97: the largest image has 96x96 pixels",
+        "code": "filter_min_size",
+        "details": {"min_size": "97x97", "largest": "96x96"},
+    }
+    for request in ({"text": "x", "filters": {"min_size": "96"}}, {"text": "x", "min_score": 1}, {"text": "x"}):
+        assert client.post("/v1/search", json=request).json()["note"] is None
 
 
 def test_nothing_is_fetched(client: TestClient) -> None:

@@ -17,6 +17,7 @@ from brivl_search.server.protocol.schemas.base import (
     Words,
     exactly_one,
 )
+from brivl_search.server.protocol.schemas.problem import Note
 
 
 class SearchTerm(BaseModel, extra="forbid"):
@@ -107,3 +108,4 @@ class SearchAnswer(BaseModel):
     offset: int
     more: Annotated[bool, Field(description="Asking with offset + k may give more.")]
     hits: list[SearchHit]
+    note: Annotated[Note | None, Field(description="Why there are no hits, where the filters let nothing through.")]
