@@ -8,10 +8,12 @@ from pathlib import Path
 
 from fastapi import FastAPI
 from starlette.middleware.gzip import GZipMiddleware
+from starlette.responses import RedirectResponse
 from starlette.staticfiles import StaticFiles
 
 from brivl_search import __version__
 from brivl_search.search.engine import Engine
+from brivl_search.server.head import Head
 from brivl_search.server.protocol.openapi import document
 from brivl_search.server.protocol.problems import install
 from brivl_search.server.routes import compat, items, search, status, vectors
@@ -50,10 +52,13 @@ def create_app(engine: Engine, settings: Settings | None = None) -> FastAPI:
     install(app)
     for group in (search, vectors, items, status, compat):
         app.include_router(group.router(service))
+    # Relative, so that a proxy may serve all of this below a folder.
+    app.add_route("/docs", lambda request: RedirectResponse("docs/"), include_in_schema=False)
     app.mount("/docs", StaticFiles(directory=_DOCS, html=True), name="docs")
     if settings.static.is_dir():
         app.mount("/", StaticFiles(directory=settings.static, html=True), name="page")
     app.add_middleware(GZipMiddleware, minimum_size=2048, compresslevel=4)
+    app.add_middleware(Head)
     app.add_middleware(Guard, settings=settings, telemetry=service.telemetry)
     app.openapi = lambda: document(app)  # type: ignore[method-assign]
     return app

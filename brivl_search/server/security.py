@@ -34,6 +34,9 @@ _HEADERS = {
 # Compatible endpoints stand outside /v1; all else outside it is the page, which holds no data.
 _GUARDED = ("/v1/", "/metrics", "/image_query", "/text_query", "/knn-service", "/metadata", "/indices-list")
 _OPEN = "/v1/session"
+# The log of a default level tells what people ask and change, and what goes wrong; not each thumbnail and health check.
+_MACHINES = ("/healthz", "/readyz", "/metrics")
+_SEARCHED_BY_GET = ("/text_query",)
 _CLIENTS = 10_000  # whose rate is remembered
 
 log = logging.getLogger("brivl_search.server")
@@ -155,10 +158,12 @@ class Guard:
         route = _route(scope)
         self._telemetry.requests.labels(route, scope["method"], str(status)).inc()
         self._telemetry.request_seconds.labels(route).observe(seconds)
-        if log.isEnabledFor(logging.INFO):
+        level = _level(scope["method"], route, status)
+        if log.isEnabledFor(level):
             client = scope.get("client") or ("-",)
             asked = scope.get("state", {}).get("asked") if self._settings.log_queries else None
-            log.info(
+            log.log(
+                level,
                 "%s %s %s %d %.1f ms%s",
                 client[0],
                 scope["method"],
@@ -167,6 +172,16 @@ class Guard:
                 1000 * seconds,
                 f" {asked!r}" if asked else "",
             )
+
+
+def _level(method: str, route: str, status: int) -> int:
+    """At which a request is logged."""
+    if route in _MACHINES:
+        return logging.DEBUG
+    if status >= 500:
+        return logging.WARNING
+    looks = method in ("GET", "HEAD") and route not in _SEARCHED_BY_GET
+    return logging.DEBUG if looks and status < 400 else logging.INFO
 
 
 def fits(settings: Settings, shown: str) -> bool:

@@ -160,6 +160,33 @@ def test_the_log_holds_no_queries(index: Path, caplog: pytest.LogCaptureFixture)
         assert not any(path.name in line or key in line for line in ours)
 
 
+def test_the_log_tells_searches_changes_and_errors(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+    """At the default level; thumbnails, pages and health checks are told at the level below."""
+    ((key, _), *_) = keys_of(client)
+    for level, told in ((logging.INFO, False), (logging.DEBUG, True)):
+        caplog.clear()
+        caplog.set_level(level, "brivl_search")
+        for path in ("/", "/docs/", "/healthz", "/readyz", "/metrics", "/v1/index", "/v1/map", f"/v1/items/{key}"):
+            assert client.get(path).status_code == 200
+        assert client.head("/healthz").status_code == client.get(f"/v1/items/{key}/thumbnail").status_code == 200
+        assert bool(caplog.records) == told
+    caplog.set_level(logging.INFO, "brivl_search")
+    caplog.clear()
+    client.post("/v1/search", json={"text": "x"})
+    client.get("/text_query?text=x")
+    client.get("/nothing")
+    client.get("/v1/items/iAAAA/thumbnail")
+    client.delete("/v1/items/iAAAA")
+    lines = [record.getMessage().split(" ", 1)[1].rsplit(" ", 2)[0] for record in caplog.records]
+    assert lines == [
+        "POST /v1/search 200",
+        "GET /text_query 200",
+        "GET static 404",
+        "GET /v1/items/{key}/thumbnail 404",
+        "DELETE /v1/items/{key} 404",
+    ]
+
+
 def test_a_defect_tells_a_client_nothing(index: Path, caplog: pytest.LogCaptureFixture) -> None:
     app = create_app(serving.open_engine(index), Settings(warm=False))
     with TestClient(app, base_url="http://localhost") as client:
