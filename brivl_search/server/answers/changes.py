@@ -14,6 +14,7 @@ from brivl_search.corpus.decode_pool import default_workers
 from brivl_search.corpus.images import PixelSpec
 from brivl_search.errors import UsageError
 from brivl_search.ingest import maintenance
+from brivl_search.ingest.report import Silent
 from brivl_search.ingest.run import BuildOptions, add
 from brivl_search.server.answers.items import Item
 from brivl_search.server.answers.kinds import ending
@@ -86,7 +87,7 @@ class Changes:
             max_megapixels=settings.max_megapixels,
             decode_timeout_s=settings.decode_timeout_s,
         )
-        report = add(paths, self._service.reader.directory, Towers(self._service), options, _Silent())
+        report = add(paths, self._service.reader.directory, Towers(self._service), options, Silent())
         self._service.engine.refresh()
         return {
             "generation": self._service.reader.info.generation,
@@ -137,11 +138,3 @@ def kept_path(folder: Path, sha256: str | None, name: str) -> str:
 
 def _inside(path: str, folder: str) -> bool:
     return path == folder or path.startswith(os.path.join(folder, ""))
-
-
-class _Silent:
-    """The progress of a build that nobody watches."""
-
-    def phase(self, name: str, total: int | None) -> None: ...
-    def advance(self, steps: int) -> None: ...
-    def note(self, line: str) -> None: ...
