@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from brivl_search.ingest.maintenance import RemoveReport
+    from brivl_search.ingest.options import BuildOptions
     from brivl_search.ingest.report import BuildReport
-    from brivl_search.ingest.run import BuildOptions
 
 Picture: TypeAlias = "str | os.PathLike[str] | bytes | Image | NDArray[np.uint8]"
 AnyPath: TypeAlias = "str | os.PathLike[str]"
@@ -278,7 +278,7 @@ def open_index(
 def _options(
     captions: Sequence[str] | None, include_hidden: bool, max_megapixels: float, workers: int | None
 ) -> BuildOptions:
-    from brivl_search.ingest.run import BuildOptions
+    from brivl_search.ingest.options import BuildOptions
 
     return BuildOptions(
         include_hidden=include_hidden,

@@ -16,7 +16,8 @@ from brivl_search import Hit, api, open_index
 from brivl_search.encoders.calibration import Calibration
 from brivl_search.errors import IndexBusyError, IndexMissingError, UsageError
 from brivl_search.index.lock import WriterLock
-from brivl_search.ingest.run import BuildOptions, build_index
+from brivl_search.ingest.options import BuildOptions
+from brivl_search.ingest.run import build_index
 from brivl_search.search import live
 from tests.support.folders import REPO
 from tests.support.pictures import draw, write_corpus

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sys
 
+from brivl_search.cli import change, evaluate, models, query, search, serve, transfer, zero_shot  # noqa: F401  (they register their verbs)
 from brivl_search.cli.app import app
 from brivl_search.errors import BrivlSearchError, system_error
-
-from . import change, evaluate, models, query, search, serve, transfer, zero_shot  # noqa: F401  (they register their verbs)
 
 
 def main() -> None:

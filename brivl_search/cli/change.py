@@ -25,8 +25,8 @@ from brivl_search.cli.app import (
 from brivl_search.errors import IndexIncompatibleError, SkippedItemsError, UsageError
 
 if TYPE_CHECKING:
+    from brivl_search.ingest.options import BuildOptions
     from brivl_search.ingest.report import BuildReport
-    from brivl_search.ingest.run import BuildOptions
 
 Kind = Annotated[IndexKind | None, typer.Option("--index-type", help="How vectors are searched; auto decides by size.")]
 Codec = Annotated[
@@ -85,7 +85,7 @@ def _options(
     images: Path | None = None,
 ) -> BuildOptions:
     from brivl_search.corpus.sources import DatasetChoice
-    from brivl_search.ingest.run import BuildOptions
+    from brivl_search.ingest.options import BuildOptions
 
     return BuildOptions(
         index_type=index_type.value if index_type else None,
@@ -111,7 +111,7 @@ def _regions(boxes: Path | None, detector: str | None) -> str:
 
 def _finish(report: BuildReport, index: Path, quiet: bool, verbose: bool, strict: bool, encoder: Any = None) -> None:
     from brivl_search.output import say
-    from brivl_search.output.evaluation import print_build
+    from brivl_search.output.build import print_build
 
     if not quiet:
         print_build(report, str(index), verbose=verbose)
@@ -262,7 +262,7 @@ def remove(
     """Forget images (and their captions); the files themselves are left alone."""
     from brivl_search.ingest.maintenance import remove as remove_items
     from brivl_search.output import say
-    from brivl_search.output.evaluation import say_state
+    from brivl_search.output.build import say_state
 
     done = remove_items(index, paths=paths or (), under=under or (), keys=key or ())
     if not quiet:
@@ -327,7 +327,7 @@ def tune(
     from brivl_search.index import gpu
     from brivl_search.ingest.maintenance import tune as tune_index
     from brivl_search.output import Bar, show, warn
-    from brivl_search.output.evaluation import tuning_table
+    from brivl_search.output.index import tuning_table
 
     vectors = None
     if queries is not None:
@@ -359,7 +359,7 @@ def verify(
     from brivl_search.index import verify as check
     from brivl_search.ingest.maintenance import repair as repair_index
     from brivl_search.output import say
-    from brivl_search.output.evaluation import print_verification
+    from brivl_search.output.index import print_verification
 
     if repair:
         lost, commit = repair_index(index)

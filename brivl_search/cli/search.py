@@ -24,7 +24,7 @@ def info(index: IndexOption = DEFAULT_INDEX, form: ReportOption = None) -> None:
     """Show what an index holds: rows, encoder, shards, bytes, how it is searched."""
     from brivl_search.index import IndexReader
     from brivl_search.output import warn
-    from brivl_search.output.evaluation import info_dict, print_info
+    from brivl_search.output.index import info_dict, print_info
 
     with IndexReader.open(index) as reader:
         facts = reader.info
@@ -44,10 +44,10 @@ def demo(
 ) -> None:
     """Index the photographs that ship with scikit-image and scikit-learn, and search them in two languages."""
     from brivl_search.cli.demo import QUERIES, photo_folders
-    from brivl_search.ingest.run import BuildOptions
+    from brivl_search.ingest.options import BuildOptions
     from brivl_search.ingest.run import build_index as build
     from brivl_search.output import Bar, hits_table, say, show
-    from brivl_search.output.evaluation import print_build
+    from brivl_search.output.build import print_build
     from brivl_search.search.engine import Engine, SearchOptions
 
     folders = photo_folders()

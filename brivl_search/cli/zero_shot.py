@@ -15,7 +15,8 @@ from brivl_search.cli.change import Batch, Hidden, Megapixels, Strict, Verbose, 
 from brivl_search.errors import CorpusError, SkippedItemsError, UsageError
 
 if TYPE_CHECKING:
-    from brivl_search.embedding.batches import Embedded, Pictures
+    from brivl_search.embedding.batches import Embedded
+    from brivl_search.embedding.pictures import Pictures
     from brivl_search.embedding.zero_shot import Guess
     from brivl_search.encoders.base import Encoder
     from brivl_search.output import Bar
@@ -61,7 +62,7 @@ def classify(
 ) -> None:
     """Sort images into classes that are given by name only, in Chinese or English."""
     from brivl_search.embedding import zero_shot
-    from brivl_search.embedding.batches import find_pictures
+    from brivl_search.embedding.pictures import find_pictures
     from brivl_search.output import default_format
 
     classes = zero_shot.read_labels(labels)
@@ -145,8 +146,10 @@ def embed(
     verbose: Verbose = False,
 ) -> None:
     """Turn images or texts into unit vectors: X.npy with X.jsonl, or JSON lines on stdout."""
-    from brivl_search.embedding.batches import VectorFile, embed_texts, find_pictures, image_record, numbers
+    from brivl_search.embedding.batches import embed_texts, numbers
+    from brivl_search.embedding.pictures import find_pictures
     from brivl_search.output import print_jsonl
+    from brivl_search.transfer.vector_file import VectorFile, image_record
 
     said = _texts(text or (), texts)
     if not images and not said:

@@ -24,9 +24,10 @@ import lmdb
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import IndexIncompatibleError, IndexMissingError, system_error
-from .store import Environment, encode_key, scan_txn
-from .types import (
+from brivl_search.errors import IndexIncompatibleError, IndexMissingError, system_error
+from brivl_search.index import keys
+from brivl_search.index.store import Environment, scan_txn
+from brivl_search.index.types import (
     FORMAT_VERSION,
     MODALITIES,
     READABLE_VERSIONS,
@@ -145,7 +146,7 @@ def item_prefix(modality: Modality) -> bytes:
 
 
 def item_key(modality: Modality, key: str) -> bytes:
-    return encode_key(item_prefix(modality), key)
+    return keys.to_lmdb(item_prefix(modality), key)
 
 
 def hash_prefix(modality: Modality, content: str = "") -> bytes:

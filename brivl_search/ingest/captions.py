@@ -13,6 +13,7 @@ from brivl_search.corpus.captions import BadLine, CaptionLine
 from brivl_search.corpus.fields import Fields
 from brivl_search.encoders.base import Encoder
 from brivl_search.index import IndexWriter, Item
+from brivl_search.index.keys import caption_key, caption_parts
 
 if TYPE_CHECKING:
     from brivl_search.ingest.report import BuildReport, Progress
@@ -82,7 +83,7 @@ class CaptionStage:
         lost: set[str] = set()
         named = {(str(item.record["image"]), str(item.record["field"])) for item in self.wanted.values()}
         for key in self.writer.keys_under("text", prefix):
-            image, name, _ = (*key.split("\0", 2), "", "")[:3]
+            image, name = caption_parts(key)
             if key not in self.wanted and not keep(image) and not (shared(image) and (image, name) not in named):
                 self.writer.remove("text", key)
                 self.report.captions_removed += 1
@@ -147,4 +148,4 @@ def _caption_item(image: str, name: str, text: str, fields: Mapping[str, object]
     if fields:
         record["fields"] = dict(fields)
         size = zlib.crc32(json.dumps(record["fields"], sort_keys=True).encode())
-    return Item(f"{image}\0{name}\0{content[:24]}", content, size, record=record)
+    return Item(caption_key(image, name, content), content, size, record=record)

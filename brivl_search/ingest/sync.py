@@ -10,8 +10,9 @@ from brivl_search.corpus.sources import DatasetChoice
 from brivl_search.encoders.base import Encoder
 from brivl_search.errors import UsageError
 from brivl_search.index import IndexReader
+from brivl_search.ingest.options import BuildOptions
 from brivl_search.ingest.report import BuildReport, Progress
-from brivl_search.ingest.run import BuildOptions, build_index
+from brivl_search.ingest.run import build_index
 
 
 def sync(

@@ -13,10 +13,10 @@ from brivl_search.corpus.dataset import load_dataset
 from brivl_search.corpus.images import load_pixels
 from brivl_search.encoders import calibrations, load_encoder
 from brivl_search.encoders.brivl.encoder import BriVLEncoder
-from brivl_search.encoders.calibration import Calibration, expected_calibration_error, fit, fit_and_judge
+from brivl_search.encoders.calibration import Calibration
 from brivl_search.errors import BrivlSearchError, EncoderError, UsageError
 from brivl_search.evaluation import calibrating
-from brivl_search.evaluation.calibrating import calibrate_on
+from brivl_search.evaluation.calibrating import calibrate_on, expected_calibration_error, fit, fit_and_judge
 from tests.support.pictures import draw
 from tests.support.site import Ended
 from tests.support.stub import StubEncoder

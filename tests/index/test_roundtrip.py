@@ -145,9 +145,9 @@ def test_copies_share_a_vector_and_survive_each_other(tmp_path: Path) -> None:
 
 
 def test_several_shards_merge_geometrically(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from brivl_search.index import commit
+    from brivl_search.index import plan
 
-    monkeypatch.setattr(commit, "MERGE_ROWS", 20)
+    monkeypatch.setattr(plan, "MERGE_ROWS", 20)
     with writer(tmp_path, shard_rows=100) as w:
         add(w, [f"/{n:04d}" for n in range(250)])
         assert len(w.commit().image.sealed) == 3

@@ -15,11 +15,13 @@ from brivl_search.errors import CorpusError, UsageError
 from brivl_search.evaluation import evaluate_dataset, evaluate_index
 from brivl_search.index import IndexReader, verify
 from brivl_search.ingest.maintenance import remove
+from brivl_search.ingest.options import BuildOptions
 from brivl_search.ingest.report import BuildReport
-from brivl_search.ingest.run import BuildOptions, add
+from brivl_search.ingest.run import add
 from brivl_search.search.engine import Engine, SearchOptions
 from brivl_search.search.filters import Filter
-from brivl_search.transfer.imports import export, import_folder
+from brivl_search.transfer.export import export
+from brivl_search.transfer.imports import import_folder
 from tests.support import datasets
 from tests.support.building import Silent, build, checksums, images, settle, texts
 from tests.support.datasets import EN, LAYOUTS, PICTURES, ZH, encode, sample, write_json, write_lmdb, write_tar
@@ -220,9 +222,10 @@ def test_query_by_a_member_and_remove_a_container(tmp_path: Path, encoder: StubE
         (Filter.of(glob=["*2.jpg"]), 1),
         (Filter.of(glob=["0000*"]), 3),  # the member's name, not the tar's
         (Filter.of(where=["key=000000001"]), 1),
-        (Filter.of(under=[root / "0000"]), 0),
     ):
         assert len(engine.by_text("x", SearchOptions(9, filter=filter))) == count, filter
+    with pytest.raises(UsageError, match=r"`under` .*/0000: the index holds no images there \(.*00000\.tar"):
+        engine.by_text("x", SearchOptions(9, filter=Filter.of(under=[root / "0000"])))
     monkeypatch.chdir(root)
     assert again(index, encoder).unchanged == 3
     build([Path("00000.tar")], index, encoder)  # as it is typed, so it is shown

@@ -12,7 +12,8 @@ import pytest
 from brivl_search.errors import BrivlSearchError, CorpusError, UsageError
 from brivl_search.index import IndexReader, IndexWriter, Item, ivfpq, verify
 from brivl_search.ingest import maintenance
-from brivl_search.ingest.run import BuildOptions, add
+from brivl_search.ingest.options import BuildOptions
+from brivl_search.ingest.run import add
 from tests.index.test_ivfpq import DIM, clustered
 from tests.index.test_ivfpq import add as put_rows
 from tests.support.building import Silent, build, checksums, images, settle, texts

@@ -14,7 +14,8 @@ import uvicorn
 from starlette.testclient import TestClient
 
 from brivl_search.encoders.calibration import Calibration
-from brivl_search.ingest.run import BuildOptions, build_index
+from brivl_search.ingest.options import BuildOptions
+from brivl_search.ingest.run import build_index
 from brivl_search.search.engine import Engine
 from brivl_search.server import Settings, create_app
 from tests.support.pictures import draw, encoded, write_corpus

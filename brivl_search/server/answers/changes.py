@@ -14,8 +14,9 @@ from brivl_search.corpus.decode_pool import default_workers
 from brivl_search.corpus.images import PixelSpec
 from brivl_search.errors import UsageError
 from brivl_search.ingest import maintenance
+from brivl_search.ingest.options import BuildOptions
 from brivl_search.ingest.report import Silent
-from brivl_search.ingest.run import BuildOptions, add
+from brivl_search.ingest.run import add
 from brivl_search.server.answers.items import Item
 from brivl_search.server.answers.kinds import ending
 from brivl_search.server.protocol import keys

@@ -114,7 +114,8 @@ def test_large_files_are_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("dim", [256, 2560])
 def test_dimensions(tmp_path: Path, dim: int) -> None:
-    from brivl_search.ingest.run import BuildOptions, build_index
+    from brivl_search.ingest.options import BuildOptions
+    from brivl_search.ingest.run import build_index
     from brivl_search.output import Bar
     from brivl_search.search.engine import Engine, SearchOptions
 

@@ -12,7 +12,8 @@ pytest.importorskip("fastapi", reason="the server needs pip install '.[serve]'")
 from PIL import Image
 from starlette.testclient import TestClient
 
-from brivl_search.ingest.run import BuildOptions, build_index
+from brivl_search.ingest.options import BuildOptions
+from brivl_search.ingest.run import build_index
 from tests.support import serving
 from tests.support.pictures import write_corpus, write_lines
 from tests.support.serving import RED, search

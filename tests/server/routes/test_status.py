@@ -11,7 +11,8 @@ pytest.importorskip("fastapi", reason="the server needs pip install '.[serve]'")
 from starlette.testclient import TestClient
 
 from brivl_search.errors import IndexIncompatibleError
-from brivl_search.ingest.run import BuildOptions, build_index
+from brivl_search.ingest.options import BuildOptions
+from brivl_search.ingest.run import build_index
 from brivl_search.search.engine import Engine
 from brivl_search.server import Settings, create_app
 from tests.support import serving
