@@ -26,7 +26,7 @@ from brivl_search.search.engine import Engine
 from brivl_search.search.filters import Filter
 from brivl_search.search.hits import Hit
 from brivl_search.search.options import SearchOptions
-from brivl_search.search.queries import TARGETS, compose
+from brivl_search.search.queries import TARGETS, Target, compose
 
 if TYPE_CHECKING:
     import numpy as np
@@ -134,8 +134,6 @@ class Index:
             IndexIncompatibleError: nothing is left of the index, or it was built again with another encoder.
         """
         fields = [f"{name}={value}" for name, value in where.items()] if isinstance(where, dict) else _many(where)
-        if target not in TARGETS:
-            raise UsageError(f"target is {target!r}: give images, texts or auto")
         options = SearchOptions(
             k,
             exact,
@@ -153,11 +151,12 @@ class Index:
             minus=_many(minus),
             minus_image=[_file(one) for one in _many(minus_image)],
         )
-        return self._engine.query(asked, options, target=TARGETS[target])
+        return self._engine.query(asked, options, target=_target(target))
 
     def query_many(self, texts: Sequence[str], *, k: int = 10, target: str = "auto") -> list[list[Hit]]:
         """`query` for many texts, embedded and searched together. Raises the first error of any."""
-        answers = self._engine.query_many([compose(text) for text in texts], SearchOptions(k), target=TARGETS[target])
+        asked = [compose(text) for text in texts]
+        answers = self._engine.query_many(asked, SearchOptions(k), target=_target(target))
         for answer in answers:
             if isinstance(answer, BrivlSearchError):
                 raise answer
@@ -273,6 +272,12 @@ def open_index(
         IndexIncompatibleError: it is damaged, or of another format.
     """
     return Index(Engine(Path(path), encoder=encoder, device=device, stays=True))
+
+
+def _target(name: str) -> Target:
+    if name not in TARGETS:
+        raise UsageError(f"target is {name!r}: give images, texts or auto")
+    return TARGETS[name]
 
 
 def _options(

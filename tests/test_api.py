@@ -81,6 +81,8 @@ def test_refusals(folder: Path) -> None:
             index.query("x", plus="y", min_match=0.5)
         with pytest.raises(UsageError):
             index.query_many(["x", ""])
+        with pytest.raises(UsageError, match="target is 'videos'"):
+            index.query_many(["x"], target="videos")
 
 
 def test_what_is_not_there_is_named(folder: Path) -> None:

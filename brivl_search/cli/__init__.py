@@ -21,5 +21,5 @@ def main() -> None:
         known = error if isinstance(error, BrivlSearchError) else system_error(error)
         if known is None:
             raise
-        print(f"brivl-search: {harmless(as_options(' '.join(str(known).split())))}", file=sys.stderr)
+        print(f"brivl-search: {harmless(as_options(' '.join(str(known).split()), known.details))}", file=sys.stderr)
         sys.exit(known.exit_code)

@@ -17,6 +17,7 @@ from itertools import groupby
 
 import numpy as np
 
+from brivl_search.embedding.query_pictures import Vector
 from brivl_search.errors import BrivlSearchError, IndexIncompatibleError, UsageError
 from brivl_search.index import IndexReader, Modality
 from brivl_search.search import match
@@ -27,7 +28,7 @@ from brivl_search.search.options import DEFAULTS, SearchOptions
 from brivl_search.search.queries import Query, Target, compose
 from brivl_search.search.records import DamagedRow, to_hits
 from brivl_search.search.unmatched import Reason
-from brivl_search.search.vectors import Vector, embed
+from brivl_search.search.vectors import embed
 
 __all__ = ["Engine", "Hit", "SearchOptions"]
 

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from brivl_search.corpus.containers.place import SEPARATOR
-from brivl_search.corpus.images import DecodedImage, decode, read_file
-from brivl_search.encoders.base import Encoder, Origin, encode_pictures
-from brivl_search.errors import ImageError, UsageError
+from brivl_search.embedding.query_pictures import Vector, embed_pictures
+from brivl_search.encoders.base import Encoder
+from brivl_search.errors import UsageError
 from brivl_search.search.queries import Query
 from brivl_search.steps import step
 
-Vector = NDArray[np.float32]
-
-_TEXTS, _PICTURES = 256, 32  # at most, in one call of a tower
+_TEXTS = 256  # at most, in one call of the tower
 _NOTHING = 1e-4  # a sum this small beside its weights has no direction left
 
 
@@ -30,39 +25,9 @@ def embed(encoder: Encoder, queries: Sequence[Query]) -> list[Vector | UsageErro
     for at in range(0, len(texts), _TEXTS):
         some = texts[at : at + _TEXTS]
         known |= zip((("text", text) for text in some), encoder.encode_texts(some), strict=True)
-    pictures = list(dict.fromkeys(term.content for term in terms if term.kind == "image"))
-    for at in range(0, len(pictures), _PICTURES):
-        found = _encode_pictures(encoder, pictures[at : at + _PICTURES])
-        known |= {("image", source): vector for source, vector in found.items()}
+    found = embed_pictures(encoder, [term.content for term in terms if term.kind == "image"])
+    known |= {("image", source): vector for source, vector in found.items()}
     return [combine(query, [known[term.kind, term.content] for term in query.terms]) for query in queries]
-
-
-def _encode_pictures(encoder: Encoder, sources: Sequence[str | bytes]) -> dict[str | bytes, Vector | UsageError]:
-    out: dict[str | bytes, Vector | UsageError] = {}
-    pictures: dict[str | bytes, DecodedImage] = {}
-    for source in sources:
-        try:
-            pictures[source] = decode(read_file(source) if isinstance(source, str) else source, encoder.pixels)
-        except ImageError as error:
-            out[source] = _unreadable(source, error)
-    if pictures:
-        origins = [
-            Origin(os.path.abspath(source), one.width, one.height)
-            if isinstance(source, str)
-            else Origin("", one.width, one.height, source)
-            for source, one in pictures.items()
-        ]
-        pixels = np.stack([one.pixels for one in pictures.values()])
-        out |= zip(pictures, encode_pictures(encoder, pixels, origins), strict=True)
-    return out
-
-
-def _unreadable(source: str | bytes, error: ImageError) -> UsageError:
-    name = source if isinstance(source, str) else "of these bytes"
-    if error.reason != "file vanished":
-        return UsageError(f"`image` {name}: {error}", code=error.code, details=error.details)
-    why = f" ({error.detail})" if SEPARATOR in name else ""  # which member of which container
-    return UsageError(f"`image` {name}: no such file{why}", code="no_such_file", details={"path": name})
 
 
 def combine(query: Query, vectors: Sequence[Vector | UsageError]) -> Vector | UsageError:

@@ -247,12 +247,12 @@ def test_what_cannot_be_built_is_told_in_one_line(tmp_path: Path, encoder: StubE
             CorpusError,
             "none of the 3 images it names can be",
         ),
-        (root, choice(), CorpusError, r"no images.*; .* looks like coco: --dataset-format coco reads it"),
+        (root, choice(), CorpusError, r"no images.*; .* looks like coco: `dataset_format` coco reads it"),
         (root, choice("webdataset"), CorpusError, "coco holds no .tar"),
-        (root, choice("mscoco"), UsageError, "--dataset-format mscoco: use one of captions, flickr"),
+        (root, choice("mscoco"), UsageError, "`dataset_format` mscoco: use one of captions, flickr"),
         (write_json(tmp_path / "x.json", {"a": 1}), choice(), UsageError, "x.json is no dataset of a known layout"),
         (tmp_path / "gone.tar", choice(), UsageError, "gone.tar"),
-        (root, choice(split="test"), UsageError, "--split is for datasets"),
+        (root, choice(split="test"), UsageError, "`split` is for datasets"),
         (write_tar(tmp_path / "none.tar", {"a.txt": b"x"}), choice(), CorpusError, "none.tar: it has no images"),
     ]
     for path, how, kind, message in cases:

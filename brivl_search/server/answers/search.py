@@ -16,14 +16,14 @@ from brivl_search.search.filters import Filter
 from brivl_search.search.hits import Hit
 from brivl_search.search.options import SearchOptions
 from brivl_search.search.queries import TARGETS, Query, Term
-from brivl_search.search.vectors import Vector, combine
+from brivl_search.search.vectors import combine
 from brivl_search.server.answers.items import find_item
 from brivl_search.server.answers.pictures import clean, picture_vectors
 from brivl_search.server.protocol import keys
 from brivl_search.server.protocol.problems import Refusal, too_many
 from brivl_search.server.protocol.schemas.base import PictureRef
 from brivl_search.server.protocol.schemas.search import SearchFilters, SearchRequest, SearchTerm
-from brivl_search.server.workers.service import Search, Service, options_for
+from brivl_search.server.workers.service import Search, Service, Vector, options_for
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,9 @@ CODES = {
     "bad_length": "a Content-Length that is no number",
     "no_such_index": "an index of another name; name, here",
     "nothing_is_fetched": "a picture by URL",
-    # the server
+    # the server, and its index
+    "index_missing": "there is no index (any more); index",
+    "index_damaged": "nothing of the index is left; index",
     "starting": "the towers are being loaded",
     "overloaded": "too much is waiting",
     # codes that are types, for what has no better name
