@@ -20,6 +20,10 @@ __all__ = ["Hit", "Index", "__version__", "load_encoder", "open_index"]
 _HOME = {"Hit": "search.hits", "Index": "api", "open_index": "api", "load_encoder": "encoders.registry"}
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,9 +16,10 @@ def main() -> None:
         app()
     except Exception as error:
         from brivl_search.display import harmless
+        from brivl_search.output.words import as_options
 
         known = error if isinstance(error, BrivlSearchError) else system_error(error)
         if known is None:
             raise
-        print(f"brivl-search: {harmless(' '.join(str(known).split()))}", file=sys.stderr)
+        print(f"brivl-search: {harmless(as_options(' '.join(str(known).split()), known.details))}", file=sys.stderr)
         sys.exit(known.exit_code)

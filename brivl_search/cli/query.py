@@ -136,11 +136,13 @@ def query(
     asked = compose(
         text, image=image or (), plus=plus or (), minus=minus or (), minus_image=minus_image or (), target=aim
     )
+    from brivl_search import output
+
     engine = Engine(index, encoder=encoder, device=device)
     hits = engine.query(asked, search)
     _warn(engine, asked)
-    from brivl_search import output
-
+    if not hits and (reason := engine.why_nothing(asked, search)):
+        output.say(reason.message)
     if html is not None:
         output.write_contact_sheet(html, str(asked), hits)
     if preview:

@@ -172,7 +172,7 @@ def _check_area(width: int, height: int, max_megapixels: float) -> None:
     if width < 1 or height < 1:
         raise ImageError("corrupt", f"{width}x{height} pixels")
     if width * height > round(max_megapixels * 1e6):
-        detail = f"{width}x{height} pixels, the limit is {max_megapixels:g} megapixels (raise it with --max-megapixels)"
+        detail = f"{width}x{height} pixels, the limit is {max_megapixels:g} megapixels (raise it with `max_megapixels`)"
         raise ImageError("too large", detail)
 
 

@@ -27,7 +27,7 @@ def pick_device(name: str) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise UsageError(f"device {name!r} cannot be used here ({reason}): try --device cpu or auto") from None
+        raise UsageError(f"`device` {name!r} cannot be used here ({reason}): give cpu or auto") from None
     return device
 
 

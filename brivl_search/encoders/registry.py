@@ -107,10 +107,10 @@ def truncated(name: str, dim: int) -> str:
         EncoderError: only models by hf: can be cut.
     """
     if dim < 1:
-        raise UsageError(f"--truncate-dim {dim}: give a whole number from 1 on")
+        raise UsageError(f"`truncate_dim` {dim}: give a whole number from 1 on")
     if not name.startswith("hf:"):
         raise EncoderError(
-            f"{name} cannot be cut to {dim} dimensions: only Matryoshka models by hf: can; leave out --truncate-dim"
+            f"{name} cannot be cut to {dim} dimensions: only Matryoshka models by hf: can; leave out `truncate_dim`"
         )
     return re.sub(r"\?dim=\d+$", "", name) + f"?dim={dim}"
 

@@ -31,7 +31,7 @@ def check_dim(name: str, dim: int, wanted: int | None, sizes: Sequence[int]) -> 
     if not sizes:
         raise EncoderError(
             f"{name} cannot be cut to {wanted} dimensions: its config does not say that it is a Matryoshka model; "
-            f"leave out --truncate-dim (its vectors have {dim})"
+            f"leave out `truncate_dim` (its vectors have {dim})"
         )
     if not min(sizes) <= wanted < dim:
         raise EncoderError(f"{name} cannot be cut to {wanted} dimensions: give {min(sizes)} to {dim}")

@@ -95,8 +95,10 @@ class IndexReader:
             if damage and not any(parts.values()):
                 more = f" (and {len(damage) - 1} shards more)" if len(damage) > 1 else ""
                 raise IndexIncompatibleError(
-                    f"no shard of the index is left: {damage[0]}{more}; brivl-search verify --repair --index "
-                    f"{directory} drops what is lost, the next build-index embeds it again"
+                    f"no shard of the index is left: {damage[0]}{more}; `repair` drops what is lost, the next build "
+                    "embeds it again",
+                    code="index_damaged",
+                    details={"index": str(directory)},
                 )
             reader = cls(directory, meta, parts, tuple(damage))
             reader._stamp = stamp

@@ -120,7 +120,7 @@ class Shard:
         return np.asarray(places.Mapped(places.address(value), len(value), self._txn, self.environment))
 
     def _damaged(self, why: str) -> IndexIncompatibleError:
-        return IndexIncompatibleError(f"{self.path} is damaged ({why}): mend the index with verify --repair")
+        return IndexIncompatibleError(f"{self.path} is damaged ({why}): mend the index with `repair`")
 
     @property
     def index(self) -> Any:

@@ -103,8 +103,8 @@ class IndexWriter(Draft):
             if base.encoder.fingerprint != fingerprint or base.encoder.dim != dim:
                 raise IndexIncompatibleError(
                     f"the index at {directory} is of encoder {base.encoder.name!r} (fingerprint "
-                    f"{base.encoder.fingerprint[:12]}), not {encoder_name!r} ({fingerprint[:12]}): use --encoder "
-                    f"{base.encoder.name}, or build into another folder with --index"
+                    f"{base.encoder.fingerprint[:12]}), not {encoder_name!r} ({fingerprint[:12]}): use `encoder` "
+                    f"{base.encoder.name}, or build into another folder with `index`"
                 )
             self._meta = replace(
                 base,

@@ -53,7 +53,7 @@ def remove(
         IndexMissingError: there is no index.
     """
     if not (paths or under or keys):
-        raise UsageError("nothing to remove: give paths, --under FOLDER or --key KEY")
+        raise UsageError("nothing to remove: give paths, `under` or `keys`")
     with IndexWriter.existing(directory) as writer:
         gone: dict[Modality, set[str]] = {modality: set() for modality in MODALITIES}
         for path in paths:
@@ -157,7 +157,7 @@ def tune(
         UsageError: the target is no share, or both modalities are searched exactly anyway.
     """
     if not 0 < recall <= 1:
-        raise UsageError(f"--recall {recall:g}: give a share between 0 and 1, such as 0.99")
+        raise UsageError(f"`recall` {recall:g}: give a share between 0 and 1, such as 0.99")
     report = TuneReport()
     with IndexWriter.existing(directory) as writer:
         with IndexReader.open(directory) as reader:
@@ -190,7 +190,7 @@ def _queries(
         return sample, "cross-modal"
     notes.append(
         f"{modality}: the index has {len(sample)} {other}s to use as queries, so its own rows stood in: they are "
-        "easier to find than what people ask for; --queries FILE gives real ones"
+        "easier to find than what people ask for; `queries` gives real ones"
     )
     return writer.sample(modality, TUNING_QUERIES), "row"
 

@@ -49,3 +49,11 @@ class BuildReport:
     def skip_counts(self) -> list[tuple[str, int]]:
         """(reason, files), most frequent first."""
         return Counter(skip.reason for skip in self.skipped).most_common()
+
+
+class Silent:
+    """A `Progress` that nobody watches."""
+
+    def phase(self, name: str, total: int | None) -> None: ...
+    def advance(self, steps: int) -> None: ...
+    def note(self, line: str) -> None: ...

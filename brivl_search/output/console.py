@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from brivl_search.display import harmless
+from brivl_search.output.words import as_options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,7 +46,7 @@ def warn(line: str) -> None:
 def _lines(text: str) -> Text:
     from rich.text import Text
 
-    return Text("\n".join(map(harmless, text.split("\n"))))
+    return Text("\n".join(map(harmless, as_options(text).split("\n"))))
 
 
 def print_skips(skipped: Sequence[Skipped], *, verbose: bool) -> None:

@@ -80,14 +80,14 @@ def import_vectors(
     try:
         array = np.load(vectors, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise UsageError(f"--vectors {vectors}: {error}") from error
+        raise UsageError(f"`vectors` {vectors}: {error}") from error
     if array.ndim != 2 or array.dtype.kind != "f" or array.shape[1] != encoder.dim:
         raise UsageError(
-            f"--vectors {vectors} is {array.dtype} {array.shape}; encoder {encoder.name} makes float "
+            f"`vectors` {vectors} is {array.dtype} {array.shape}; encoder {encoder.name} makes float "
             f"(rows, {encoder.dim})"
         )
     if not records.is_file():
-        raise UsageError(f"--records {records}: no such file")
+        raise UsageError(f"`records` {records}: no such file")
 
     def items() -> Rows:
         for number, (body, vector) in enumerate(_paired(records, array), start=1):

@@ -55,7 +55,7 @@ class VectorFile:
             UsageError: the name does not end in .npy, or the folder cannot be written.
         """
         if path.suffix != ".npy":
-            raise UsageError(f"--out {path}: give a name that ends in .npy; the records go beside it, in .jsonl")
+            raise UsageError(f"`out` {path}: give a name that ends in .npy; the records go beside it, in .jsonl")
         self.path, self.records = path, path.with_suffix(".jsonl")
         self.rows, self._dim, self._dtype = 0, dim, np.dtype(dtype).newbyteorder("<")
         with ExitStack() as opening:
@@ -64,7 +64,7 @@ class VectorFile:
                 self._lines = opening.enter_context(lines.open("w", encoding="utf-8"))
                 self._array = opening.enter_context(array.open("wb"))
             except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
-                raise UsageError(f"--out {path}: {error.strerror}: name a file in a folder you can write to") from None
+                raise UsageError(f"`out` {path}: {error.strerror}: name a file in a folder you can write to") from None
             self._head()
             self._start = self._array.tell()
             self._opened = opening.pop_all()

@@ -61,7 +61,7 @@ def test_sentences_follow_the_script_of_the_name() -> None:
     assert zero_shot.sentences("T恤")[1] == "一张T恤的照片。"
     assert zero_shot.sentences("{x}", ["{} and {} {y}"]) == ["{x} and {x} {y}"]
     zero_shot.check_templates(["{}"])
-    with pytest.raises(UsageError, match=r"--template 'a photo': put \{\} where the label belongs"):
+    with pytest.raises(UsageError, match=r"`templates` 'a photo': put \{\} where the label belongs"):
         zero_shot.check_templates(["{}", "a photo"])
 
 
@@ -118,8 +118,8 @@ def test_match(tmp_path: Path, encoder: StubEncoder) -> None:
     assert cosines.shape == (3, 2) and cosines.dtype == np.float32
     assert cosines[:2].argmax(1).tolist() == [0, 1] and encoder.texts[2] == "caf?"
     for texts, paths, said in (
-        ([" "], images, "--text: the text is empty"),
-        (["x"], ["no.jpg"], "--image no.jpg: file"),
+        ([" "], images, "`texts`: the text is empty"),
+        (["x"], ["no.jpg"], "`image` no.jpg: no such file"),
     ):
         with pytest.raises(UsageError, match=said):
             zero_shot.match(encoder, texts, paths)

@@ -190,7 +190,7 @@ def test_open_reader_keeps_its_snapshot(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_refusals(tmp_path: Path) -> None:
     directory = tmp_path / "index"
-    with pytest.raises(IndexMissingError, match=r"no index at .*build-index FOLDER --index"):
+    with pytest.raises(IndexMissingError, match=r"no index at .*: build one with: `build_index`"):
         IndexReader.open(directory)
     with writer(directory) as w:
         with pytest.raises(BrivlSearchError, match=r"another build is writing .*pid \d+"):
@@ -207,7 +207,7 @@ def test_refusals(tmp_path: Path) -> None:
         w.remove("image", "/lost")
         add(w, ["/a"])
         w.commit()
-    with pytest.raises(IndexIncompatibleError, match=r"'mini'.*not 'other'.*--encoder mini"):
+    with pytest.raises(IndexIncompatibleError, match=r"'mini'.*not 'other'.*`encoder` mini"):
         writer(directory, encoder_name="other", fingerprint="e" * 64)
     with pytest.raises(UsageError, match="shard_rows"):
         writer(directory, shard_rows=1 << 40)

@@ -211,7 +211,7 @@ def test_two_annotations_of_the_same_images(tmp_path: Path, encoder: StubEncoder
 def test_query_by_a_member_and_remove_a_container(tmp_path: Path, encoder: StubEncoder, monkeypatch: Any) -> None:
     root, index = datasets.webdataset(tmp_path / "data"), tmp_path / "index"
     build([root / "00000.tar", root / "00001.tar"], index, encoder)
-    monkeypatch.setattr("brivl_search.search.engine.load_encoder", lambda *a, **k: encoder)
+    monkeypatch.setattr("brivl_search.search.live.load_encoder", lambda *a, **k: encoder)
     engine = Engine(index)
     member = f"{root}/00000.tar::000000001.jpg"
     assert [hit.path for hit in engine.by_image(member, SearchOptions(1), target="image")] == [member]
@@ -222,14 +222,15 @@ def test_query_by_a_member_and_remove_a_container(tmp_path: Path, encoder: StubE
         (Filter.of(glob=["*2.jpg"]), 1),
         (Filter.of(glob=["0000*"]), 3),  # the member's name, not the tar's
         (Filter.of(where=["key=000000001"]), 1),
-        (Filter.of(under=[root / "0000"]), 0),
     ):
         assert len(engine.by_text("x", SearchOptions(9, filter=filter))) == count, filter
+    with pytest.raises(UsageError, match=r"`under` .*/0000: the index holds no images there \(.*00000\.tar"):
+        engine.by_text("x", SearchOptions(9, filter=Filter.of(under=[root / "0000"])))
     monkeypatch.chdir(root)
     assert again(index, encoder).unchanged == 3
     build([Path("00000.tar")], index, encoder)  # as it is typed, so it is shown
     assert engine.by_text(EN[1], SearchOptions(1))[0].path == "00000.tar::000000001.jpg"
-    with pytest.raises(UsageError, match=r"--image .*00000.tar::9.jpg: file vanished"):
+    with pytest.raises(UsageError, match=r"`image` .*00000.tar::9.jpg: no such file"):
         engine.by_image("00000.tar::9.jpg", SearchOptions(1))
     done = remove(index, paths=["00000.tar"])
     assert (done.images, done.captions) == (2, 2) and len(images(index)) == 1
@@ -246,12 +247,12 @@ def test_what_cannot_be_built_is_told_in_one_line(tmp_path: Path, encoder: StubE
             CorpusError,
             "none of the 3 images it names can be",
         ),
-        (root, choice(), CorpusError, r"no images.*; .* looks like coco: --dataset-format coco reads it"),
+        (root, choice(), CorpusError, r"no images.*; .* looks like coco: `dataset_format` coco reads it"),
         (root, choice("webdataset"), CorpusError, "coco holds no .tar"),
-        (root, choice("mscoco"), UsageError, "--dataset-format mscoco: use one of captions, flickr"),
+        (root, choice("mscoco"), UsageError, "`dataset_format` mscoco: use one of captions, flickr"),
         (write_json(tmp_path / "x.json", {"a": 1}), choice(), UsageError, "x.json is no dataset of a known layout"),
         (tmp_path / "gone.tar", choice(), UsageError, "gone.tar"),
-        (root, choice(split="test"), UsageError, "--split is for datasets"),
+        (root, choice(split="test"), UsageError, "`split` is for datasets"),
         (write_tar(tmp_path / "none.tar", {"a.txt": b"x"}), choice(), CorpusError, "none.tar: it has no images"),
     ]
     for path, how, kind, message in cases:

@@ -253,7 +253,7 @@ def test_tune_says_when_rows_stand_in(tmp_path: Path) -> None:
 def test_tune_refuses(two: Path) -> None:
     with pytest.raises(UsageError, match="nothing to tune"):
         maintenance.tune(two)
-    with pytest.raises(UsageError, match=r"--recall 1\.5"):
+    with pytest.raises(UsageError, match=r"`recall` 1\.5"):
         maintenance.tune(two, recall=1.5)
 
 

@@ -131,7 +131,7 @@ def test_dimensions(tmp_path: Path, dim: int) -> None:
 def test_truncation_is_for_matryoshka_models(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(EncoderError, match="not say that it is a Matryoshka model"):
         load(checkpoints["clip"], truncate_dim=12)
-    with pytest.raises(UsageError, match="--truncate-dim 0"):
+    with pytest.raises(UsageError, match="`truncate_dim` 0"):
         load(checkpoints["clip"], truncate_dim=0)
     with pytest.raises(EncoderError, match="only Matryoshka models by hf:"):
         load_encoder("brivl-mini", truncate_dim=64)

@@ -63,7 +63,7 @@ def check_sample(encoder: BriVLEncoder, folder: Path) -> ParityReport:
     """
     for name in (RECORDS, IMAGES, TEXTS):
         if not (folder / name).is_file():
-            raise UsageError(f"{folder} is not a BriVL sample: it has no {name}; give its folder with --sample")
+            raise UsageError(f"{folder} is not a BriVL sample: it has no {name}; give its folder with `sample`")
     records = _records(folder / RECORDS)
     image_vectors, text_vectors = _vectors(folder / IMAGES), _vectors(folder / TEXTS)
     if not len(records) == len(image_vectors) == len(text_vectors):

@@ -10,8 +10,8 @@ _SECONDS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
-class Metrics:
-    """The server's metrics, in a registry of their own."""
+class Telemetry:
+    """The server's counters and times, in a registry of their own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
