@@ -10,7 +10,7 @@ import json
 import re
 from pathlib import Path
 
-from brivl_search.encoders import calibrations
+from brivl_search.encoders import calibration
 from brivl_search.encoders.base import Encoder
 from brivl_search.encoders.brivl.boxes import BoxFile, BoxSource
 from brivl_search.encoders.brivl.checkpoint import Checkpoint, FolderCheckpoint
@@ -57,7 +57,7 @@ def load_encoder(
     if truncate_dim is not None:
         name = truncated(name, truncate_dim)
     encoder = _load(name, device, precision)
-    own = calibrations.saved(encoder.fingerprint)
+    own = calibration.saved(encoder.fingerprint)
     if own is not None:
         encoder.calibration = own
     return encoder
