@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from brivl_search.encoders.brivl.config import ModelConfig
-from brivl_search.encoders.brivl.hubness import HUBS, Hubs
+from brivl_search.encoders.brivl.hubness import HUBNESS, Hubness
 from brivl_search.encoders.brivl.weights import SCALE, names_of, scales_of, write_tensors
 from brivl_search.errors import EncoderError
 
@@ -46,7 +46,7 @@ class Checkpoint(Protocol):
     def folder(self) -> Path | None: ...
 
     @property
-    def hubs(self) -> Hubs | None:
+    def hubness(self) -> Hubness | None:
         """What is done to the towers' vectors, None: nothing."""
         ...
 
@@ -75,8 +75,8 @@ class FolderCheckpoint:
         return fingerprint(self.folder, self.config)
 
     @cached_property
-    def hubs(self) -> Hubs | None:
-        return Hubs.load(self.folder, self.config.dim)
+    def hubness(self) -> Hubness | None:
+        return Hubness.load(self.folder, self.config.dim)
 
     def fill(self, tower: TowerName, module: torch.nn.Module) -> None:
         load_tower(self.folder, tower, module)
@@ -109,7 +109,7 @@ def fingerprint(folder: Path, config: ModelConfig) -> str:
     """Hash of all that decides a vector: weights, tokenizer, sizes and preprocessing; not names or model card."""
     digest = hashlib.sha256()
     digest.update(json.dumps(config.sizes(), sort_keys=True).encode())
-    for name in (WEIGHTS, "tokenizer.json", "vocab.txt", HUBS):
+    for name in (WEIGHTS, "tokenizer.json", "vocab.txt", HUBNESS):
         if (folder / name).is_file():
             with (folder / name).open("rb") as file:
                 digest.update(name.encode() + hashlib.file_digest(file, "sha256").digest())
@@ -181,7 +181,7 @@ def write_checkpoint(
     correction of hubs that was fitted to other weights goes.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / HUBS).unlink(missing_ok=True)
+    (folder / HUBNESS).unlink(missing_ok=True)
     write_tensors(folder / WEIGHTS, tensors, half=half, int8=int8)
     if tokenizer is not None:
         tokenizer.save(folder)
@@ -190,9 +190,9 @@ def write_checkpoint(
     os.replace(temporary, folder / CONFIG)
 
 
-def write_hubs(folder: Path, hubs: Hubs) -> None:
+def write_hubness(folder: Path, hubness: Hubness) -> None:
     """Into a checkpoint folder, whose fingerprint it changes."""
     import torch
 
-    tensors = {name: torch.from_numpy(values) for name, values in hubs.tensors().items()}
-    write_tensors(folder / HUBS, tensors, half=False)
+    tensors = {name: torch.from_numpy(values) for name, values in hubness.tensors().items()}
+    write_tensors(folder / HUBNESS, tensors, half=False)

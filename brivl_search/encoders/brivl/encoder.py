@@ -154,12 +154,12 @@ class BriVLEncoder:
                     boxes, mask = box_batch(found, self.config.image.grids, self.config.image.max_boxes)
                     regions = torch.from_numpy(boxes).to(self.device), torch.from_numpy(mask).to(self.device)
                 out[rows] = tower(torch.from_numpy(batch).to(self.device), *regions).cpu().numpy()
-        return out if self.checkpoint.hubs is None else self.checkpoint.hubs.images(out)
+        return out if self.checkpoint.hubness is None else self.checkpoint.hubness.images(out)
 
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Texts → float32 (n, dim), unit length; batches are sorted by length, so little is spent on padding."""
         vectors = self._encode_ids(self.tokenizer.ids(texts))
-        return vectors if self.checkpoint.hubs is None else self.checkpoint.hubs.texts(vectors)
+        return vectors if self.checkpoint.hubness is None else self.checkpoint.hubness.texts(vectors)
 
     def _encode_ids(self, ids: Sequence[Sequence[int]]) -> np.ndarray:
         each = self.config.text.max_length if self.config.text.padding == "seen" else 0

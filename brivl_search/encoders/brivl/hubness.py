@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from brivl_search.errors import EncoderError
 
-HUBS = "hubs.safetensors"
+HUBNESS = "hubs.safetensors"  # the file in a checkpoint folder
 Array = NDArray[np.float32]
 
 
@@ -57,7 +57,7 @@ class Bank:
 
 
 @dataclass(frozen=True, eq=False)
-class Hubs:
+class Hubness:
     """The corrections of a checkpoint, of `dim` dimensions.
 
     Attributes:
@@ -73,13 +73,13 @@ class Hubs:
     constant: float
 
     @classmethod
-    def load(cls, folder: Path, dim: int) -> Hubs | None:
+    def load(cls, folder: Path, dim: int) -> Hubness | None:
         """Of a checkpoint folder; None where it has none.
 
         Raises:
             EncoderError: the file is damaged, or of another checkpoint.
         """
-        path = folder / HUBS
+        path = folder / HUBNESS
         if not path.is_file():
             return None
         from safetensors import SafetensorError
@@ -93,14 +93,14 @@ class Hubs:
                 weight, mean, *own = map(float, tensors[f"{name}.settings"])
                 temperature = own[0] if own else shared  # the first such files had one temperature for both
                 banks.append(Bank(tensors[f"{name}.centroids"], tensors[f"{name}.shares"], weight, mean, temperature))
-            hubs = cls(tensors["rotation"], banks[0], banks[1], constant)
-            right = hubs.rotation.shape == (dim, dim - 2)
+            found = cls(tensors["rotation"], banks[0], banks[1], constant)
+            right = found.rotation.shape == (dim, dim - 2)
             right &= all(bank.centroids.shape == (len(bank.shares), dim) for bank in banks)
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise EncoderError(f"{path} cannot be read: {error}") from None
         if not right:
             raise EncoderError(f"{path} is not of a model of {dim} dimensions: copy the checkpoint folder again")
-        return hubs
+        return found
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """What the file holds."""

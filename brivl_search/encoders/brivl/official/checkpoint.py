@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from brivl_search.encoders.brivl.checkpoint import TowerName
 from brivl_search.encoders.brivl.config import ModelConfig
-from brivl_search.encoders.brivl.hubness import Hubs
+from brivl_search.encoders.brivl.hubness import Hubness
 from brivl_search.errors import EncoderError
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class OfficialCheckpoint:
         path, _, model = where.rpartition("@") if "@" in where and not Path(where).exists() else (where, "", "")
         self.path = Path(path).expanduser().absolute()
         self.folder: Path | None = None
-        self.hubs: Hubs | None = None
+        self.hubness: Hubness | None = None
         if not self.path.is_file():
             raise EncoderError(f"official:{where}: there is no file {path}: give the path of a BriVL .pth")
         beside = self.path.with_suffix(".json")
