@@ -11,10 +11,10 @@ import re
 from pathlib import Path
 
 from brivl_search.encoders import calibration
-from brivl_search.encoders.base import Encoder
+from brivl_search.encoders.base import LoadedEncoder, Precision
 from brivl_search.encoders.brivl.boxes import BoxFile, BoxSource
 from brivl_search.encoders.brivl.checkpoint import Checkpoint, FolderCheckpoint
-from brivl_search.encoders.brivl.encoder import BriVLEncoder, Precision
+from brivl_search.encoders.brivl.encoder import BriVLEncoder
 from brivl_search.errors import EncoderError, UsageError
 
 DEFAULT = "brivl-mini"
@@ -37,7 +37,7 @@ def without_regions(name: str) -> str:
 
 def load_encoder(
     name: str = DEFAULT, *, device: str = "auto", precision: Precision = "auto", truncate_dim: int | None = None
-) -> Encoder:
+) -> LoadedEncoder:
     """The encoder called `name`, its vectors cut to `truncate_dim` if that is given (Matryoshka models only).
 
     brivl-mini: bundled; it wins over a folder of the same name, write ./NAME for that.
@@ -63,7 +63,7 @@ def load_encoder(
     return encoder
 
 
-def _load(name: str, device: str, precision: Precision) -> Encoder:
+def _load(name: str, device: str, precision: Precision) -> LoadedEncoder:
     found = _REGIONS.fullmatch(name)
     base, regions = (found[1], (found[2], found[3])) if found else (name, None)
     if base in bundled():

@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING
 from brivl_search.encoders.hf.files import find_model
 
 if TYPE_CHECKING:
-    from brivl_search.encoders.base import Encoder
-    from brivl_search.encoders.brivl.encoder import Precision
+    from brivl_search.encoders.base import LoadedEncoder, Precision
 
 __all__ = ["load_hf"]
 
 
-def load_hf(name: str, *, device: str = "auto", precision: Precision = "auto") -> Encoder:
+def load_hf(name: str, *, device: str = "auto", precision: Precision = "auto") -> LoadedEncoder:
     """The encoder called hf:`name`: a folder, or ORG/NAME[@REVISION]; `?dim=N` at its end keeps N dimensions.
 
     Raises:

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brivl_search.corpus.patches import unpack
-from brivl_search.encoders.brivl.encoder import Precision
-from brivl_search.encoders.calibration import Calibration
+from brivl_search.encoders.base import Origin, Precision
 from brivl_search.encoders.hf.family import read_facts
 from brivl_search.encoders.hf.files import FoundModel, digest, tokenizer_files, weight_files
 from brivl_search.encoders.known import known_matryoshka
+from brivl_search.encoders.on_torch import TorchEncoder
 from brivl_search.encoders.truncate import check_dim, cut
 from brivl_search.errors import DependencyError, EncoderError
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
 
 
-class TransformersEncoder:
+class TransformersEncoder(TorchEncoder):
     """Images and texts to unit vectors with a model of transformers (see `brivl_search.encoders.base.Encoder`)."""
 
     def __init__(
@@ -39,28 +39,12 @@ class TransformersEncoder:
         Raises:
             EncoderError: a file is missing or damaged, the kind of model is not known, or it cannot be truncated.
         """
-        self.name, self.folder = found.name, found.folder
-        self.facts = read_facts(found.folder)
-        self.pixels = self.facts.pixels
-        self.calibration: Calibration | None = None
+        self.folder, self.facts = found.folder, read_facts(found.folder)
+        super().__init__(found.name, self.facts.pixels, device=device, precision=precision, batch_size=batch_size)
         sizes = self.facts.matryoshka or known_matryoshka(found.name)
         self.dim = check_dim(found.name, self.facts.dim, found.truncate_dim, sizes)
         files = [*weight_files(found.folder), *tokenizer_files(found.folder)]
         self.fingerprint = "hf-" + digest(files, {**self.facts.settings, "dim": self.dim})[:24]
-        self.batch_size = batch_size
-        self._device, self._precision = device, precision
-
-    @cached_property
-    def device(self) -> torch.device:
-        from brivl_search.encoders.device import pick_device
-
-        return pick_device(self._device)
-
-    @cached_property
-    def _autocast(self) -> bool:
-        from brivl_search.encoders.device import has_fast_bf16
-
-        return self._precision == "bf16" or (self._precision == "auto" and has_fast_bf16(self.device))
 
     @cached_property
     def image_tower(self) -> Any:
@@ -97,11 +81,7 @@ class TransformersEncoder:
                 ) from None
             raise EncoderError(f"the tokenizer in {self.folder} cannot be read: {reason[:300]}") from None
 
-    def encode_images(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """uint8 RGB (n, S, S, 3) → float32 (n, dim), unit length."""
-        size = self.pixels.size
-        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (size, size, 3):
-            raise ValueError(f"pixels must be uint8 (n, {size}, {size}, 3), not {pixels.dtype} {pixels.shape}")
+    def _encode_pixels(self, pixels: NDArray[np.uint8], origins: Sequence[Origin] | None) -> NDArray[np.float32]:
         import torch
 
         from brivl_search.encoders.hf.towers import features
@@ -132,8 +112,7 @@ class TransformersEncoder:
         normal = ((colours - mean) / std).flatten(2) * mask[..., None]  # what pads is zero after normalisation
         return {"pixel_values": normal, "pixel_attention_mask": mask.int(), "spatial_shapes": torch.from_numpy(shapes)}
 
-    def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Texts → float32 (n, dim), unit length; batches are sorted by length, so little is spent on padding."""
+    def _encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         import torch
 
         from brivl_search.encoders.hf.towers import features
@@ -157,10 +136,7 @@ class TransformersEncoder:
                 out[rows] = features(tower.get_text_features(**named)).float().cpu().numpy()
         return cut(out, self.dim)
 
-    def warm_up(self) -> None:
-        self.encode_images(np.zeros((1, self.pixels.size, self.pixels.size, 3), dtype=np.uint8))
-
-    def cut_tokens(self, texts: Sequence[str]) -> list[int]:
+    def _cut_tokens(self, texts: Sequence[str]) -> list[int]:
         if not texts:
             return []
         whole = self.tokenizer([self.facts.clean(text) for text in texts], truncation=False, verbose=False)

@@ -12,28 +12,25 @@ import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from brivl_search.corpus.images import PixelSpec
-from brivl_search.encoders.brivl.encoder import Precision
-from brivl_search.encoders.calibration import Calibration
+from brivl_search.encoders.base import Origin, Precision
 from brivl_search.encoders.hf.family import matryoshka, pixel_spec, read_facts, read_preprocessing
 from brivl_search.encoders.hf.files import FoundModel, digest
 from brivl_search.encoders.known import known_matryoshka
+from brivl_search.encoders.on_torch import TorchEncoder
 from brivl_search.encoders.truncate import check_dim, cut
 from brivl_search.errors import DependencyError, EncoderError
-
-if TYPE_CHECKING:
-    import torch
 
 ANY_SIZE = PixelSpec(448, "squash", "bicubic")
 _NOT_HASHED = {".md", ".png", ".jpg", ".jpeg", ".svg", ".gif", ".onnx", ".py"}
 
 
-class SentenceEncoder:
+class SentenceEncoder(TorchEncoder):
     """Images and texts to unit vectors by sentence-transformers (see `brivl_search.encoders.base.Encoder`).
 
     Code that comes with a model runs only where BRIVL_SEARCH_TRUST_REMOTE_CODE=1 is set.
@@ -48,12 +45,8 @@ class SentenceEncoder:
             EncoderError: a file is missing or damaged, or the model cannot be truncated.
             DependencyError: sentence-transformers is not installed.
         """
-        self.name, self.folder = found.name, found.folder
-        self.calibration: Calibration | None = None
-        self.batch_size = batch_size
-        self._device, self._precision = device, precision
-        self._first = _first_module(found.folder)
-        self.pixels = _pixels(self._first)
+        self.folder, self._first = found.folder, _first_module(found.folder)
+        super().__init__(found.name, _pixels(self._first), device=device, precision=precision, batch_size=batch_size)
         self._full_dim = self._dim()
         sizes = matryoshka(found.folder) or known_matryoshka(found.name)
         self.dim = check_dim(found.name, self._full_dim, found.truncate_dim, sizes)
@@ -72,12 +65,6 @@ class SentenceEncoder:
         if dim is None:
             raise EncoderError(f"{self.name}: sentence-transformers does not know how long its vectors are")
         return int(dim)
-
-    @cached_property
-    def device(self) -> torch.device:
-        from brivl_search.encoders.device import pick_device
-
-        return pick_device(self._device)
 
     @cached_property
     def model(self) -> Any:
@@ -110,29 +97,14 @@ class SentenceEncoder:
                 ) from None
             raise EncoderError(f"{self.name} cannot be loaded by sentence-transformers: {reason}") from None
 
-    @cached_property
-    def _autocast(self) -> bool:
-        from brivl_search.encoders.device import has_fast_bf16
-
-        return self._precision == "bf16" or (self._precision == "auto" and has_fast_bf16(self.device))
-
-    def encode_images(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """uint8 RGB (n, S, S, 3) → float32 (n, dim), unit length.
-
-        Raises:
-            EncoderError: the model takes texts only.
-        """
-        size = self.pixels.size
-        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (size, size, 3):
-            raise ValueError(f"pixels must be uint8 (n, {size}, {size}, 3), not {pixels.dtype} {pixels.shape}")
+    def _encode_pixels(self, pixels: NDArray[np.uint8], origins: Sequence[Origin] | None) -> NDArray[np.float32]:
         if not self.model.supports("image"):
             raise EncoderError(f"{self.name} embeds {', '.join(map(str, self.model.modalities))}, and no images")
         from PIL import Image
 
         return self._encode([{"image": Image.fromarray(square)} for square in pixels])
 
-    def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Texts → float32 (n, dim), unit length; with the model's default prompt, if it has one."""
+    def _encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         # As dictionaries: a bare text that is the address of a picture would be fetched and embedded as one.
         return self._encode([{"text": text} for text in texts])
 
@@ -147,10 +119,7 @@ class SentenceEncoder:
             )
         return cut(found.float().cpu().numpy(), self.dim)
 
-    def warm_up(self) -> None:
-        self.encode_images(np.zeros((1, self.pixels.size, self.pixels.size, 3), dtype=np.uint8))
-
-    def cut_tokens(self, texts: Sequence[str]) -> list[int]:
+    def _cut_tokens(self, texts: Sequence[str]) -> list[int]:
         limit, tokenizer = self.model.max_seq_length, self.model.tokenizer
         if not texts or limit is None or tokenizer is None:
             return [0] * len(texts)

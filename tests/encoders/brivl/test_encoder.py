@@ -77,7 +77,7 @@ def test_images_and_texts_are_unit_float32(tiny_checkpoint: Path) -> None:
     np.testing.assert_allclose(np.linalg.norm(images, axis=1), 1, atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(texts, axis=1), 1, atol=1e-5)
     assert encoder.encode_texts([]).shape == (0, 32)
-    with pytest.raises(ValueError, match="uint8"):
+    with pytest.raises(UsageError, match="uint8"):
         encoder.encode_images(np.zeros((1, 64, 64, 3), dtype=np.float32))
 
 
