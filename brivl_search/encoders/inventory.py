@@ -15,7 +15,7 @@ from brivl_search.encoders.known import KNOWN, KnownModel
 from brivl_search.encoders.plugins import package_of, plugins
 from brivl_search.errors import BrivlSearchError, UsageError
 
-Place = Literal["bundled", "hub cache", "folder"]
+Location = Literal["bundled", "hub cache", "folder"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class OnDisk:
         complete: whether nothing that it needs is missing.
     """
 
-    place: Place
+    place: Location
     path: Path
     bytes: int
     complete: bool
@@ -95,17 +95,17 @@ def inventory(folders: Sequence[Path] = ()) -> list[Entry]:
     return list(entries.values())
 
 
-def _bundled() -> Iterable[tuple[str, Place, Path]]:
+def _bundled() -> Iterable[tuple[str, Location, Path]]:
     from brivl_search.encoders.registry import BUNDLED, bundled
 
     return [(name, "bundled", BUNDLED / name) for name in bundled()]
 
 
-def _cached() -> Iterable[tuple[str, Place, Path]]:
+def _cached() -> Iterable[tuple[str, Location, Path]]:
     """Models in the hub's cache that may be encoders: CLIP-like ones, and sentence-transformers'."""
     from huggingface_hub import constants
 
-    found: list[tuple[str, Place, Path]] = []
+    found: list[tuple[str, Location, Path]] = []
     for repo in sorted(Path(constants.HF_HUB_CACHE).glob("models--*--*")):
         try:
             snapshot = repo / "snapshots" / (repo / "refs" / "main").read_text(encoding="utf-8").strip()
@@ -116,8 +116,8 @@ def _cached() -> Iterable[tuple[str, Place, Path]]:
     return found
 
 
-def _below(folders: Sequence[Path]) -> Iterable[tuple[str, Place, Path]]:
-    found: list[tuple[str, Place, Path]] = []
+def _below(folders: Sequence[Path]) -> Iterable[tuple[str, Location, Path]]:
+    found: list[tuple[str, Location, Path]] = []
     for folder in folders:
         if not folder.is_dir():
             raise UsageError(f"no such folder: {folder}: check the path")
@@ -150,7 +150,7 @@ def _config(folder: Path) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
-def _on_disk(place: Place, folder: Path) -> OnDisk:
+def _on_disk(place: Location, folder: Path) -> OnDisk:
     from brivl_search.encoders.hf.files import complete
 
     ours = "model_type" not in _config(folder) and not _sentence(folder)

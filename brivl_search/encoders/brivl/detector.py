@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from brivl_search.corpus.images import PixelSpec, load_pixels
 from brivl_search.encoders.base import Origin
 from brivl_search.encoders.brivl.boxes import Boxes
+from brivl_search.encoders.digests import file_sha256
 from brivl_search.encoders.hf.family import read_preprocessing
 from brivl_search.encoders.hf.files import digest, find_model, read_json, weight_files
 from brivl_search.errors import EncoderError, ImageError, UsageError
@@ -173,7 +174,6 @@ def _torchvision(name: str, weights: Path | None, device: Any) -> Callable[[NDAr
 
 def _file_hash(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UsageError(f"detector weights {path}: {error.strerror}: check the path") from None
+        return file_sha256(path)
+    except EncoderError as error:
+        raise UsageError(f"detector weights {error}: check the path") from None

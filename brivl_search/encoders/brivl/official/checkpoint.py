@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from brivl_search.encoders.brivl.checkpoint import TowerName
 from brivl_search.encoders.brivl.config import ModelConfig
 from brivl_search.encoders.brivl.hubness import Hubness
+from brivl_search.encoders.digests import file_sha256
 from brivl_search.errors import EncoderError
 
 if TYPE_CHECKING:
@@ -124,8 +125,8 @@ class OfficialCheckpoint:
         digest = hashlib.sha256(json.dumps(self.config.sizes(), sort_keys=True).encode())
         digest.update(self._weights_digest())
         own = self._own_tokenizer()
-        if own is not None and _sha256(own) != VOCABULARY_SHA256:
-            digest.update(_sha256(own).encode())
+        if own is not None and file_sha256(own) != VOCABULARY_SHA256:
+            digest.update(file_sha256(own).encode())
         return "brivl-" + digest.hexdigest()[:24]
 
     def _weights_digest(self) -> bytes:
@@ -135,7 +136,7 @@ class OfficialCheckpoint:
                     entries = [(i.filename.partition("/")[2], i.file_size, i.CRC) for i in file.infolist()]
                 if all(crc for _, size, crc in entries if size):  # torch can be told to write none
                     return hashlib.sha256(repr(sorted(entries)).encode()).digest()
-            return bytes.fromhex(_sha256(self.path))
+            return bytes.fromhex(file_sha256(self.path))
         except (OSError, zipfile.BadZipFile) as error:
             raise EncoderError(f"{self.path} cannot be read: {error}") from None
 
@@ -261,7 +262,7 @@ def find_vocabulary() -> Path:
 
     for repo in _VOCABULARIES:
         place = try_to_load_from_cache(repo, "vocab.txt")
-        if isinstance(place, str) and _sha256(Path(place)) == VOCABULARY_SHA256:
+        if isinstance(place, str) and file_sha256(Path(place)) == VOCABULARY_SHA256:
             return Path(place)
     try:
         path = Path(hf_hub_download(_VOCABULARIES[0], "vocab.txt"))
@@ -271,16 +272,8 @@ def find_vocabulary() -> Path:
             f"the vocabulary of {_VOCABULARIES[0]} is not on this disk and cannot be downloaded ({reason}): put its "
             "vocab.txt beside the checkpoint, or set HF_ENDPOINT to a mirror"
         ) from None
-    if _sha256(path) != VOCABULARY_SHA256:
+    if file_sha256(path) != VOCABULARY_SHA256:
         raise EncoderError(
             f"{path} is not the vocabulary BriVL was trained with: put the right vocab.txt beside the .pth"
         )
     return path
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise EncoderError(f"{path} cannot be read: {error.strerror}") from None
