@@ -35,7 +35,7 @@ _NEEDED = (
 class PluggedEncoder:
     """A plug-in's encoder as `load_encoder` returns it: it takes pictures and texts in any form.
 
-    The plug-in itself is given ready batches and lists of str only. All its other attributes are reachable here.
+    The plug-in itself is given ready batches and sequences of str only. All its other attributes are reachable here.
 
     Attributes:
         plugged: what the plug-in returned.
@@ -72,7 +72,8 @@ class PluggedEncoder:
 
     def encode_texts(self, texts: Texts) -> np.ndarray:
         """See `brivl_search.encoders.base.LoadedEncoder`."""
-        return self.plugged.encode_texts(as_texts(texts))
+        listed = as_texts(texts)
+        return self.plugged.encode_texts(listed) if listed else np.empty((0, self.dim), dtype=np.float32)
 
     def warm_up(self) -> None:
         self.plugged.warm_up()
