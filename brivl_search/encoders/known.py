@@ -1,6 +1,6 @@
-"""Encoders that people already have: size, languages, and what was published about them as retrieval encoders.
+"""Well-known encoders: their sizes, their languages, and published results in retrieval.
 
-A figure stands here only with its source. Figures of different tests, test sets or directions are not to be compared.
+Every figure names its source. Figures of different tests, test sets or directions cannot be compared.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class Figure:
         test: test set and setting.
         direction: what was searched with what.
         recall: R@1, R@5, R@10, as far as they were published.
-        source: where it stands.
-        mean_recall: the mean of R@1, R@5 and R@10 where only that was published.
+        source: the publication.
+        mean_recall: the mean of R@1, R@5 and R@10, if only that was published.
     """
 
     test: str
@@ -43,15 +43,15 @@ class KnownModel:
     """An encoder by name.
 
     Attributes:
-        name: for `--encoder`; what is in capitals is the user's.
-        languages: that its texts were in.
+        name: what `load_encoder` and `--encoder` take.
+        languages: of the texts it was trained on.
         dim: length of a vector.
-        parameters: in millions, both towers; None: not known from a source at hand.
-        pixels: side of the pictures that it takes; None: various.
-        figures: what was published.
-        needs: an extra to install, or "".
-        note: what else one should know.
-        matryoshka: the shortest and longest vectors it was trained to be cut to; empty: none.
+        parameters: of both towers, in millions; None: unknown.
+        pixels: side of the square pictures it takes; None: various sizes.
+        figures: published results.
+        needs: the extra of this package to install, or "".
+        note: anything else worth knowing.
+        matryoshka: the shortest and longest vectors it was trained to be cut to; empty: it was not.
     """
 
     name: str
@@ -165,6 +165,6 @@ _REVISION = re.compile(r"(@[\w./-]+)?(\?dim=\d+)?$")
 
 
 def known_matryoshka(name: str) -> tuple[int, ...]:
-    """Sizes that the vectors of hf:ORG/NAME may be cut to, by what its authors published; empty: not known."""
+    """The shortest and longest vectors that hf:ORG/NAME was trained to be cut to; empty: unknown or not at all."""
     bare = _REVISION.sub("", name)
     return next((model.matryoshka for model in KNOWN if model.name == bare), ())

@@ -1,7 +1,7 @@
-"""Encoders from other packages, by the entry point group `brivl_search.encoders`.
+"""Encoders of other packages, found by the entry point group `brivl_search.encoders`.
 
-An entry point NAME = "package.module:make" answers to `--encoder NAME` and `--encoder NAME:ARGUMENT`. It is called as
-make(ARGUMENT or "", device=..., precision=...) and returns an `Encoder`; docs/encoders.md shows a whole one.
+An entry point NAME = "package.module:make" provides the encoders NAME and NAME:ARGUMENT. It is called as
+make(ARGUMENT or "", device=..., precision=...) and returns an `Encoder`. docs/encoders.md shows a whole plug-in.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class PluggedEncoder:
 
 
 def plugins() -> dict[str, list[EntryPoint]]:
-    """Every registered name and who registers it; more than one package is a conflict, told when it is used."""
+    """Every registered name and its entry points. Two packages may claim one name: that fails when it is loaded."""
     found: dict[str, list[EntryPoint]] = {}
     for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
         if point not in found.setdefault(point.name, []):
@@ -92,12 +92,12 @@ def plugins() -> dict[str, list[EntryPoint]]:
 
 
 def package_of(point: EntryPoint) -> str:
-    """The package that an entry point comes from, for people: its name and version, else its module."""
+    """The name and version of the package that an entry point comes from; its module if there is no package."""
     return f"{point.dist.name} {point.dist.version}" if point.dist is not None else point.module
 
 
 def load_plugin(name: str, *, device: str, precision: str) -> LoadedEncoder | None:
-    """The encoder that a plug-in has for `name`; None if there is no plug-in of that name.
+    """The encoder that a plug-in makes for `name`; None if no plug-in has this name.
 
     Raises:
         EncoderError: two packages claim the name, the plug-in fails, or it returns something that is no encoder.
@@ -123,7 +123,7 @@ def load_plugin(name: str, *, device: str, precision: str) -> LoadedEncoder | No
 
 
 def _check(encoder: Encoder, scheme: str, owners: str) -> None:
-    """What would only be noticed when an index has been built with it."""
+    """Raises EncoderError for faults that would otherwise show only after an index was built."""
     missing = [attribute for attribute in _NEEDED if not hasattr(encoder, attribute)]
     wrong = ""
     if missing:

@@ -63,3 +63,19 @@ encoder = load_encoder(sys.argv[1], device="cpu")
 print(encoder.encode_images([sys.argv[2]]).shape, encoder.encode_texts(["dog", "a red dog " * 9]).shape)
 """
     assert python(code, str(tiny_checkpoint), str(tmp_path / "ring.jpg")) == "(1, 32) (2, 32)\n"
+
+
+def test_the_packages_are_lazy() -> None:
+    """`brivl_search.encoders.brivl` was a module: its names are still there, and torch is not loaded for them."""
+    code = """
+import sys
+import brivl_search.encoders as encoders
+import brivl_search.encoders.brivl as brivl
+assert "brivl_search.encoders.brivl.encoder" not in sys.modules
+from brivl_search.encoders.brivl import FEW_TOKENS, LENGTHS, BriVLEncoder, Precision
+print(BriVLEncoder.__module__, Precision.__args__, FEW_TOKENS, LENGTHS, "torch" in sys.modules)
+assert {"BriVLEncoder", "Precision"} <= set(dir(brivl)) and not hasattr(brivl, "nothing")
+assert set(encoders.__all__) <= set(dir(encoders)) and not hasattr(encoders, "nothing")
+assert encoders.DEFAULT in encoders.bundled() and encoders.load_encoder.__module__ == "brivl_search.encoders.registry"
+"""
+    assert python(code) == "brivl_search.encoders.brivl.encoder ('auto', 'fp32', 'bf16') 64 8 False\n"

@@ -1,4 +1,4 @@
-"""The `Encoder` over a BriVL checkpoint: towers load separately, when first used."""
+"""The encoder over a BriVL checkpoint. Each tower is loaded when it is first used."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ LENGTHS = 8
 
 
 class BriVLEncoder(TorchEncoder):
-    """Images and texts to unit vectors with a BriVL checkpoint (see `brivl_search.encoders.base.Encoder`)."""
+    """Images and texts → unit vectors with a BriVL checkpoint (see `brivl_search.encoders.base.LoadedEncoder`)."""
 
     def __init__(
         self,
@@ -47,18 +47,19 @@ class BriVLEncoder(TorchEncoder):
         batch_size: int = 64,
         boxes: BoxSource | None = None,
     ) -> None:
-        """Reads the config and hashes the weights; loads neither tower nor torch.
+        """Reads the config and hashes the weights. Loads neither a tower nor torch.
 
         Args:
             checkpoint: a checkpoint folder, or weights from elsewhere.
+            name: how the user calls the encoder; None: as the checkpoint says.
             device: a torch device, or "auto": the GPU where there is one.
-            precision: "auto": bfloat16 where the processor multiplies it natively, else float32; a few texts on a CPU
-                always in float32.
+            precision: "auto": bfloat16 where the processor multiplies it natively, else float32. A few texts on a CPU
+                are always in float32.
             batch_size: images or texts per forward pass.
-            boxes: where the regions of a picture come from; None, and for pictures it knows nothing of: the fixed grid.
+            boxes: the source of a picture's regions. None, and pictures it does not know: the fixed grid.
 
         Raises:
-            EncoderError: not a checkpoint, or a damaged one.
+            EncoderError: `checkpoint` is not a checkpoint, or is damaged.
         """
         if isinstance(checkpoint, Path):
             checkpoint = FolderCheckpoint(checkpoint)
@@ -107,14 +108,22 @@ class BriVLEncoder(TorchEncoder):
         return self.checkpoint.tokenizer()
 
     def encode_pictures(self, pixels: np.ndarray, origins: Sequence[Origin]) -> np.ndarray:
-        """As `encode_images` of a ready batch; a file of boxes is asked for those of each origin."""
+        """As `encode_images` of a ready batch, with the boxes that the source knows for each origin.
+
+        Raises:
+            ValueError: `pixels` is not uint8 (n, S, S, 3).
+        """
         size = self.pixels.size
         if not is_batch(pixels, self.pixels):
             raise ValueError(f"pixels must be uint8 (n, {size}, {size}, 3), not {pixels.dtype} {pixels.shape}")
         return self._encode_pixels(pixels, origins)
 
     def encode_unrounded(self, pixels: np.ndarray, origins: Sequence[Origin]) -> np.ndarray:
-        """As `encode_pictures` for pixels that were never rounded to grey levels: float64 (n, S, S, 3), 0..255."""
+        """As `encode_pictures`, for pixels that were never rounded to whole grey levels: float64 (n, S, S, 3), 0..255.
+
+        Raises:
+            ValueError: `pixels` is not float64.
+        """
         if pixels.dtype != np.float64:  # the tower scales float32 in place
             raise ValueError(f"pixels must be float64, not {pixels.dtype}")
         return self._encode_pixels(pixels, origins)
@@ -162,7 +171,7 @@ class BriVLEncoder(TorchEncoder):
         return out
 
     def _without_torch(self, tokens: int) -> bool:
-        """Whether NumPy is to encode a few texts, because importing torch would take longer than they do."""
+        """Whether NumPy encodes these texts: they are so few that importing torch would take longer."""
         return (
             "torch" not in sys.modules
             and self.folder is not None

@@ -1,4 +1,4 @@
-"""The `Encoder` over a two-tower model of transformers; towers load separately, when first used."""
+"""The encoder over a two-tower model of transformers. Each tower is loaded when it is first used."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 
 class TransformersEncoder(TorchEncoder):
-    """Images and texts to unit vectors with a model of transformers (see `brivl_search.encoders.base.Encoder`)."""
+    """Images and texts → unit vectors with a model of transformers (see `brivl_search.encoders.base.LoadedEncoder`)."""
 
     def __init__(
         self, found: FoundModel, *, device: str = "auto", precision: Precision = "auto", batch_size: int = 64
     ) -> None:
-        """Reads the config files and hashes the weights; imports neither torch nor transformers.
+        """Reads the config files and hashes the weights. Imports neither torch nor transformers.
 
         Args:
             found: the model.
@@ -37,7 +37,7 @@ class TransformersEncoder(TorchEncoder):
             batch_size: images or texts per forward pass.
 
         Raises:
-            EncoderError: a file is missing or damaged, the kind of model is not known, or it cannot be truncated.
+            EncoderError: a file is missing or damaged, the kind of model is unknown, or its vectors cannot be cut.
         """
         self.folder, self.facts = found.folder, read_facts(found.folder)
         super().__init__(found.name, self.facts.pixels, device=device, precision=precision, batch_size=batch_size)
@@ -63,10 +63,10 @@ class TransformersEncoder(TorchEncoder):
 
     @cached_property
     def tokenizer(self) -> Any:
-        """transformers' tokenizer of the model.
+        """The model's tokenizer, by transformers.
 
         Raises:
-            DependencyError: it is a sentencepiece model and that library is not installed.
+            DependencyError: it needs sentencepiece, which is not installed.
             EncoderError: its files are missing or damaged.
         """
         from transformers import AutoTokenizer
@@ -96,7 +96,7 @@ class TransformersEncoder(TorchEncoder):
         return cut(out, self.dim)
 
     def _image_inputs(self, pixels: NDArray[np.uint8]) -> dict[str, torch.Tensor]:
-        """What the model's forward pass takes of pixels (B, S, S, 3)."""
+        """Pixels uint8 (B, S, S, 3) → the arguments of the model's forward pass."""
         import torch
 
         mean = torch.tensor(self.facts.mean, device=self.device)

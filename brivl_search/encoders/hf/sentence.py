@@ -1,8 +1,8 @@
-"""The `Encoder` over whatever sentence-transformers loads: its CLIP models, and newer ones for texts and pictures.
+"""The encoder over any model of sentence-transformers: its CLIP models, and newer ones for texts and pictures.
 
-A model is told by modules.json. Its own processor prepares pictures; they come to it as squares, because that is what
-decoding processes hand over: of the size and cut that its image processor names, or 448 pixels, squashed, for models
-that take any size.
+A folder with modules.json is such a model. Its own processor prepares the pictures, which it gets as squares, because
+the decoding processes produce squares. Their size and crop are those of its image processor. Models that take any size
+get 448 × 448 pixels, squashed.
 """
 
 from __future__ import annotations
@@ -31,18 +31,19 @@ _NOT_HASHED = {".md", ".png", ".jpg", ".jpeg", ".svg", ".gif", ".onnx", ".py"}
 
 
 class SentenceEncoder(TorchEncoder):
-    """Images and texts to unit vectors by sentence-transformers (see `brivl_search.encoders.base.Encoder`).
+    """Images and texts → unit vectors by sentence-transformers (see `brivl_search.encoders.base.LoadedEncoder`).
 
-    Code that comes with a model runs only where BRIVL_SEARCH_TRUST_REMOTE_CODE=1 is set.
+    Code that comes with a model runs only if BRIVL_SEARCH_TRUST_REMOTE_CODE=1 is set. Texts get the model's default
+    prompt, if it has one.
     """
 
     def __init__(
         self, found: FoundModel, *, device: str = "auto", precision: Precision = "auto", batch_size: int = 32
     ) -> None:
-        """Reads the config files and hashes the weights; loads the model only if they do not say its vectors' size.
+        """Reads the config files and hashes the weights. Loads the model only to learn the length of its vectors.
 
         Raises:
-            EncoderError: a file is missing or damaged, or the model cannot be truncated.
+            EncoderError: a file is missing or damaged, or the vectors cannot be cut.
             DependencyError: sentence-transformers is not installed.
         """
         self.folder, self._first = found.folder, _first_module(found.folder)
@@ -136,7 +137,7 @@ def _first_module(folder: Path) -> Path:
 
 
 def _pixels(folder: Path) -> PixelSpec:
-    """What the model's image processor does, where that makes squares of one size."""
+    """The resizing of the model's image processor if it makes squares of one size, else `ANY_SIZE`."""
     try:
         return read_facts(folder).pixels
     except EncoderError:
@@ -148,6 +149,6 @@ def _pixels(folder: Path) -> PixelSpec:
 
 
 def _hashed(folder: Path) -> list[Path]:
-    """Every file of the model but pictures, texts about it, and program code."""
+    """All files of the model except pictures, texts about it, and program code."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix.lower() not in _NOT_HASHED)
     return [path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
