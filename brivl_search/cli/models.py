@@ -7,17 +7,8 @@ from typing import Annotated
 
 import typer
 
-from brivl_search.cli.app import (
-    DeviceOption,
-    ImagesOption,
-    LayoutOption,
-    Quiet,
-    ReportOption,
-    SplitOption,
-    app,
-    caption_fields,
-    json_wanted,
-)
+from brivl_search.cli.app import app, caption_fields, json_wanted
+from brivl_search.cli.options import DeviceOption, ImagesOption, LayoutOption, Quiet, ReportOption, SplitOption
 from brivl_search.errors import EncoderError, UsageError
 
 models = typer.Typer(
