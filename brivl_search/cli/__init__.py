@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import sys
 
-from brivl_search.cli import change, evaluate, models, query, search, serve, transfer, zero_shot  # noqa: F401  (they register their verbs)
+from brivl_search.cli import (  # noqa: F401  (they register their verbs, in the order of --help)
+    classify,
+    embed,
+    evaluate,
+    info,
+    ingest,
+    match,
+    models,
+    query,
+    serve,
+    transfer,
+    upkeep,
+)
 from brivl_search.cli.app import app
 from brivl_search.errors import BrivlSearchError, system_error
 

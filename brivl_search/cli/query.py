@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from brivl_search.cli.app import DEFAULT_INDEX, DeviceOption, EncoderOption, HitFormat, IndexOption, Target, app
+from brivl_search.cli.app import app
+from brivl_search.cli.options import DEFAULT_INDEX, DeviceOption, EncoderOption, HitFormat, IndexOption, Target
 from brivl_search.errors import BrivlSearchError, UsageError
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from brivl_search.cli.app import DEFAULT_INDEX, DeviceOption, EncoderOption, IndexOption, Quiet, app
+from brivl_search.cli.app import app, byte_count
+from brivl_search.cli.options import DEFAULT_INDEX, DeviceOption, EncoderOption, IndexOption, Quiet
 from brivl_search.errors import BrivlSearchError, DependencyError
 
 if TYPE_CHECKING:
@@ -62,7 +63,6 @@ def serve(
         from brivl_search.server import Settings
     except ImportError as error:
         raise DependencyError(f"{MORE} ({error.name}): pip install 'brivl-search[serve]'") from None
-    from brivl_search.cli.app import byte_count
 
     settings = Settings(
         host=host,

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from brivl_search.cli.app import DEFAULT_INDEX, DeviceOption, EncoderOption, IndexOption, Quiet, app, load_for
+from brivl_search.cli.app import app, load_for
+from brivl_search.cli.options import DEFAULT_INDEX, DeviceOption, EncoderOption, IndexOption, Quiet
 from brivl_search.errors import UsageError
 
 

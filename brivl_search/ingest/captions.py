@@ -94,18 +94,20 @@ class CaptionStage:
         """Embeds what is new."""
         self.report.captions = len(self.wanted)
         todo = [item for item in self.wanted.values() if self._is_news(item)]
+        self.report.captions_unchanged = len(self.wanted) - len(todo)
         if not todo:
             return
         self.progress.phase("captions", len(todo))
-        for start in range(0, len(todo), 4 * TEXT_BATCH):
-            part = todo[start : start + 4 * TEXT_BATCH]
+        for start in range(0, len(todo), TEXT_BATCH):
+            part = todo[start : start + TEXT_BATCH]
             fresh = {item.content: str(item.record["text"]) for item in part}
             fresh = {key: text for key, text in fresh.items() if not self.writer.has_vector("text", key)}
             if fresh:
                 texts = list(fresh.values())
                 self.report.cut_captions += sum(cut > 0 for cut in self.encoder.cut_tokens(texts))
                 self.writer.stage_vectors("text", list(fresh), self.encoder.encode_texts(texts))
-                self.report.captions_embedded += len(fresh)
+            self.report.captions_embedded += len(fresh)
+            self.report.captions_reused += len(part) - len(fresh)
             for item in part:
                 self.writer.put("text", item)
             self.progress.advance(len(part))

@@ -38,13 +38,21 @@ class BuildReport:
     vanished: int = 0
     captions: int = 0
     captions_embedded: int = 0
+    captions_reused: int = 0
+    captions_unchanged: int = 0
     captions_removed: int = 0
     skipped: list[Skipped] = field(default_factory=list)
     bad_captions: list[str] = field(default_factory=list)
     cut_captions: int = 0
     kept_unreadable: int = 0
     embed_seconds: float = 0.0
+    unread: Counter[str] = field(default_factory=Counter)
     commit: CommitReport | None = None
+
+    @property
+    def seen(self) -> int:
+        """Every file with an image's name, in exactly one of: embedded, reused, unchanged, skipped."""
+        return self.embedded + self.reused + self.unchanged + len(self.skipped)
 
     def skip_counts(self) -> list[tuple[str, int]]:
         """(reason, files), most frequent first."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -120,7 +121,9 @@ class _Build:
         self.forget = forget
         self.writer, self.encoder, self.options, self.progress = writer, encoder, options, progress
         self.sources, self.scan = found, found.scan
-        self.report = BuildReport(found=len(self.scan.images), skipped=list(self.scan.skipped))
+        self.report = BuildReport(
+            found=len(self.scan.images), skipped=list(self.scan.skipped), unread=Counter(self.scan.unread)
+        )
         self.flushed = time.monotonic()
         self.indexed = {image.path for image in self.scan.images}  # minus the skipped ones, as they are met
         self.gone = Forgetting(writer, found, self.report, self.indexed)

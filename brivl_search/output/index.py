@@ -8,9 +8,9 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from brivl_search.display import printable
 from brivl_search.index import IndexInfo, Modality, ModalityInfo, Tuning, VerifyReport
 from brivl_search.output import human_bytes, say, show, table, warn
+from brivl_search.output.console import PathCell
 
 
 def info_dict(info: IndexInfo) -> dict[str, Any]:
@@ -56,10 +56,12 @@ def print_info(info: IndexInfo) -> None:
     facts.show_header = False
     facts.add_column(style="bold")
     facts.add_column(overflow="fold")
-    facts.add_row("index", Text(f"{info.directory}  (format {info.format_version}, generation {info.generation})"))
+    facts.add_row(
+        "index", PathCell(str(info.directory), f"  (format {info.format_version}, generation {info.generation})")
+    )
     facts.add_row("encoder", Text(f"{info.encoder.name}  {info.encoder.dim} dimensions  {info.encoder.fingerprint}"))
     for _, absolute in info.roots:
-        facts.add_row("folder", Text(printable(absolute)))
+        facts.add_row("folder", PathCell(absolute))
     for name, part in (("images", info.image), ("captions", info.text)):
         facts.add_row(name, f"{part.rows:,} rows, {part.removed:,} removed, {human_bytes(part.bytes)}")
         if part.shards:

@@ -8,15 +8,8 @@ from typing import Annotated
 
 import typer
 
-from brivl_search.cli.app import (
-    DEFAULT_INDEX,
-    DeviceOption,
-    IndexOption,
-    ReportOption,
-    app,
-    json_wanted,
-    load_for,
-)
+from brivl_search.cli.app import app, json_wanted, load_for
+from brivl_search.cli.options import DEFAULT_INDEX, DeviceOption, IndexOption, ReportOption
 
 
 @app.command()
