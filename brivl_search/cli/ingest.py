@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -163,23 +162,15 @@ def sync(
     verbose: Verbose = False,
 ) -> None:
     """Bring an existing index in step with its folders: take in what is new or changed, forget what is gone."""
-    from brivl_search.corpus.sources import DatasetChoice
-    from brivl_search.index import IndexReader
     from brivl_search.ingest.run import build_index as build
+    from brivl_search.ingest.sync import remembered
     from brivl_search.output import Bar
 
     choices = _options(None, captions, include_hidden, max_megapixels, workers, batch_size, None, None)
-    with IndexReader.open(index) as reader:
-        roots = [absolute for _, absolute in reader.info.roots]
-    if not (folders or roots):
-        raise UsageError(f"the index at {index} remembers no folder: name one, e.g. brivl-search sync ./images")
-    choices = replace(
-        choices, known_datasets={path: DatasetChoice.of(how) for path, how in reader.info.datasets.items()}
-    )
-    known = {absolute: given for given, absolute in reader.info.roots if Path(given).absolute() == Path(absolute)}
+    given, choices = remembered(index, folders or (), choices)
     loaded = load_for(index, None, device)
     with Bar(quiet=quiet) as bar:
-        report = build(folders or [known.get(root, root) for root in roots], index, loaded, choices, bar)
+        report = build(given, index, loaded, choices, bar)
     _finish(report, index, quiet, verbose, strict, loaded)
 
 

@@ -36,11 +36,24 @@ def sync(
         UsageError: a folder does not exist, or the index remembers none.
         The rest as `build_index`.
     """
+    folders, options = remembered(directory, folders, options)
+    return build_index(folders, directory, encoder, options, progress)
+
+
+def remembered(
+    directory: Path, folders: Sequence[Path | str], options: BuildOptions
+) -> tuple[Sequence[Path | str], BuildOptions]:
+    """The folders to bring in step, and the options with what the index knows of its datasets; reads no image.
+
+    Raises:
+        UsageError: no folder is given, and the index remembers none.
+        IndexMissingError: there is no index.
+    """
     with IndexReader.open(directory) as reader:
         info = reader.info
     if not (folders or info.roots):
-        raise UsageError(f"the index at {directory} remembers no folder: name one")
+        raise UsageError(f"the index at {directory} remembers no folder: name one, such as ./images")
     datasets = {path: DatasetChoice.of(how) for path, how in info.datasets.items()}
     # As it was typed, where that still is the same folder: so paths of hits stay as short as they were.
     known = [given if Path(given).absolute() == Path(absolute) else absolute for given, absolute in info.roots]
-    return build_index(folders or known, directory, encoder, replace(options, known_datasets=datasets), progress)
+    return folders or known, replace(options, known_datasets=datasets)
