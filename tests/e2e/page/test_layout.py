@@ -109,6 +109,8 @@ def test_every_control_is_on_top_at_every_width(open_page: Open, where: str, wid
     if "term" in where:
         page.locator("#add-minus").click()
     walk(page, widths)
+    if "map" in where:
+        walk(page, [320, 640, 740, 932, 1280], height=400)
 
 
 def settle(page: Page, where: str) -> None:
@@ -128,7 +130,7 @@ def test_the_details_at_every_width(open_page: Open, locale: str) -> None:
     tiles(page).first.click()
     expect(page.locator("#detail-captions li").first).to_be_visible()
     walk(page)
-    walk(page, [640, 740, 932], height=400)  # a phone on its side
+    walk(page, [320, 360, 576, 577, 640, 740, 932], height=400)  # a phone on its side, and lower windows
 
 
 @pytest.mark.parametrize("locale", LANGUAGES)
