@@ -42,7 +42,8 @@ sys.path.insert(0, str(REPOSITORY))
 from brivl_search.corpus.decode_pool import decode_all, default_workers  # noqa: E402
 from brivl_search.corpus.walk import ImageFile, scan  # noqa: E402
 from brivl_search.encoders import DEFAULT, Encoder, load_encoder  # noqa: E402
-from brivl_search.ingest.run import BuildOptions, build_index  # noqa: E402
+from brivl_search.ingest.options import BuildOptions  # noqa: E402
+from brivl_search.ingest.run import build_index  # noqa: E402
 
 BAR = 0.9
 PHOTOS = REPOSITORY.parent / "shared" / "data" / "flickr8k-cn" / "images"

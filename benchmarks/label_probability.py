@@ -15,10 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from brivl_search.embedding.batches import embed_images, embed_texts, find_pictures
+from brivl_search.embedding.batches import embed_images, embed_texts
+from brivl_search.embedding.pictures import find_pictures
 from brivl_search.embedding.zero_shot import softmax
 from brivl_search.encoders import DEFAULT, load_encoder
-from brivl_search.encoders.calibration import expected_calibration_error
+from brivl_search.evaluation.calibrating import expected_calibration_error
 
 DRAWS = 4  # of other photos' captions for each photo
 

@@ -3,6 +3,7 @@
     from brivl_search import open_index
 
     with open_index("indexes/default") as index:
+        print(index, len(index))
         for hit in index.query("一只在草地上的狗", k=3):
             print(hit.path, hit.score, hit.match, hit.record)
 
@@ -15,26 +16,36 @@ import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
+from brivl_search.corpus.images import MAX_MEGAPIXELS
 from brivl_search.errors import BrivlSearchError, UsageError
 from brivl_search.index import IndexInfo
 from brivl_search.search.dedupe import ALIKE
-from brivl_search.search.engine import Engine, Hit, SearchOptions
+from brivl_search.search.engine import Engine
 from brivl_search.search.filters import Filter
-from brivl_search.search.queries import TARGETS, compose
+from brivl_search.search.hits import Hit
+from brivl_search.search.options import SearchOptions
+from brivl_search.search.queries import TARGETS, Target, compose
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from PIL.Image import Image
 
-Picture: TypeAlias = "str | os.PathLike[str] | bytes | Image"
+    from brivl_search.ingest.maintenance import RemoveReport
+    from brivl_search.ingest.options import BuildOptions
+    from brivl_search.ingest.report import BuildReport
+
+Picture: TypeAlias = "str | os.PathLike[str] | bytes | Image | NDArray[np.uint8]"
+AnyPath: TypeAlias = "str | os.PathLike[str]"
 
 
 class Index:
-    """An open index that answers queries; use `open_index`. Threads may share it.
+    """An open index that answers queries, and can be changed; use `open_index` to get one. Threads may share it.
 
-    It follows the index on disk: what a build publishes is answered from the next query on.
+    It follows the index on disk: what a build publishes is answered from the next query on. `len(index)` is the number
+    of its images. Use it as a context manager, or `close` it.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -43,10 +54,23 @@ class Index:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
+
+    def __len__(self) -> int:
+        """Images that can be found."""
+        return self.info.image.rows
+
+    def __bool__(self) -> bool:
+        """True: an index without images is an index all the same."""
+        return True
+
+    def __repr__(self) -> str:
+        info = self.info
+        return (
+            f"<Index {os.fspath(info.directory)!r}: {info.image.rows:,} images, {info.text.rows:,} captions, "
+            f"encoder {info.encoder.name}>"
+        )
 
     def close(self) -> None:
         """Let go of the files."""
@@ -87,7 +111,7 @@ class Index:
 
         Args:
             text: Chinese or English; "2:snow" weighs double.
-            image: pictures: a path, the content of a file, or a PIL image.
+            image: pictures: a path, the content of a file, a PIL image, or uint8 (height, width, 3) RGB.
             plus: more texts.
             minus: texts to stay away from.
             minus_image: pictures to stay away from.
@@ -105,12 +129,11 @@ class Index:
             exact: compare with every row.
 
         Raises:
-            UsageError: something above is not what it should be, or the index holds none of the target.
+            UsageError: something above is not what it should be: a picture that is not there, a folder or a field that
+                the index does not have, a date that is none; or the index holds none of the target.
             IndexIncompatibleError: nothing is left of the index, or it was built again with another encoder.
         """
         fields = [f"{name}={value}" for name, value in where.items()] if isinstance(where, dict) else _many(where)
-        if target not in TARGETS:
-            raise UsageError(f"target is {target!r}: give images, texts or auto")
         options = SearchOptions(
             k,
             exact,
@@ -128,15 +151,110 @@ class Index:
             minus=_many(minus),
             minus_image=[_file(one) for one in _many(minus_image)],
         )
-        return self._engine.query(asked, options, target=TARGETS[target])
+        return self._engine.query(asked, options, target=_target(target))
 
     def query_many(self, texts: Sequence[str], *, k: int = 10, target: str = "auto") -> list[list[Hit]]:
         """`query` for many texts, embedded and searched together. Raises the first error of any."""
-        answers = self._engine.query_many([compose(text) for text in texts], SearchOptions(k), target=TARGETS[target])
+        asked = [compose(text) for text in texts]
+        answers = self._engine.query_many(asked, SearchOptions(k), target=_target(target))
         for answer in answers:
             if isinstance(answer, BrivlSearchError):
                 raise answer
         return [answer for answer in answers if not isinstance(answer, BrivlSearchError)]
+
+    # -- changes -------------------------------------------------------------------------------------------------
+
+    def add(
+        self,
+        paths: AnyPath | Sequence[AnyPath],
+        *,
+        captions: Sequence[str] | None = None,
+        include_hidden: bool = False,
+        max_megapixels: float = MAX_MEGAPIXELS,
+        workers: int | None = None,
+    ) -> BuildReport:
+        """Embed images and captions and add them; nothing is removed. They can be found when this returns.
+
+        Args:
+            paths: image files, folders of them, caption files (.jsonl), datasets.
+            captions: fields of the caption files to index; None: zh, en, captions.
+            include_hidden: also files and folders beginning with a dot.
+            max_megapixels: skip larger images.
+            workers: decoding processes; None: one for each CPU, 0: none.
+
+        Returns:
+            What was found, embedded, reused and skipped. An image that cannot be read is skipped, and is no error.
+
+        Raises:
+            UsageError: a path does not exist or is none of these.
+            CorpusError: there is nothing to add under the paths.
+            IndexBusyError: another process is writing the index.
+        """
+        from brivl_search.ingest.report import Silent
+        from brivl_search.ingest.run import add
+
+        options = _options(captions, include_hidden, max_megapixels, workers)
+        report = add(_many(paths), self.info.directory, self._engine.encoder, options, Silent())
+        self._engine.refresh()
+        return report
+
+    def sync(
+        self,
+        folders: AnyPath | Sequence[AnyPath] = (),
+        *,
+        captions: Sequence[str] | None = None,
+        include_hidden: bool = False,
+        max_megapixels: float = MAX_MEGAPIXELS,
+        workers: int | None = None,
+    ) -> BuildReport:
+        """Bring the index in step with its folders: take in what is new or changed, forget what is gone.
+
+        Args:
+            folders: only these of its folders; none: all of them.
+            captions, include_hidden, max_megapixels, workers: as of `add`; give what the index was built with.
+
+        Returns:
+            As of `add`, and how many images have vanished.
+
+        Raises:
+            UsageError: a folder does not exist, or the index remembers none.
+            CorpusError: no images under the folders; nothing is changed.
+            IndexBusyError: another process is writing the index.
+        """
+        from brivl_search.ingest.report import Silent
+        from brivl_search.ingest.sync import sync
+
+        options = _options(captions, include_hidden, max_megapixels, workers)
+        report = sync(self.info.directory, self._engine.encoder, options, Silent(), folders=_many(folders))
+        self._engine.refresh()
+        return report
+
+    def remove(
+        self,
+        paths: AnyPath | Sequence[AnyPath] = (),
+        *,
+        under: AnyPath | Sequence[AnyPath] = (),
+        keys: str | Sequence[str] = (),
+    ) -> RemoveReport:
+        """Forget images, and their captions with them; the files are left alone, and need not exist any more.
+
+        Args:
+            paths: image files, or folders (then as `under`).
+            under: folders; all that was indexed below them, at any depth.
+            keys: `Hit.key` of items.
+
+        Returns:
+            How many images and captions are gone.
+
+        Raises:
+            UsageError: something named is not in the index; nothing is removed.
+            IndexBusyError: another process is writing the index.
+        """
+        from brivl_search.ingest.maintenance import remove
+
+        report = remove(self.info.directory, paths=_many(paths), under=_many(under), keys=_many(keys))
+        self._engine.refresh()
+        return report
 
 
 def open_index(
@@ -156,16 +274,41 @@ def open_index(
     return Index(Engine(Path(path), encoder=encoder, device=device, stays=True))
 
 
+def _target(name: str) -> Target:
+    if name not in TARGETS:
+        raise UsageError(f"target is {name!r}: give images, texts or auto")
+    return TARGETS[name]
+
+
+def _options(
+    captions: Sequence[str] | None, include_hidden: bool, max_megapixels: float, workers: int | None
+) -> BuildOptions:
+    from brivl_search.ingest.options import BuildOptions
+
+    return BuildOptions(
+        include_hidden=include_hidden,
+        workers=workers,
+        max_megapixels=max_megapixels,
+        caption_fields=None if captions is None else tuple(_many(captions)),
+    )
+
+
 def _many(given: Any) -> list[Any]:
     return list(given) if isinstance(given, list | tuple) else [given]
 
 
 def _file(picture: Any) -> str | os.PathLike[str] | bytes:
-    """A path or the content of a file as they are, a PIL image as the file it would make; UsageError for the rest."""
+    """A path or a file's content as they are, other pictures as a file's content. Raises UsageError for the rest."""
     if isinstance(picture, str | os.PathLike | bytes):
         return picture
+    shape: tuple[int, ...] = getattr(picture, "shape", ())
+    if len(shape) == 3 and shape[2] == 3 and str(getattr(picture, "dtype", "")) == "uint8":
+        from PIL import Image
+
+        picture = Image.fromarray(picture)
     if not hasattr(picture, "save"):
-        raise UsageError(f"image is a {type(picture).__name__}: give a path, bytes or a PIL image")
+        what = f"{picture.dtype} {shape}" if shape else f"a {type(picture).__name__}"
+        raise UsageError(f"`image` is {what}: give a path, bytes, a PIL image or uint8 (height, width, 3)")
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     return buffer.getvalue()

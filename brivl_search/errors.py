@@ -8,21 +8,40 @@
     ├── DependencyError         1   an optional package is needed and not installed
     ├── IndexMissingError       3   there is no index where one was asked for
     ├── IndexIncompatibleError  3   the index is of another encoder, format version, or damaged
-    └── SkippedItemsError       4   items were skipped and --strict was given
+    ├── IndexBusyError          1   another process is writing the index
+    └── SkippedItemsError       4   items were skipped where none may be
 
 A message is one line: it names the thing and says how to mend it. 0 is success, 130 an interrupt (Ctrl-C).
+
+Messages speak to users of the Python API, of HTTP and of the command line alike. So a message names an argument as it
+is called in Python, in backquotes: `min_score`, `where`, `encoder`. Fields of HTTP requests have the same names. It
+never names an option of the command line: the CLI puts its own (--min-score) in the place of the backquotes when it
+prints a message, see `output.words`.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Mapping
+from typing import Any
 
 
 class BrivlSearchError(Exception):
-    """Root of the tree; `exit_code` is what the command line ends with."""
+    """Root of the tree; `exit_code` is what the command line ends with.
+
+    Args:
+        message: one line.
+        code: a stable name of what is wrong, for programs; "" where there is none. `server.protocol.codes` lists them.
+        details: what the message speaks of, by name: numbers, strings and lists of them.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "", *, code: str = "", details: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.details = dict(details or {})
 
 
 class UsageError(BrivlSearchError):
@@ -42,7 +61,9 @@ class ImageError(CorpusError):
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(f"{reason}: {detail}" if detail else reason)
+        super().__init__(
+            f"{reason}: {detail}" if detail else reason, code="picture", details={"reason": reason, "detail": detail}
+        )
         self.reason = reason
         self.detail = detail
 
@@ -64,6 +85,10 @@ class IndexMissingError(BrivlSearchError):
 
 class IndexIncompatibleError(BrivlSearchError):
     exit_code = 3
+
+
+class IndexBusyError(BrivlSearchError):
+    pass
 
 
 class SkippedItemsError(BrivlSearchError):

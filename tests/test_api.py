@@ -7,17 +7,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 import brivl_search
 from brivl_search import Hit, api, open_index
 from brivl_search.encoders.calibration import Calibration
-from brivl_search.errors import IndexMissingError, UsageError
-from brivl_search.ingest.run import BuildOptions, build_index
-from brivl_search.search import engine
+from brivl_search.errors import IndexBusyError, IndexMissingError, UsageError
+from brivl_search.index.lock import WriterLock
+from brivl_search.ingest.options import BuildOptions
+from brivl_search.ingest.run import build_index
+from brivl_search.search import live
 from tests.support.folders import REPO
-from tests.support.pictures import write_corpus
+from tests.support.pictures import draw, write_corpus
 from tests.support.stub import Silent, StubEncoder
 
 MATCH = Calibration(10.0, -5.0)
@@ -30,7 +33,7 @@ def _stub(monkeypatch: pytest.MonkeyPatch) -> None:
         encoder.calibration = MATCH
         return encoder
 
-    monkeypatch.setattr(engine, "load_encoder", load)
+    monkeypatch.setattr(live, "load_encoder", load)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +56,7 @@ def test_queries(folder: Path) -> None:
         assert "blue-cross" in index.query(plus="a blue cross", minus=["0.2:a red ring"], k=1)[0].path
         sought = next(path for path in sorted(map(str, (folder / "images").rglob("*.jpg"))) if "green-ring" in path)
         picture = Image.open(sought)
-        for one in (picture, [picture], hits[0].path, Path(hits[0].path).read_bytes()):
+        for one in (picture, [picture], hits[0].path, Path(hits[0].path).read_bytes(), np.asarray(picture)):
             assert index.query(image=one, target="images", k=1)[0].kind == "image"
         assert index.query(image=picture, target="images", k=1)[0].path == sought
         texts = index.query(image=picture, k=4)
@@ -74,14 +77,81 @@ def test_refusals(folder: Path) -> None:
         for wrong in ({"text": " "}, {"image": 3}, {"text": "x", "target": "videos"}, {"text": "x", "k": 0}):
             with pytest.raises(UsageError):
                 index.query(**wrong)  # type: ignore[arg-type]
-        with pytest.raises(UsageError, match="--min-match needs a match"):
+        with pytest.raises(UsageError, match="`min_match` needs a match"):
             index.query("x", plus="y", min_match=0.5)
         with pytest.raises(UsageError):
             index.query_many(["x", ""])
+        with pytest.raises(UsageError, match="target is 'videos'"):
+            index.query_many(["x"], target="videos")
+
+
+def test_what_is_not_there_is_named(folder: Path) -> None:
+    with open_index(folder / "indexes" / "default") as index:
+        for wrong, message in (
+            ({"image": "nope.jpg"}, "`image` nope.jpg: no such file$"),
+            (
+                {"image": np.zeros((3, 4), np.uint8)},
+                r"`image` is uint8 \(3, 4\): give a path, bytes, a PIL image or uint8",
+            ),
+            ({"text": "x", "under": "typo"}, r"`under` typo: the index holds no images there \(there are: .*images"),
+            ({"text": "x", "where": {"splt": "test"}}, r"`where`: unknown field 'splt' \(there are: height, width\)"),
+            ({"text": "x", "after": "soon"}, "`after` soon: give a date"),
+        ):
+            with pytest.raises(UsageError, match=message):
+                index.query(**wrong)  # type: ignore[arg-type]
+        assert index.query("x", glob="nothing*") == []
+
+
+def test_an_index_shows_itself(folder: Path) -> None:
+    path = folder / "indexes" / "default"
+    with open_index(path) as index:
+        assert repr(index) == f"<Index {str(path)!r}: 30 images, 120 captions, encoder stub>"
+        assert len(index) == 30 and index
+        names = [name for name in dir(index) if not name.startswith("_")]
+        assert names == ["add", "close", "damage", "info", "query", "query_many", "remove", "sync"]
+        for name in names:
+            assert getattr(api.Index, name).__doc__, name
+
+
+def test_changes(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    first, *_ = write_corpus(photos, 6)
+    build_index([photos], tmp_path / "index", StubEncoder(), BuildOptions(workers=0), Silent())
+    outside = tmp_path / "outside" / "new.png"
+    outside.parent.mkdir()
+    draw("yellow", "triangle").save(outside)
+    with open_index(tmp_path / "index") as index:
+        report = index.add(outside, workers=0)
+        assert (report.embedded, len(index)) == (1, 7)
+        assert index.query("a yellow triangle", k=1)[0].path == str(outside)
+        assert index.add([outside], workers=0).unchanged == 1
+        removed = index.remove(outside)
+        assert (removed.images, removed.captions, len(index)) == (1, 0, 6) and outside.exists()
+        (hit,) = index.query("a red circle", k=1)
+        assert index.remove(keys=hit.key).captions == 4 and len(index) == 5
+        first.unlink()
+        draw("yellow", "cross").save(photos / "cross.png")
+        report = index.sync(workers=0)
+        assert report.embedded >= 1 and len(index) == len([*photos.rglob("*.png"), *photos.rglob("*.jpg")])
+        assert index.query("a yellow cross", k=1)[0].path == str(photos / "cross.png")
+        assert index.sync(photos, workers=0).embedded == 0
+        assert index.remove(under=photos).images == 6 and len(index) == 0 and index
+        with pytest.raises(UsageError, match="is not in the index"):
+            index.remove(tmp_path / "nowhere.jpg")
+        with pytest.raises(UsageError, match="nothing to remove"):
+            index.remove()
+        with pytest.raises(UsageError):
+            index.add(tmp_path / "nowhere.jpg", workers=0)
+        lock = WriterLock(tmp_path / "index")
+        try:
+            with pytest.raises(IndexBusyError, match="another build is writing"):
+                index.sync(workers=0)
+        finally:
+            lock.release()
 
 
 def test_names() -> None:
-    assert set(brivl_search.__all__) <= {*dir(brivl_search), *brivl_search.__all__}
+    assert set(brivl_search.__all__) <= set(dir(brivl_search))
     assert all(getattr(brivl_search, name) for name in brivl_search.__all__)
     with pytest.raises(AttributeError):
         brivl_search.nothing  # noqa: B018

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import sys
 
+from brivl_search.cli import (  # noqa: F401  (they register their verbs, in the order of --help)
+    classify,
+    embed,
+    evaluate,
+    info,
+    ingest,
+    match,
+    models,
+    query,
+    serve,
+    transfer,
+    upkeep,
+)
 from brivl_search.cli.app import app
 from brivl_search.errors import BrivlSearchError, system_error
-
-from . import change, evaluate, models, query, search, serve, transfer, zero_shot  # noqa: F401  (they register their verbs)
 
 
 def main() -> None:
@@ -17,9 +28,10 @@ def main() -> None:
         app()
     except Exception as error:
         from brivl_search.display import harmless
+        from brivl_search.output.words import as_options
 
         known = error if isinstance(error, BrivlSearchError) else system_error(error)
         if known is None:
             raise
-        print(f"brivl-search: {harmless(' '.join(str(known).split()))}", file=sys.stderr)
+        print(f"brivl-search: {harmless(as_options(' '.join(str(known).split()), known.details))}", file=sys.stderr)
         sys.exit(known.exit_code)

@@ -1,4 +1,4 @@
-"""The program itself: its options, its exit codes, and what several verbs share. Importing it costs typer alone.
+"""The program itself: its verbs in groups, its exit codes, and how it ends. Importing it costs typer alone.
 
 Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 index missing or incompatible, 4 items skipped under --strict,
 130 interrupted.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from enum import StrEnum
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,91 +17,64 @@ import typer
 from typer.core import TyperGroup
 
 from brivl_search import __version__
+from brivl_search.cli import texts
+from brivl_search.cli.options import ReportFormat
 from brivl_search.errors import UsageError
 
 
 class _Verbs(TyperGroup):
-    """Ends an interrupt and a closed pipe our way: typer would end both by itself, silently and with 1 for the pipe."""
+    """Shows the verbs in groups, with examples; ends an interrupt and a closed pipe our way.
+
+    Typer would end both by itself, silently, and with 1 for the pipe.
+    """
+
+    began = time.perf_counter()
 
     def invoke(self, ctx: Any) -> Any:
+        type(self).began = time.perf_counter()
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            print("brivl-search: interrupted; what was done is kept, run the same command to go on", file=sys.stderr)
+            print(f"brivl-search: {texts.interrupted(ctx.invoked_subcommand)}", file=sys.stderr)
             raise typer.Exit(130) from None
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our pipe has seen enough
             raise typer.Exit(0) from None
 
+    def list_commands(self, ctx: Any) -> list[str]:
+        known = [name for names in texts.GROUPS.values() for name in names]
+        return [*known, *(name for name in super().list_commands(ctx) if name not in known)]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        command = super().get_command(ctx, cmd_name)
+        if command is not None:
+            texts.dress(command, cmd_name)
+        return command
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        for title, names in texts.GROUPS.items():
+            rows = [(name, texts.summary(self.get_command(ctx, name), name)) for name in names]
+            with formatter.section(texts.title(title)):
+                formatter.write_dl(rows)
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        texts.write_examples(formatter, "")
+
 
 app = typer.Typer(
     name="brivl-search",
     cls=_Verbs,
-    help="Search photos by Chinese and English text, and captions by photo.",
+    help=texts.program(),
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
-class HitFormat(StrEnum):
-    table = "table"
-    jsonl = "jsonl"
-    csv = "csv"
-    paths = "paths"
-
-
-class ReportFormat(StrEnum):
-    table = "table"
-    json = "json"
-
-
-class IndexKind(StrEnum):
-    auto = "auto"
-    ivfpq = "ivfpq"
-    exact = "exact"
-
-
-class CodecKind(StrEnum):
-    fastscan = "fastscan"
-    pq8 = "pq8"
-
-
-class Target(StrEnum):
-    auto = "auto"
-    images = "images"
-    texts = "texts"
-    image = "image"
-    text = "text"
-
-
-IndexOption = Annotated[
-    Path, typer.Option("--index", "-i", envvar="BRIVL_SEARCH_INDEX", help="Folder of the index.", show_envvar=True)
-]
-EncoderOption = Annotated[
-    str | None,
-    typer.Option(
-        "--encoder",
-        envvar="BRIVL_SEARCH_ENCODER",
-        help="Bundled name, checkpoint folder, hf:ORG/NAME, official:PATH, plug-in (see: models list).",
-        show_envvar=True,
-    ),
-]
-TruncateOption = Annotated[
-    int | None,
-    typer.Option("--truncate-dim", metavar="N", help="Keep N dimensions of the vectors; Matryoshka models only."),
-]
-LayoutOption = Annotated[
-    str | None, typer.Option("--dataset-format", help="Layout of the --dataset [default: recognised].")
-]
-SplitOption = Annotated[str | None, typer.Option("--split", help="Only this split of the --dataset, such as test.")]
-ImagesOption = Annotated[Path | None, typer.Option("--images", help="Folder of the --dataset's images.")]
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary; errors only.")]
-ReportOption = Annotated[ReportFormat | None, typer.Option("--format", help="table, or json (default in a pipe).")]
-DEFAULT_INDEX = Path("indexes/default")
+def seconds_so_far() -> float:
+    """Since the verb began: all that a person waited, but for Python's own start."""
+    return time.perf_counter() - _Verbs.began
 
 
 def _version(asked: bool) -> None:

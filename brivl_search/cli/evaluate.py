@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from brivl_search.cli.app import (
+from brivl_search.cli.app import app, caption_fields, json_wanted
+from brivl_search.cli.options import (
     DEFAULT_INDEX,
     DeviceOption,
     EncoderOption,
@@ -21,9 +22,6 @@ from brivl_search.cli.app import (
     ReportOption,
     SplitOption,
     TruncateOption,
-    app,
-    caption_fields,
-    json_wanted,
 )
 from brivl_search.errors import UsageError
 

@@ -7,17 +7,8 @@ from typing import Annotated
 
 import typer
 
-from brivl_search.cli.app import (
-    DeviceOption,
-    ImagesOption,
-    LayoutOption,
-    Quiet,
-    ReportOption,
-    SplitOption,
-    app,
-    caption_fields,
-    json_wanted,
-)
+from brivl_search.cli.app import app, caption_fields, json_wanted
+from brivl_search.cli.options import DeviceOption, ImagesOption, LayoutOption, Quiet, ReportOption, SplitOption
 from brivl_search.errors import EncoderError, UsageError
 
 models = typer.Typer(
@@ -117,14 +108,14 @@ def calibrate(
     """Learn what an encoder's cosines mean, so that its hits have a `match`: the probability of belonging together."""
     import json
 
-    from brivl_search.encoders import calibrations, load_encoder
+    from brivl_search.encoders import calibration, load_encoder
     from brivl_search.output import Bar, say
 
     if forget == (dataset is not None):
         raise UsageError("give either --dataset FOLDER, photos with captions, or --forget")
     loaded = load_encoder(encoder, device=device)
     if dataset is None:
-        was = calibrations.forget(loaded.fingerprint)
+        was = calibration.forget(loaded.fingerprint)
         say(f"{loaded.name}: " + ("its calibration of your own is gone" if was else "there was none of your own"))
         return
     from brivl_search.corpus.dataset import load_dataset
@@ -134,7 +125,7 @@ def calibrate(
     with Bar(quiet=quiet) as bar:
         bar.phase("images and captions", len(data.images) + sum(map(len, data.captions)))
         found = calibrate_on(data, loaded, bar.advance)
-    path = calibrations.save(loaded.fingerprint, found)
+    path = calibration.save(loaded.fingerprint, found)
     if json_wanted(form):
         typer.echo(json.dumps({"encoder": loaded.name, **found, "file": str(path)}, ensure_ascii=False, indent=2))
     else:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from brivl_search.cli.app import DEFAULT_INDEX, DeviceOption, EncoderOption, HitFormat, IndexOption, Target, app
+from brivl_search.cli.app import app
+from brivl_search.cli.options import DEFAULT_INDEX, DeviceOption, EncoderOption, HitFormat, IndexOption, Target
 from brivl_search.errors import BrivlSearchError, UsageError
 
 if TYPE_CHECKING:
@@ -136,11 +137,13 @@ def query(
     asked = compose(
         text, image=image or (), plus=plus or (), minus=minus or (), minus_image=minus_image or (), target=aim
     )
+    from brivl_search import output
+
     engine = Engine(index, encoder=encoder, device=device)
     hits = engine.query(asked, search)
     _warn(engine, asked)
-    from brivl_search import output
-
+    if not hits and (reason := engine.why_nothing(asked, search)):
+        output.say(reason.message)
     if html is not None:
         output.write_contact_sheet(html, str(asked), hits)
     if preview:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from brivl_search.cli.app import DEFAULT_INDEX, DeviceOption, EncoderOption, IndexOption, Quiet, app
+from brivl_search.cli.app import app, byte_count
+from brivl_search.cli.options import DEFAULT_INDEX, DeviceOption, EncoderOption, IndexOption, Quiet
 from brivl_search.errors import BrivlSearchError, DependencyError
 
 if TYPE_CHECKING:
@@ -52,6 +53,9 @@ def serve(
     log_queries: Annotated[bool, typer.Option("--log-queries", help="Write what is asked into the log.")] = False,
     encoder: EncoderOption = None,
     device: DeviceOption = "auto",
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Log every request: pages, thumbnails and health checks too.")
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Answer queries over HTTP, with a page to search by (needs the extra `serve`)."""
@@ -59,7 +63,6 @@ def serve(
         from brivl_search.server import Settings
     except ImportError as error:
         raise DependencyError(f"{MORE} ({error.name}): pip install 'brivl-search[serve]'") from None
-    from brivl_search.cli.app import byte_count
 
     settings = Settings(
         host=host,
@@ -74,10 +77,12 @@ def serve(
         warm=warm,
         log_queries=log_queries,
     )
-    _run(index, settings, port, encoder, device, quiet)
+    _run(index, settings, port, encoder, device, quiet, verbose)
 
 
-def _run(index: Path, settings: Settings, port: int, encoder: str | None, device: str, quiet: bool) -> None:
+def _run(
+    index: Path, settings: Settings, port: int, encoder: str | None, device: str, quiet: bool, verbose: bool
+) -> None:
     """Until interrupted or terminated. Requests under way are answered first."""
     import logging
 
@@ -98,6 +103,8 @@ def _run(index: Path, settings: Settings, port: int, encoder: str | None, device
     logging.basicConfig(
         level=logging.WARNING if quiet else logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
     )
+    if verbose:
+        logging.getLogger("brivl_search").setLevel(logging.DEBUG)
     listener = _listen(settings.host, port)
     # Access logs are the application's own: uvicorn's show query strings.
     config = uvicorn.Config(

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from brivl_search.cli.app import DEFAULT_INDEX, DeviceOption, EncoderOption, IndexOption, Quiet, app, load_for
+from brivl_search.cli.app import app, load_for
+from brivl_search.cli.options import DEFAULT_INDEX, DeviceOption, EncoderOption, IndexOption, Quiet
 from brivl_search.errors import UsageError
 
 
@@ -34,7 +35,7 @@ def export_rows(
     """Write the index's vectors and records into FOLDER, for other tools or for `import`."""
     from brivl_search.index import IndexReader
     from brivl_search.output import Bar, say
-    from brivl_search.transfer.imports import export
+    from brivl_search.transfer.export import export
 
     with IndexReader.open(index) as reader:
         total = reader.count("image") + reader.count("text")
@@ -69,7 +70,7 @@ def import_rows(
         raise UsageError("give either a FOLDER that export wrote, or --vectors FILE.npy and --records FILE.jsonl")
     from brivl_search.index import EncoderInfo
     from brivl_search.output import Bar, say
-    from brivl_search.output.evaluation import say_state
+    from brivl_search.output.build import say_state
     from brivl_search.transfer.imports import import_folder, import_vectors
 
     loaded: Any = None

@@ -159,20 +159,41 @@ def _decode(data: bytes, spec: PixelSpec, max_megapixels: float) -> DecodedImage
             width, height = image.size  # TIFF turns itself upright while loading
             _check_area(width, height, max_megapixels)
         taken = taken or exif.taken(image)  # in a PNG the block may follow the pixels
-        stored = (width, height)
-        upright = _UPRIGHT.get(_orientation(image))
-        if upright and upright not in ("FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM"):
-            width, height = height, width
-        turn = image_module.Transpose[upright] if upright else None
-        square = pixels.to_square(_to_smooth_mode(image), spec, stored, turn)
-        return DecodedImage(square, width, height, taken)
+        return _prepare(image, spec, (width, height), taken)
+
+
+def prepare(image: Image.Image, spec: PixelSpec, *, max_megapixels: float = MAX_MEGAPIXELS) -> DecodedImage:
+    """An image that Pillow has opened or made, treated as `decode` treats a file; a JPEG is decoded in full size.
+
+    Raises:
+        ImageError: the image cannot be read.
+    """
+    try:
+        with _quiet_pillow():
+            _check_area(*image.size, max_megapixels)
+            image.load()
+            return _prepare(image, spec, image.size, "")
+    except ImageError:
+        raise
+    except Exception as error:
+        raise _as_image_error(error, b"") from error
+
+
+def _prepare(image: Image.Image, spec: PixelSpec, stored: tuple[int, int], taken: str) -> DecodedImage:
+    """Loaded pixels → the tower's; `stored` is the size in the file, which `draft` may have divided and rounded."""
+    width, height = stored
+    upright = _UPRIGHT.get(_orientation(image))
+    if upright and upright not in ("FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM"):
+        width, height = height, width
+    turn = _pillow().Transpose[upright] if upright else None
+    return DecodedImage(pixels.to_square(_to_smooth_mode(image), spec, stored, turn), width, height, taken)
 
 
 def _check_area(width: int, height: int, max_megapixels: float) -> None:
     if width < 1 or height < 1:
         raise ImageError("corrupt", f"{width}x{height} pixels")
     if width * height > round(max_megapixels * 1e6):
-        detail = f"{width}x{height} pixels, the limit is {max_megapixels:g} megapixels (raise it with --max-megapixels)"
+        detail = f"{width}x{height} pixels, the limit is {max_megapixels:g} megapixels (raise it with `max_megapixels`)"
         raise ImageError("too large", detail)
 
 

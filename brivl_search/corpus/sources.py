@@ -95,8 +95,8 @@ def find_sources(
             continue
         readers[os.fspath(path)] = open_dataset(path, how.format, Choice(how.split, how.images, fields))
     if not readers and (choice.split or choice.images):
-        option = "--split" if choice.split else "--images"
-        raise UsageError(f"{option} is for datasets: name an annotation file or container, or give --dataset-format")
+        given = "split" if choice.split else "images"
+        raise UsageError(f"`{given}` is for datasets: name an annotation file or container, or give `dataset_format`")
     if files:
         found = scan_paths(plain, include_hidden=include_hidden)
     else:
@@ -116,7 +116,7 @@ def hint(paths: Sequence[Path | str]) -> str:
         except CorpusError:  # a folder that cannot be listed; the message says so already
             continue
         if fits:
-            return f"; {printable(os.fspath(path))} looks like {fits[0]}: --dataset-format {fits[0]} reads it"
+            return f"; {printable(os.fspath(path))} looks like {fits[0]}: `dataset_format` {fits[0]} reads it"
     return ""
 
 
@@ -145,5 +145,5 @@ def _take(reader: Reader, images: dict[str, ImageFile], found: Scan) -> None:
         named = f"none of the {passed:,} images it names can be read" if passed else "it has no images"
         example = f" ({found.skipped[-1].reason}: {printable(found.skipped[-1].path)})" if passed else ""
         inside = any(prefix.endswith(SEPARATOR) for prefix in reader.covers)
-        advice = "" if inside or reader.choice.images else ": --images names their folder"
+        advice = "" if inside or reader.choice.images else ": `images` names their folder"
         raise CorpusError(f"no images: {printable(reader.path)}: {named}{example}{advice}")

@@ -23,6 +23,10 @@ CAPTIONS_NAME = "captions.jsonl"
 _ALWAYS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _HEIF = (".heic", ".heif")
 _AVIF = (".avif",)
+_RAW = "3fr arw cr2 cr3 crw dcr dng erf iiq kdc mef mos mrw nef nrw orf pef raf raw rw2 rwl sr2 srf srw x3f"
+_VIDEO = "3gp avi flv m2ts m4v mkv mov mp4 mpeg mpg mts ogv webm wmv"
+_OTHER = "ai eps exr hdr jxl psb psd svg svgz xcf"
+_UNREAD = frozenset("." + ending for kind in (_RAW, _VIDEO, _OTHER) for ending in kind.split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,7 @@ class Scan:
         unreadable_dirs: folders that exist but could not be listed (and links to places out of reach): what an
             earlier build found beneath them has not vanished.
         other_files: files that are neither images nor captions.
+        unread: of these, the pictures and videos that are not read yet, by their ending in small letters.
     """
 
     roots: tuple[str, ...]
@@ -72,6 +77,7 @@ class Scan:
     skipped: list[Skipped] = field(default_factory=list)
     unreadable_dirs: list[str] = field(default_factory=list)
     other_files: int = 0
+    unread: Counter[str] = field(default_factory=Counter)
 
     def describe_empty(self) -> str:
         """One line that says why there are no images here, for the message of a build that finds none."""
@@ -237,6 +243,8 @@ class _Walk:
             if entry.is_symlink() and not os.path.exists(entry.path):
                 self.result.unreadable_dirs.append(entry.path)  # perhaps a link to a disk that is not mounted
             self.result.other_files += 1
+            if extension in _UNREAD:
+                self.result.unread[extension] += 1
             return
         try:
             status = entry.stat()

@@ -19,12 +19,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from brivl_search.corpus.images import decode, read_file
 from brivl_search.display import printable
 from brivl_search.embedding.batches import TEXT_BATCH, clean_text
-from brivl_search.encoders.base import Encoder, Origin, encode_pictures
+from brivl_search.embedding.query_pictures import embed_pictures
+from brivl_search.encoders.base import Encoder
 from brivl_search.encoders.calibration import Calibration
-from brivl_search.errors import ImageError, UsageError
+from brivl_search.errors import UsageError
 
 # What brivl-mini's recipes train with; against the bare name they gain 1.4 points of top-1 in Chinese and 0.2 in
 # English (train/EXPERIMENTS.md, "Zero-shot").
@@ -70,7 +70,7 @@ def read_labels(path: Path) -> list[Label]:
         lines = path.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise UsageError(f"--labels {printable(str(path))}: {reason}: give a text file with a label a line") from None
+        raise UsageError(f"`labels` {printable(str(path))}: {reason}: give a text file with a label a line") from None
     labels: list[Label] = []
     line_of: dict[str, int] = {}
     for number, line in enumerate(lines, start=1):
@@ -78,11 +78,11 @@ def read_labels(path: Path) -> list[Label]:
         if not names:
             continue
         if names[0] in line_of:
-            raise UsageError(f"--labels {path}:{number}: {names[0]!r} is line {line_of[names[0]]} too: delete one")
+            raise UsageError(f"`labels` {path}:{number}: {names[0]!r} is line {line_of[names[0]]} too: delete one")
         line_of[names[0]] = number
         labels.append(Label(names[0], names))
     if not labels:
-        raise UsageError(f"--labels {path} holds no label: write one a line")
+        raise UsageError(f"`labels` {path} holds no label: write one a line")
     return labels
 
 
@@ -90,7 +90,7 @@ def check_templates(templates: Sequence[str]) -> None:
     """Raises UsageError where a template has no place for the name."""
     for template in templates:
         if "{}" not in template:
-            raise UsageError(f"--template {template!r}: put {{}} where the label belongs, as in '一张{{}}的照片'")
+            raise UsageError(f"`templates` {template!r}: put {{}} where the label belongs, as in '一张{{}}的照片'")
 
 
 def sentences(name: str, templates: Sequence[str] = ()) -> list[str]:
@@ -155,14 +155,14 @@ def match(encoder: Encoder, texts: Sequence[str], images: Sequence[str | os.Path
     Raises:
         UsageError: an empty text, or a picture that cannot be read.
     """
-    said = [clean_text(text, "--text") for text in texts]
-    pixels, origins = [], []
-    for image in images:
-        try:
-            picture = decode(read_file(os.fspath(image)), encoder.pixels)
-            pixels.append(picture.pixels)
-            origins.append(Origin(os.path.abspath(image), picture.width, picture.height))
-        except ImageError as error:
-            raise UsageError(f"--image {printable(os.fspath(image))}: {error}") from None
-    cosines: Vectors = encoder.encode_texts(said) @ encode_pictures(encoder, np.stack(pixels), origins).T
+    said = [clean_text(text, "`texts`") for text in texts]
+    named = [os.fspath(image) for image in images]
+    known = embed_pictures(encoder, named)
+    pictures = []
+    for name in named:
+        vector = known[name]
+        if isinstance(vector, UsageError):
+            raise vector
+        pictures.append(vector)
+    cosines: Vectors = encoder.encode_texts(said) @ np.stack(pictures).T
     return cosines

@@ -1,24 +1,32 @@
-"""The seam between the engine and any model: an `Encoder` turns images and texts into unit vectors of one space."""
+"""What every model looks like to the rest of the package: an `Encoder` turns images and texts into unit vectors.
+
+Images and texts share one space: the cosine of an image's and a text's vector says how well they fit.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
 from brivl_search.corpus.images import PixelSpec
 from brivl_search.encoders.calibration import Calibration
 
+if TYPE_CHECKING:
+    from brivl_search.encoders.inputs import Pictures, Texts
+
+Precision = Literal["auto", "fp32", "bf16"]
+
 
 class Encoder(Protocol):
-    """Two towers and their preprocessing.
+    """An image tower, a text tower, and their preprocessing. This is what a plug-in implements.
 
     Attributes:
-        name: how the user calls it ("brivl-mini", a folder, ...); stored in indexes.
+        name: how the user calls it ("brivl-mini", a folder, ...). An index stores it.
         dim: length of a vector.
-        fingerprint: hash of weights and preprocessing; two encoders with one fingerprint give the same vectors.
+        fingerprint: hash of the weights and the preprocessing. Two encoders with one fingerprint give the same vectors.
         pixels: how an image file becomes the pixels that `encode_images` takes.
         calibration: from the cosine of a text and a picture to the probability that they belong together, if known.
     """
@@ -29,31 +37,60 @@ class Encoder(Protocol):
     pixels: PixelSpec
     calibration: Calibration | None
 
-    def encode_images(self, pixels: np.ndarray) -> np.ndarray:
-        """uint8 RGB (n, S, S, 3) as `self.pixels` says → float32 (n, dim), unit length."""
+    def encode_images(self, pixels: np.ndarray, /) -> np.ndarray:
+        """A batch of pixels, uint8 RGB (n, S, S, 3) as `self.pixels` says → float32 (n, dim), unit length."""
         ...
 
-    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Texts → float32 (n, dim), unit length. Texts longer than the tower takes are cut; see `cut_tokens`."""
+    def encode_texts(self, texts: Sequence[str], /) -> np.ndarray:
+        """Texts → float32 (n, dim), unit length. A text longer than the tower takes is cut; see `cut_tokens`."""
         ...
 
     def warm_up(self) -> None:
-        """Loads the image tower now rather than with the first pictures."""
+        """Loads the image tower now, not with the first pictures."""
         ...
 
-    def cut_tokens(self, texts: Sequence[str]) -> list[int]:
-        """How many tokens of each text the tower does not see (0: it sees the whole text)."""
+    def cut_tokens(self, texts: Sequence[str], /) -> list[int]:
+        """How many tokens of each text the tower does not see. 0: it sees the whole text."""
+        ...
+
+
+class LoadedEncoder(Encoder, Protocol):
+    """What `load_encoder` returns: an `Encoder` that also takes pictures and texts as a caller has them.
+
+    `encode_images` takes a ready batch, or paths, PIL images, bytes of image files and uint8 arrays of any size:
+    `brivl_search.encoders.inputs` has the rules. A single picture or text counts as a sequence of one.
+    """
+
+    def encode_images(self, pictures: Pictures, /) -> np.ndarray:
+        """Pictures, or a ready batch uint8 RGB (n, S, S, 3) → float32 (n, dim), unit length.
+
+        Raises:
+            UsageError: something else was given, or a path does not exist.
+            ImageError: a picture cannot be decoded.
+        """
+        ...
+
+    def encode_texts(self, texts: Texts, /) -> np.ndarray:
+        """Texts → float32 (n, dim), unit length. A text longer than the tower takes is cut; see `cut_tokens`.
+
+        Raises:
+            UsageError: something in `texts` is not a str.
+        """
+        ...
+
+    def cut_tokens(self, texts: Texts, /) -> list[int]:
+        """How many tokens of each text the tower does not see. 0: it sees the whole text."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Which picture some pixels were.
+    """Where the pixels of a picture come from.
 
     Attributes:
-        path: absolute; CONTAINER::MEMBER inside a tar, TSV or LMDB; "" where it has none.
-        width, height: in pixels, after EXIF orientation.
-        content: of the file, where it has no path and may be decoded again.
+        path: absolute; CONTAINER::MEMBER inside a tar, TSV or LMDB; "" if there is none.
+        width, height: of the picture, in pixels, after EXIF orientation.
+        content: the bytes of the file, if there is no path and the picture may be decoded again.
     """
 
     path: str
@@ -64,7 +101,7 @@ class Origin:
 
 @runtime_checkable
 class PictureEncoder(Protocol):
-    """An `Encoder` that wants to know whose pixels it is given, because the picture's boxes lie in a file."""
+    """An `Encoder` that needs to know where pixels come from, because a file holds the boxes of each picture."""
 
     def encode_pictures(self, pixels: np.ndarray, origins: Sequence[Origin]) -> np.ndarray:
         """As `Encoder.encode_images`, with an origin for each picture."""
@@ -72,7 +109,7 @@ class PictureEncoder(Protocol):
 
 
 def encode_pictures(encoder: Encoder, pixels: np.ndarray, origins: Sequence[Origin]) -> np.ndarray:
-    """uint8 (n, S, S, 3) and where they came from → float32 (n, dim), whether the encoder asks for origins or not."""
+    """uint8 (n, S, S, 3) and where they come from → float32 (n, dim), whether the encoder asks for origins or not."""
     if isinstance(encoder, PictureEncoder):
         return encoder.encode_pictures(pixels, origins)
     return encoder.encode_images(pixels)

@@ -1,4 +1,4 @@
-"""Which device and which precision a tower runs in."""
+"""The device and the precision that a tower runs in."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def pick_device(name: str) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise UsageError(f"device {name!r} cannot be used here ({reason}): try --device cpu or auto") from None
+        raise UsageError(f"`device` {name!r} cannot be used here ({reason}): give cpu or auto") from None
     return device
 
 
 @cache
 def keep_freed_memory() -> None:
-    """Tells glibc to keep what is freed instead of handing it back to the kernel after every layer.
+    """Tells glibc to keep freed memory instead of returning it to the kernel after every layer.
 
-    Activations of a CPU forward pass are mapped and unmapped otherwise, and clearing their pages is a good part of its
-    time. The process keeps its peak, about 1 GB for brivl-mini at a batch of 64.
+    Otherwise the activations of a CPU forward pass are mapped and unmapped, and clearing their pages takes much of its
+    time. The cost: the process keeps its peak of memory, about 1 GB for brivl-mini with batches of 64.
     """
     with suppress(OSError, AttributeError, TypeError):  # not glibc
         libc = ctypes.CDLL(None)
@@ -45,9 +45,9 @@ def keep_freed_memory() -> None:
 
 
 def few_heaps() -> None:
-    """Tells glibc to serve all threads from two heaps instead of eight for every core, which all keep their own peak.
+    """Tells glibc to use two heaps for all threads instead of eight per core, each of which keeps its own peak.
 
-    For a process of many threads, before it starts them.
+    For a process with many threads. Call it before they start.
     """
     with suppress(OSError, AttributeError, TypeError):  # not glibc
         ctypes.CDLL(None).mallopt(-8, 2)  # M_ARENA_MAX

@@ -1,7 +1,7 @@
-"""SHA-256 of files, remembered for large ones: half a gigabyte a second is too slow for every query from the shell.
+"""SHA-256 of files. Those of large files are cached, because hashing runs at about half a gigabyte a second.
 
-A file is taken to be the same while its path, size, time and inode are, as the index takes images to be. The memory is
-one small file in the user's cache folder; where it cannot be written or read, files are hashed each time.
+A file counts as unchanged while its path, size, modification time and inode are the same; the index judges images by
+the same rule. The cache is one small file in the user's cache folder. Without it, files are hashed each time.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _KEPT = 256  # files remembered
 
 
 def file_sha256(path: Path) -> str:
-    """The hash of a file's content, hexadecimal.
+    """The SHA-256 of a file's content, hexadecimal.
 
     Raises:
-        EncoderError: it cannot be read.
+        EncoderError: the file cannot be read.
     """
     try:
         status = path.stat()
@@ -57,7 +57,7 @@ def _read() -> dict[str, str]:
 
 
 def _write(values: dict[str, str]) -> None:
-    """Beside its place and renamed: a reader sees the old file or the new one."""
+    """Writes a temporary file and renames it, so a reader sees the old file or the new one."""
     with contextlib.suppress(OSError):
         path = _memory()
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Which encoders there are: those known by name, and those that lie on this disk. No model is loaded, torch neither."""
+"""Lists encoders: the well-known ones, and those on this disk. Loads neither a model nor torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from brivl_search.encoders.known import KNOWN, KnownModel
 from brivl_search.encoders.plugins import package_of, plugins
 from brivl_search.errors import BrivlSearchError, UsageError
 
-Place = Literal["bundled", "hub cache", "folder"]
+Location = Literal["bundled", "hub cache", "folder"]
 
 
 @dataclass(frozen=True)
@@ -23,13 +23,13 @@ class OnDisk:
     """A model's files.
 
     Attributes:
-        place: how it came here.
-        path: its folder.
-        bytes: of all its files.
-        complete: whether nothing that it needs is missing.
+        place: the kind of place they are in.
+        path: the folder.
+        bytes: size of all its files.
+        complete: whether all files are there that the model needs.
     """
 
-    place: Place
+    place: Location
     path: Path
     bytes: int
     complete: bool
@@ -43,12 +43,12 @@ class Entry:
     """One encoder.
 
     Attributes:
-        name: for `--encoder`.
-        dim: length of its vectors, if it can be told.
-        parameters: in millions, if they can be told.
-        known: what was published about it, if it is known by name.
-        package: the package that registers it, for a plug-in.
-        disk: where it lies.
+        name: what `load_encoder` and `--encoder` take.
+        dim: length of its vectors; None: unknown.
+        parameters: in millions; None: unknown.
+        known: published facts, if it is a well-known model.
+        package: for a plug-in, the package that registers it.
+        disk: where its files are.
     """
 
     name: str
@@ -76,10 +76,10 @@ class Entry:
 
 
 def inventory(folders: Sequence[Path] = ()) -> list[Entry]:
-    """Known encoders, then what else lies in the hub's cache and below `folders`, then plug-ins.
+    """Well-known encoders, then others in Hugging Face's cache and in `folders`, then plug-ins.
 
     Args:
-        folders: checkpoint folders, or folders of them.
+        folders: checkpoint folders, or folders that contain some.
 
     Raises:
         UsageError: a folder does not exist.
@@ -95,17 +95,17 @@ def inventory(folders: Sequence[Path] = ()) -> list[Entry]:
     return list(entries.values())
 
 
-def _bundled() -> Iterable[tuple[str, Place, Path]]:
+def _bundled() -> Iterable[tuple[str, Location, Path]]:
     from brivl_search.encoders.registry import BUNDLED, bundled
 
     return [(name, "bundled", BUNDLED / name) for name in bundled()]
 
 
-def _cached() -> Iterable[tuple[str, Place, Path]]:
-    """Models in the hub's cache that may be encoders: CLIP-like ones, and sentence-transformers'."""
+def _cached() -> Iterable[tuple[str, Location, Path]]:
+    """Models in Hugging Face's cache that may be encoders: CLIP-like ones, and those of sentence-transformers."""
     from huggingface_hub import constants
 
-    found: list[tuple[str, Place, Path]] = []
+    found: list[tuple[str, Location, Path]] = []
     for repo in sorted(Path(constants.HF_HUB_CACHE).glob("models--*--*")):
         try:
             snapshot = repo / "snapshots" / (repo / "refs" / "main").read_text(encoding="utf-8").strip()
@@ -116,8 +116,8 @@ def _cached() -> Iterable[tuple[str, Place, Path]]:
     return found
 
 
-def _below(folders: Sequence[Path]) -> Iterable[tuple[str, Place, Path]]:
-    found: list[tuple[str, Place, Path]] = []
+def _below(folders: Sequence[Path]) -> Iterable[tuple[str, Location, Path]]:
+    found: list[tuple[str, Location, Path]] = []
     for folder in folders:
         if not folder.is_dir():
             raise UsageError(f"no such folder: {folder}: check the path")
@@ -130,7 +130,7 @@ def _below(folders: Sequence[Path]) -> Iterable[tuple[str, Place, Path]]:
 
 
 def is_encoder(folder: Path) -> bool:
-    """Whether a folder's config files are those of an encoder that can be loaded here, whole or not."""
+    """Whether the config files in a folder are those of an encoder; its weights may be missing."""
     from brivl_search.encoders.hf.family import FAMILIES
 
     config = _config(folder)
@@ -150,7 +150,7 @@ def _config(folder: Path) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
-def _on_disk(place: Place, folder: Path) -> OnDisk:
+def _on_disk(place: Location, folder: Path) -> OnDisk:
     from brivl_search.encoders.hf.files import complete
 
     ours = "model_type" not in _config(folder) and not _sentence(folder)
@@ -173,7 +173,7 @@ def _dim(folder: Path) -> int | None:
 
 
 def _parameters(folder: Path) -> float | None:
-    """Millions of numbers in the weights, by the heads of the safetensors files; None where there are others."""
+    """Millions of numbers in the weights, read from the headers of safetensors files; None: other formats."""
     from safetensors import SafetensorError, safe_open
 
     files = list(folder.rglob("*.safetensors"))

@@ -1,15 +1,21 @@
-"""Encoders from other packages, by the entry point group `brivl_search.encoders`.
+"""Encoders of other packages, found by the entry point group `brivl_search.encoders`.
 
-An entry point NAME = "package.module:make" answers to `--encoder NAME` and `--encoder NAME:ARGUMENT`. It is called as
-make(ARGUMENT or "", device=..., precision=...) and returns an `Encoder`; docs/encoders.md shows a whole one.
+An entry point NAME = "package.module:make" provides the encoders NAME and NAME:ARGUMENT. It is called as
+make(ARGUMENT or "", device=..., precision=...) and returns an `Encoder`. docs/encoders.md shows a whole plug-in.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import numpy as np
 
 from brivl_search.corpus.images import PixelSpec
-from brivl_search.encoders.base import Encoder
+from brivl_search.encoders.base import Encoder, LoadedEncoder, Origin, encode_pictures
+from brivl_search.encoders.calibration import Calibration
+from brivl_search.encoders.inputs import Pictures, Texts, as_texts, encode_any
 from brivl_search.errors import BrivlSearchError, EncoderError
 
 GROUP = "brivl_search.encoders"
@@ -26,8 +32,58 @@ _NEEDED = (
 )
 
 
+class PluggedEncoder:
+    """A plug-in's encoder as `load_encoder` returns it: it takes pictures and texts in any form.
+
+    The plug-in itself is given ready batches and sequences of str only. All its other attributes are reachable here.
+
+    Attributes:
+        plugged: what the plug-in returned.
+        calibration: that of the plug-in, or the user's own.
+    """
+
+    name: str
+    dim: int
+    fingerprint: str
+    pixels: PixelSpec
+
+    def __init__(self, plugged: Encoder) -> None:
+        self.plugged = plugged
+        self.calibration: Calibration | None = plugged.calibration
+
+    def __getattr__(self, attribute: str) -> Any:
+        if attribute == "plugged":  # not there yet: while copying, say
+            raise AttributeError(attribute)
+        return getattr(self.plugged, attribute)
+
+    def __repr__(self) -> str:
+        return f"PluggedEncoder({self.plugged!r})"
+
+    def encode_images(self, pictures: Pictures) -> np.ndarray:
+        """See `brivl_search.encoders.base.LoadedEncoder`."""
+        return encode_any(pictures, self.pixels, self.dim, self._encode_pixels)
+
+    def encode_pictures(self, pixels: np.ndarray, origins: Sequence[Origin]) -> np.ndarray:
+        """A ready batch; a plug-in that asks where pixels come from is told."""
+        return encode_pictures(self.plugged, pixels, origins)
+
+    def _encode_pixels(self, pixels: np.ndarray, origins: Sequence[Origin] | None) -> np.ndarray:
+        return self.plugged.encode_images(pixels) if origins is None else self.encode_pictures(pixels, origins)
+
+    def encode_texts(self, texts: Texts) -> np.ndarray:
+        """See `brivl_search.encoders.base.LoadedEncoder`."""
+        listed = as_texts(texts)
+        return self.plugged.encode_texts(listed) if listed else np.empty((0, self.dim), dtype=np.float32)
+
+    def warm_up(self) -> None:
+        self.plugged.warm_up()
+
+    def cut_tokens(self, texts: Texts) -> list[int]:
+        return self.plugged.cut_tokens(as_texts(texts))
+
+
 def plugins() -> dict[str, list[EntryPoint]]:
-    """Every registered name and who registers it; more than one package is a conflict, told when it is used."""
+    """Every registered name and its entry points. Two packages may claim one name: that fails when it is loaded."""
     found: dict[str, list[EntryPoint]] = {}
     for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
         if point not in found.setdefault(point.name, []):
@@ -36,12 +92,12 @@ def plugins() -> dict[str, list[EntryPoint]]:
 
 
 def package_of(point: EntryPoint) -> str:
-    """The package that an entry point comes from, for people: its name and version, else its module."""
+    """The name and version of the package that an entry point comes from; its module if there is no package."""
     return f"{point.dist.name} {point.dist.version}" if point.dist is not None else point.module
 
 
-def load_plugin(name: str, *, device: str, precision: str) -> Encoder | None:
-    """The encoder that a plug-in has for `name`; None if there is no plug-in of that name.
+def load_plugin(name: str, *, device: str, precision: str) -> LoadedEncoder | None:
+    """The encoder that a plug-in makes for `name`; None if no plug-in has this name.
 
     Raises:
         EncoderError: two packages claim the name, the plug-in fails, or it returns something that is no encoder.
@@ -63,11 +119,11 @@ def load_plugin(name: str, *, device: str, precision: str) -> Encoder | None:
             f"the encoder plug-in {scheme!r} of {owners} failed: {type(error).__name__}: {reason}"
         ) from None
     _check(encoder, scheme, owners)
-    return encoder
+    return PluggedEncoder(encoder)
 
 
 def _check(encoder: Encoder, scheme: str, owners: str) -> None:
-    """What would only be noticed when an index has been built with it."""
+    """Raises EncoderError for faults that would otherwise show only after an index was built."""
     missing = [attribute for attribute in _NEEDED if not hasattr(encoder, attribute)]
     wrong = ""
     if missing:

@@ -1,7 +1,7 @@
-"""Encoder names → encoders: the bundled `brivl-mini`, a checkpoint folder, a model of the hub, a plug-in's.
+"""Names of encoders → encoders: the bundled `brivl-mini`, checkpoint folders, Hugging Face models, plug-ins.
 
-A BriVL name may end in where its regions come from, NAME+boxes=FILE.jsonl or NAME+detector=hf:ORG/NAME; without that
-they are a fixed grid. It is part of the name because it decides the vectors: an index remembers it.
+A BriVL name may end in the source of its regions: NAME+boxes=FILE.jsonl or NAME+detector=hf:ORG/NAME. Without it, the
+regions are a fixed grid. The source is part of the name because it changes the vectors, and an index keeps the name.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import json
 import re
 from pathlib import Path
 
-from brivl_search.encoders import calibrations
-from brivl_search.encoders.base import Encoder
+from brivl_search.encoders import calibration
+from brivl_search.encoders.base import LoadedEncoder, Precision
 from brivl_search.encoders.brivl.boxes import BoxFile, BoxSource
 from brivl_search.encoders.brivl.checkpoint import Checkpoint, FolderCheckpoint
-from brivl_search.encoders.brivl.encoder import BriVLEncoder, Precision
+from brivl_search.encoders.brivl.encoder import BriVLEncoder
 from brivl_search.errors import EncoderError, UsageError
 
 DEFAULT = "brivl-mini"
@@ -30,40 +30,51 @@ def bundled() -> list[str]:
 
 
 def without_regions(name: str) -> str:
-    """The name without what says where regions come from."""
+    """The name without the source of its regions."""
     found = _REGIONS.fullmatch(name)
     return found[1] if found else name
 
 
 def load_encoder(
     name: str = DEFAULT, *, device: str = "auto", precision: Precision = "auto", truncate_dim: int | None = None
-) -> Encoder:
-    """The encoder called `name`, its vectors cut to `truncate_dim` if that is given (Matryoshka models only).
+) -> LoadedEncoder:
+    """Loads the encoder called `name`.
 
-    brivl-mini: bundled; it wins over a folder of the same name, write ./NAME for that.
-    FOLDER, or the .safetensors inside it: a checkpoint folder.
-    official:FILE.pth: weights of the published BriVL code (`brivl_search.encoders.brivl.official.checkpoint`).
-    hf:ORG/NAME[@REVISION], hf:FOLDER: models of transformers and sentence-transformers (`brivl_search.encoders.hf`);
-        ?dim=N at the end does what `truncate_dim` does.
-    NAME, NAME:ARGUMENT: what a plug-in registered (`brivl_search.encoders.plugins`).
+        encoder = load_encoder("brivl-mini")
+        images = encoder.encode_images(["cat.jpg", "dog.jpg"])  # float32 (2, dim), unit length
+        texts = encoder.encode_texts("a dog on grass")  # float32 (1, dim), unit length
+        cosines = texts @ images.T
 
-    A calibration that `models calibrate` kept for it takes the place of its own.
+    Args:
+        name: one of
+
+            brivl-mini: bundled. It wins over a folder of the same name; write ./brivl-mini for the folder.
+            FOLDER, or the .safetensors inside it: a checkpoint folder.
+            official:FILE.pth: weights of the published BriVL code (`brivl_search.encoders.brivl.official`).
+            hf:ORG/NAME[@REVISION], hf:FOLDER: a model of transformers or sentence-transformers
+            (`brivl_search.encoders.hf`); ?dim=N at the end does what `truncate_dim` does.
+            NAME, NAME:ARGUMENT: an encoder that a plug-in registered (`brivl_search.encoders.plugins`).
+        device: a torch device, or "auto": the GPU where there is one.
+        precision: "fp32", "bf16", or "auto": bfloat16 where the processor multiplies it natively.
+        truncate_dim: keep so many dimensions of each vector; for Matryoshka models only.
+
+    A calibration that the user has measured (`models calibrate`) replaces the encoder's own.
 
     Raises:
-        DependencyError: it needs a package that is not installed.
+        DependencyError: the encoder needs a package that is not installed.
         EncoderError: there is no such encoder; the message lists the names that exist.
-        UsageError: regions are asked for of an encoder that has none, or from a file that cannot be read.
+        UsageError: regions are asked of an encoder that has none, or their file cannot be read.
     """
     if truncate_dim is not None:
         name = truncated(name, truncate_dim)
     encoder = _load(name, device, precision)
-    own = calibrations.saved(encoder.fingerprint)
+    own = calibration.saved(encoder.fingerprint)
     if own is not None:
         encoder.calibration = own
     return encoder
 
 
-def _load(name: str, device: str, precision: Precision) -> Encoder:
+def _load(name: str, device: str, precision: Precision) -> LoadedEncoder:
     found = _REGIONS.fullmatch(name)
     base, regions = (found[1], (found[2], found[3])) if found else (name, None)
     if base in bundled():
@@ -100,17 +111,17 @@ def _load(name: str, device: str, precision: Precision) -> Encoder:
 
 
 def truncated(name: str, dim: int) -> str:
-    """The name of an encoder whose vectors are cut to `dim`.
+    """The name of the same encoder with vectors cut to `dim`.
 
     Raises:
-        UsageError: not a size.
-        EncoderError: only models by hf: can be cut.
+        UsageError: `dim` is less than 1.
+        EncoderError: it is no hf: model, and only those can be cut.
     """
     if dim < 1:
-        raise UsageError(f"--truncate-dim {dim}: give a whole number from 1 on")
+        raise UsageError(f"`truncate_dim` {dim}: give a whole number from 1 on")
     if not name.startswith("hf:"):
         raise EncoderError(
-            f"{name} cannot be cut to {dim} dimensions: only Matryoshka models by hf: can; leave out --truncate-dim"
+            f"{name} cannot be cut to {dim} dimensions: only Matryoshka models by hf: can; leave out `truncate_dim`"
         )
     return re.sub(r"\?dim=\d+$", "", name) + f"?dim={dim}"
 

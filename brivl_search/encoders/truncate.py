@@ -1,7 +1,7 @@
-"""Vectors cut to their first dimensions, for models trained so that these are vectors by themselves.
+"""Vectors cut to their first dimensions, for models trained for it.
 
-That is Matryoshka representation learning (Kusupati et al., NeurIPS 2022, arXiv 2205.13147). Other models' vectors lose
-what they know when they are cut, so it is refused for them.
+Matryoshka representation learning (Kusupati et al., NeurIPS 2022, arXiv 2205.13147) trains a model so that the first
+dimensions of a vector are a good vector themselves. Cutting is refused for other models, whose vectors lose quality.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from brivl_search.errors import EncoderError
 
 
 def check_dim(name: str, dim: int, wanted: int | None, sizes: Sequence[int]) -> int:
-    """The length of a model's vectors, cut to `wanted` if that is asked for.
+    """The length of a model's vectors: `wanted`, or `dim` if that is None.
 
     Args:
         name: of the model, for the message.
-        dim: its full length.
-        wanted: what the user asks for; None: all.
-        sizes: what the model was trained to be cut to; empty: it was not.
+        dim: the full length of its vectors.
+        wanted: the length the user asks for; None: the full one.
+        sizes: lengths that the model was trained for; empty: it is no Matryoshka model.
 
     Raises:
-        EncoderError: it was not trained to be cut, or not that short.
+        EncoderError: the model was not trained for vectors as short as `wanted`.
     """
     if wanted is None or wanted == dim:
         return dim
     if not sizes:
         raise EncoderError(
             f"{name} cannot be cut to {wanted} dimensions: its config does not say that it is a Matryoshka model; "
-            f"leave out --truncate-dim (its vectors have {dim})"
+            f"leave out `truncate_dim` (its vectors have {dim})"
         )
     if not min(sizes) <= wanted < dim:
         raise EncoderError(f"{name} cannot be cut to {wanted} dimensions: give {min(sizes)} to {dim}")

@@ -8,7 +8,7 @@ import numpy as np
 
 from brivl_search.corpus.dataset import Dataset
 from brivl_search.encoders.base import Encoder
-from brivl_search.encoders.calibration import fit_and_judge, true_and_random_pairs
+from brivl_search.encoders.calibration import Calibration
 from brivl_search.errors import EncoderError, UsageError
 from brivl_search.evaluation.dataset import ImageEmbedder, embed_texts
 
@@ -42,7 +42,7 @@ def calibrate_on(
             f"{dataset.folder}: {len(texts)} captions of {len(dataset.images)} photos are too few to calibrate on: "
             f"give {LEAST_PAIRS // 2} of {LEAST_PHOTOS} at least, better thousands"
         )
-    images = np.concatenate(list(ImageEmbedder(dataset, encoder, advance, workers)))
+    images = ImageEmbedder(dataset, encoder, advance, workers).vectors()
     vectors = embed_texts(texts, encoder, advance)
     cosine, belongs, photo = true_and_random_pairs(vectors, images, np.asarray(owners), seed)
     right = float((cosine[: len(texts)] > cosine[len(texts) :]).mean())
@@ -52,3 +52,78 @@ def calibrate_on(
             "their own photo than to another (50% by chance): is it the right encoder for these languages and photos?"
         )
     return fit_and_judge(cosine, belongs, photo)
+
+
+def expected_calibration_error(probability: np.ndarray, belongs: np.ndarray, bins: int = 15) -> float:
+    """Σ_b (n_b/n) · |mean probability − share that belongs| over `bins` equally wide bins (Guo et al., ICML 2017).
+
+    Args:
+        probability: float (n,), 0 to 1.
+        belongs: bool (n,).
+    """
+    bin_of = np.minimum((probability * bins).astype(np.int64), bins - 1)
+    counts = np.bincount(bin_of, minlength=bins)
+    gaps = np.abs(np.bincount(bin_of, probability, bins) - np.bincount(bin_of, belongs.astype(np.float64), bins))
+    return float(gaps[counts > 0].sum() / len(probability))
+
+
+def fit(cosine: np.ndarray, belongs: np.ndarray, steps: int = 50) -> Calibration:
+    """Logistic regression of `belongs` on `cosine` by Newton's method, with Platt's smoothed targets.
+
+    Args:
+        cosine: float64 (n,).
+        belongs: bool (n,), both values in it.
+        steps: at most.
+    """
+    positives, negatives = int(belongs.sum()), int((~belongs).sum())
+    target = np.where(belongs, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    x = np.stack([cosine, np.ones_like(cosine)], 1)
+    weights = np.zeros(2)
+    for _ in range(steps):
+        p = 1 / (1 + np.exp(-np.clip(x @ weights, -60, 60)))
+        hessian = (x * (p * (1 - p))[:, None]).T @ x + 1e-9 * np.eye(2)
+        step = np.linalg.solve(hessian, x.T @ (p - target))
+        weights -= step
+        if np.abs(step).max() < 1e-10:
+            break
+    return Calibration(float(weights[0]), float(weights[1]))
+
+
+def fit_and_judge(cosine: np.ndarray, belongs: np.ndarray, photo: np.ndarray) -> dict[str, float]:
+    """The map of all pairs, and how far to trust it: what a map fitted on half of the photos says of the other half.
+
+    Args:
+        cosine: float64 (n,).
+        belongs: bool (n,).
+        photo: int (n,), of each pair; no photo is in both halves.
+
+    Returns:
+        What goes into config.json: slope, intercept, ece (expected calibration error), pairs (their number).
+    """
+    probability = np.empty_like(cosine)
+    for half in (0, 1):
+        judged = photo % 2 == half
+        learnt = fit(cosine[~judged], belongs[~judged])
+        probability[judged] = [learnt.probability(c) for c in cosine[judged]]
+    final = fit(cosine, belongs)
+    ece = expected_calibration_error(probability, belongs)
+    return {"slope": final.slope, "intercept": final.intercept, "ece": round(ece, 4), "pairs": float(len(cosine))}
+
+
+def true_and_random_pairs(
+    texts: np.ndarray, images: np.ndarray, owners: np.ndarray, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Every text with its own image and with another one drawn at random.
+
+    Args:
+        texts: float32 (n, dim), unit length.
+        images: float32 (m, dim), unit length.
+        owners: int (n,), the image of each text.
+        seed: of the draw.
+
+    Returns:
+        What `fit_and_judge` takes, (2n,) each, the true pairs first: cosine, belongs, photo.
+    """
+    others = (owners + np.random.default_rng(seed).integers(1, len(images), len(owners))) % len(images)
+    cosine = np.concatenate([(texts * images[owners]).sum(1), (texts * images[others]).sum(1)])
+    return cosine.astype(np.float64), np.repeat([True, False], len(owners)), np.concatenate([owners, owners])

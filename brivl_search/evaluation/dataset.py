@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from brivl_search.corpus.dataset import Dataset
-from brivl_search.corpus.decode_pool import Decoded, decode_all, default_workers
 from brivl_search.corpus.walk import ImageFile
-from brivl_search.encoders.base import Encoder, Origin, encode_pictures
+from brivl_search.embedding.batches import BATCH, TEXT_BATCH, embed_images
+from brivl_search.encoders.base import Encoder
 from brivl_search.errors import CorpusError, EncoderError
 from brivl_search.evaluation.pairs import DIRECTIONS, DirectionName, Pairs, first_of_each
 from brivl_search.evaluation.result import (
@@ -22,7 +22,6 @@ from brivl_search.evaluation.result import (
 )
 from brivl_search.metrics import partner_ranks
 
-BATCH = 256
 Advance = Callable[[int], None]
 
 
@@ -60,7 +59,7 @@ def evaluate_dataset(
     else:
         texts, partners, ids = dataset.queries()
     embedder = ImageEmbedder(dataset, encoder, advance, workers)
-    images = np.concatenate(list(embedder))
+    images = embedder.vectors()
     pairs = Pairs(texts, dataset.images, partners, embed_texts(texts, encoder, advance), images, ids)
     if not (np.isfinite(pairs.text_vectors).all() and np.isfinite(pairs.image_vectors).all()):
         raise EncoderError(f"{encoder.name} gives vectors that are not finite numbers: its weights are damaged")
@@ -86,41 +85,44 @@ def evaluate_dataset(
 def embed_texts(texts: Sequence[str], encoder: Encoder, advance: Advance) -> np.ndarray:
     """Float32 (n, dim), a batch after the other."""
     parts = []
-    for start in range(0, len(texts), BATCH):
-        parts.append(encoder.encode_texts(texts[start : start + BATCH]))
+    for start in range(0, len(texts), TEXT_BATCH):
+        parts.append(encoder.encode_texts(texts[start : start + TEXT_BATCH]))
         advance(len(parts[-1]))
     return np.concatenate(parts)
 
 
 class ImageEmbedder:
-    """Embeds a dataset's images batch by batch; keeps the first batch's pixels, uint8 (n, S, S, 3), for timing."""
+    """Embeds a dataset's images; keeps some pixels, uint8 (n, S, S, 3), for timing.
+
+    Args:
+        dataset: whose images.
+        encoder: the model.
+        advance: called with the number of images embedded since the last call.
+        workers: decoding processes; 0: none, None: as many as there are processors to spare.
+    """
 
     def __init__(self, dataset: Dataset, encoder: Encoder, advance: Advance, workers: int | None) -> None:
         self.files = dataset.files or [ImageFile(path, 0, 0) for path in dataset.images]
-        self.encoder, self.advance = encoder, advance
-        self.workers = default_workers() if workers is None else workers
+        self.encoder, self.advance, self.workers = encoder, advance, workers
         self.some = np.zeros((0, encoder.pixels.size, encoder.pixels.size, 3), np.uint8)
 
-    def __iter__(self) -> Iterator[np.ndarray]:
-        batch: list[Decoded] = []
-        for decoded in decode_all(self.files, self.encoder.pixels, workers=self.workers):
-            if decoded.pixels is None:
-                raise CorpusError(f"{decoded.file.path}: {decoded.reason} {decoded.detail}".rstrip())
-            batch.append(decoded)
-            if len(batch) == 64:
-                yield self._encode(batch)
-                batch = []
-        if batch:
-            yield self._encode(batch)
+    def vectors(self) -> np.ndarray:
+        """Float32 (n, dim), unit length, in the dataset's order.
 
-    def _encode(self, batch: list[Decoded]) -> np.ndarray:
-        pixels = np.stack([one.pixels for one in batch if one.pixels is not None])
-        origins = [Origin(one.file.path, one.width, one.height) for one in batch]
-        if not len(self.some):
-            self.some = pixels
-        vectors = encode_pictures(self.encoder, pixels, origins)
-        self.advance(len(batch))
-        return vectors
+        Raises:
+            CorpusError: an image cannot be read.
+        """
+        vectors: list[np.ndarray] = []
+        some: list[np.ndarray] = []
+        for one in embed_images(self.files, self.encoder, workers=self.workers, advance=self.advance):
+            decoded = one.decoded
+            if one.vector is None or decoded.pixels is None:
+                raise CorpusError(f"{decoded.file.path}: {decoded.reason} {decoded.detail}".rstrip())
+            vectors.append(one.vector)
+            if len(some) < BATCH:
+                some.append(decoded.pixels)
+        self.some = np.stack(some)
+        return np.stack(vectors)
 
 
 def _times(encoder: Encoder, texts: Sequence[str], pixels: np.ndarray) -> dict[DirectionName, Latency]:

@@ -43,12 +43,12 @@ def evaluate_index(
     if not len(texts.rows):
         raise UsageError(
             f"the index at {reader.directory} holds no captions to evaluate with: put captions.jsonl beside the images "
-            "and build again, or use --dataset FOLDER"
+            "and build again, or use `dataset`"
         )
     there = list(dict.fromkeys(str(record["field"]) for record in texts.records))
     missing = [name for name in fields or () if name not in there]
     if missing:
-        raise UsageError(f"--captions {missing[0]}: the index holds captions of {', '.join(there)}")
+        raise UsageError(f"`captions` {missing[0]}: the index holds captions of {', '.join(there)}")
     texts.keep([record["field"] in (fields or there) for record in texts.records])
     number = {record["path"]: i for i, record in enumerate(images.records)}
     texts.keep([record["image"] in number for record in texts.records])

@@ -49,7 +49,7 @@ def write_predictions(folder: Path, evaluation: Evaluation, split: str = "test")
     pairs = evaluation.pairs
     for what, count in (("images", len(pairs.images)), ("captions", len(pairs.texts))):
         if count < PREDICTIONS:
-            raise UsageError(f"--predictions: Chinese-CLIP's scripts want the best {PREDICTIONS} of {count} {what}")
+            raise UsageError(f"`predictions`: Chinese-CLIP's scripts want the best {PREDICTIONS} of {count} {what}")
     folder.mkdir(parents=True, exist_ok=True)
     texts, texts_tr, to_images, to_texts, paths = (folder / f"{split}_{rest}" for rest in FILES)
     ids, names = image_ids(pairs.images), text_ids(pairs.text_ids, len(pairs.texts))

@@ -235,7 +235,7 @@ def parse_ks(text: str) -> tuple[int, ...]:
     except ValueError:
         ks = ()
     if not ks or min(ks) < 1:
-        raise UsageError(f"--recall-at {text}: give whole numbers from 1 on, such as --recall-at 1,5,10")
+        raise UsageError(f"`recall_at` {text}: give whole numbers from 1 on, such as 1,5,10")
     return tuple(sorted(ks))
 
 

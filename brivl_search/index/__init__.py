@@ -10,8 +10,8 @@
 Importing this imports neither faiss nor torch. The format is described in indexes/README.md.
 """
 
-from .reader import IndexReader
-from .types import (
+from brivl_search.index.reader import IndexReader
+from brivl_search.index.types import (
     FORMAT_VERSION,
     MODALITIES,
     Codec,
@@ -29,8 +29,8 @@ from .types import (
     Tuning,
     VerifyReport,
 )
-from .verify import verify
-from .writer import IndexWriter
+from brivl_search.index.verify import verify
+from brivl_search.index.writer import IndexWriter
 
 __all__ = [
     "FORMAT_VERSION",

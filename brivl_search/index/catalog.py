@@ -24,9 +24,10 @@ import lmdb
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import IndexIncompatibleError, IndexMissingError, system_error
-from .store import Environment, encode_key, scan_txn
-from .types import (
+from brivl_search.errors import IndexIncompatibleError, IndexMissingError, system_error
+from brivl_search.index import keys
+from brivl_search.index.store import Environment, scan_txn
+from brivl_search.index.types import (
     FORMAT_VERSION,
     MODALITIES,
     READABLE_VERSIONS,
@@ -145,7 +146,7 @@ def item_prefix(modality: Modality) -> bytes:
 
 
 def item_key(modality: Modality, key: str) -> bytes:
-    return encode_key(item_prefix(modality), key)
+    return keys.to_lmdb(item_prefix(modality), key)
 
 
 def hash_prefix(modality: Modality, content: str = "") -> bytes:
@@ -225,11 +226,18 @@ def reading(directory: Path) -> Iterator[tuple[Any, Meta]]:
         IndexIncompatibleError: the catalog is gone while shards are there, is damaged or of another format.
     """
     path = catalog_path(directory)
-    advice = f"brivl-search build-index FOLDER --index {directory}"
     if not path.is_file() or path.stat().st_size == 0:
         if any((directory / "shards").glob("*.lmdb")) and not (directory / "staging.lmdb").exists():
-            raise IndexIncompatibleError(f"half-deleted index: {path} is missing; build it again with: {advice}")
-        raise IndexMissingError(f"no index at {directory}: build one with: {advice}")
+            raise IndexIncompatibleError(
+                f"half-deleted index: {path} is missing; build it again with: `build_index`",
+                code="index_damaged",
+                details={"index": str(directory)},
+            )
+        raise IndexMissingError(
+            f"no index at {directory}: build one with: `build_index`",
+            code="index_missing",
+            details={"index": str(directory)},
+        )
     try:
         try:
             environment = Environment(path, lock=os.access(directory, os.W_OK))
@@ -247,7 +255,11 @@ def reading(directory: Path) -> Iterator[tuple[Any, Meta]]:
         with environment.read() as txn:
             meta = get_meta(txn, path)
             if meta is None:
-                raise IndexMissingError(f"the first build of {directory} has not finished: continue with: {advice}")
+                raise IndexMissingError(
+                    f"the first build of {directory} has not finished: continue with: `build_index`",
+                    code="index_missing",
+                    details={"index": str(directory)},
+                )
             yield txn, meta
     except (lmdb.CorruptedError, lmdb.PageNotFoundError) as error:
         raise IndexIncompatibleError(f"{path} is damaged ({error}): {_anew(directory)}") from error

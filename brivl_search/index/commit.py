@@ -16,161 +16,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BrivlSearchError
-from . import catalog, ivfpq, tune
-from .catalog import Entry, Meta, Quantizer
-from .plan import (
-    COMPACT_RATIO,
-    DRIFT,
-    DRIFT_SAMPLE,
-    MERGE_RATIO,
-    MERGE_ROWS,
-    RETRAIN_RATIO,
-    RETUNE_SHARE,
-    Plan,
-)
-from .search import Searched
-from .shard import Row, Shard, record_value, seal
-from .staging import Staging
-from .store import Environment
-from .types import Item, Modality, ModalityReport, ShardInfo, Tuning
+from brivl_search.errors import BrivlSearchError
+from brivl_search.index import catalog, ivfpq, tune
+from brivl_search.index.catalog import Entry, Meta, Quantizer
+from brivl_search.index.plan import DRIFT_SAMPLE, RETUNE_SHARE, ModalityPlan
+from brivl_search.index.search import Searched
+from brivl_search.index.shard import Row, record_value, seal
+from brivl_search.index.staging import Staging
+from brivl_search.index.store import Environment
+from brivl_search.index.types import Item, Modality, ModalityReport, Tuning
 
 
-class ModalityCommit:
-    """The commit of one modality: `plan`, `seal`, `tune`, then `publish` inside the catalog's transaction."""
-
-    def __init__(
-        self,
-        directory: Path,
-        modality: Modality,
-        meta: Meta,
-        environment: Environment,
-        staging: Staging,
-        progress: Callable[[str], None],
-    ) -> None:
-        self.directory, self.modality, self.meta = directory, modality, meta
-        self.environment, self.staging, self.progress = environment, staging, progress
-        self.before = self.after = meta.parts[modality]
-        self.sealed: list[ShardInfo] = []
-        self.trained: bytes | None = None
-        self._open: dict[int, Shard] = {}
-        with environment.read() as txn:
-            self.dead = {shard.seq: catalog.get_removed(txn, shard.name) for shard in self.before.shards}
-            if self.before.quantizer is not None:
-                self.trained = bytes(txn.get(catalog.quantizer_key(modality)))
-
-    # -- what is there -------------------------------------------------------------------------------------------
-
-    def shard(self, seq: int) -> Shard:
-        if seq not in self._open:
-            info = next(shard for shard in (*self.before.shards, *self.sealed) if shard.seq == seq)
-            self._open[seq] = Shard(self.directory, info, self.meta.encoder.dim)
-        return self._open[seq]
-
-    def live(self, info: ShardInfo) -> NDArray[np.bool_]:
-        """bool (rows,): rows of a shard that count after this commit."""
-        live = np.ones(info.rows, dtype=bool)
-        live[self.dead.get(info.seq, [])] = False
-        live[list(self.plan.removed.get(info.seq, ()))] = False
-        return live
-
-    # -- plan ----------------------------------------------------------------------------------------------------
-
-    def make_plan(self, compact: bool = False) -> None:
-        """Compare the staged changes with what is published and decide which shards are rewritten."""
-        self.plan = plan = Plan()
-        for key, item in self.staging.changes(self.modality):
-            with self.environment.read() as txn:
-                entry = catalog.get_entry(txn, self.modality, key)
-            if item is not None and entry is not None and self._same(entry, item):
-                plan.kept.add(key)
-                if (entry.size, entry.mtime_ns) != (item.size, item.mtime_ns):
-                    plan.touched.add(key)
-                continue
-            if entry is not None:
-                plan.removed.setdefault(entry.seq, set()).add(entry.row)
-            if item is not None:
-                plan.new += 1
-            elif entry is not None:
-                plan.gone.add(key)
-        rest = {s.seq: s.rows - len(self.dead[s.seq]) - len(plan.removed.get(s.seq, ())) for s in self.before.shards}
-        plan.drop = [shard for shard in self.before.shards if rest[shard.seq] == 0]
-        stay = [shard for shard in self.before.shards if rest[shard.seq]]
-        plan.live = sum(rest.values()) + plan.new
-        self._choose_kind(plan, compact)
-        if plan.train or compact:
-            kind = "ivfpq" if plan.ivfpq else "exact"
-            tidy = all(shard.kind == kind and rest[shard.seq] == shard.rows for shard in stay) and all(
-                shard.rows == self.meta.shard_rows for shard in stay[:-1]
-            )
-            plan.merge = stay if plan.train or not tidy else []
-            return
-        if plan.ivfpq:  # exact shards of a time before the quantizer, or of index_type="exact"
-            plan.merge = [shard for shard in stay if shard.kind == "exact"]
-            stay = [shard for shard in stay if shard.kind == "ivfpq"]
-        total = plan.new + sum(rest[shard.seq] for shard in plan.merge)
-        while total and stay:
-            size = rest[stay[-1].seq]
-            if size > max(MERGE_RATIO * total, MERGE_ROWS) or total + size > self.meta.shard_rows:
-                break
-            plan.merge.append(stay.pop())
-            total += size
-        plan.merge.sort(key=lambda shard: shard.seq)
-
-    def _same(self, entry: Entry, item: Item) -> bool:
-        """Is the published row still right for the item, but for the file's size and mtime?"""
-        if entry.content != item.content:
-            return False
-        published = self.shard(entry.seq).entry(entry.row)["record"]
-        return bool(published == json.loads(json.dumps(dict(item.record))))
-
-    def _choose_kind(self, plan: Plan, compact: bool) -> None:
-        """Exact or IVF-PQ, and is the quantizer to be trained?"""
-        kind, quantizer = self.meta.index_type, self.before.quantizer
-        if kind == "exact" or not plan.live:
-            return
-        if kind == "ivfpq" and quantizer is None and plan.live < ivfpq.FORCED_MINIMUM:
-            plan.notes.append(
-                f"{self.modality}: IVF-PQ needs at least {ivfpq.FORCED_MINIMUM} rows to be trained and there are "
-                f"{plan.live}: search is exact"
-            )
-            return
-        plan.ivfpq = quantizer is not None or kind == "ivfpq" or plan.live >= ivfpq.AUTO_THRESHOLD
-        if plan.ivfpq and (quantizer is None or self._poor(plan, quantizer, compact)):
-            plan.train = True
-            if plan.live < ivfpq.AUTO_THRESHOLD:
-                plan.notes.append(
-                    f"{self.modality}: IVF-PQ was asked for and trained on {plan.live} rows; below "
-                    f"{ivfpq.AUTO_THRESHOLD:,} exact search is both faster and right"
-                )
-
-    def _poor(self, plan: Plan, quantizer: Quantizer, compact: bool) -> bool:
-        """Has the collection outgrown its quantizer, or (looked at when compacting) drifted away from it?"""
-        dim, memory = self.meta.encoder.dim, self.meta.memory
-        grown = ivfpq.list_count(plan.live) / quantizer.nlist
-        if grown >= (COMPACT_RATIO if compact else RETRAIN_RATIO):
-            return True
-        if memory and ivfpq.faiss_bytes(plan.live, dim, quantizer.nlist, quantizer.m) > memory:
-            return ivfpq.pq_bytes(dim, plan.live, memory, quantizer.codec) < quantizer.m
-        if compact and quantizer.codec != ivfpq.usable(self.meta.codec, dim):
-            return True
-        if not compact or not quantizer.error or self.trained is None:
-            return False
-        error = ivfpq.coding_error(self.trained, self._sample_published())
-        if error <= DRIFT * quantizer.error:
-            return False
-        plan.notes.append(
-            f"{self.modality}: rows lie {error / quantizer.error:.2f} times as far from their codes as those the "
-            "quantizer was trained on: it is trained anew"
-        )
-        return True
-
-    def _sample_published(self) -> NDArray[np.float32]:
-        """Up to 4,096 live published rows, spread evenly: float32 (n, dim)."""
-        places = [(info, np.flatnonzero(self.live(info))) for info in self.before.shards]
-        step = max(1, sum(len(rows) for _, rows in places) // DRIFT_SAMPLE)
-        blocks = [self.shard(info.seq).vectors[rows[::step]].astype(np.float32) for info, rows in places if len(rows)]
-        return np.concatenate(blocks)
+class ModalityCommit(ModalityPlan):
+    """The commit of one modality: `make_plan`, `seal`, `tune`, then `publish` inside the catalog's transaction."""
 
     # -- seal ----------------------------------------------------------------------------------------------------
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DependencyError
-from . import gpu
-from .types import Codec
+from brivl_search.errors import DependencyError
+from brivl_search.index import gpu
+from brivl_search.index.types import Codec
 
 PQ_CENTROIDS = 256
 POINTS_PER_CENTROID = 39  # FAISS warns below this

@@ -8,7 +8,7 @@ import os
 import weakref
 from pathlib import Path
 
-from ..errors import BrivlSearchError
+from brivl_search.errors import IndexBusyError
 
 _held: weakref.WeakSet[WriterLock] = weakref.WeakSet()
 
@@ -21,7 +21,7 @@ class WriterLock:
     """flock on DIR/.writer.lock, held until `release` or the end of the process.
 
     Raises:
-        BrivlSearchError: another build holds it; the message names its process.
+        IndexBusyError: another build holds it; the message names its process.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -33,7 +33,7 @@ class WriterLock:
             self._file.seek(0)
             owner = self._file.read().strip() or "unknown"
             self._file.close()
-            raise BrivlSearchError(f"another build is writing {directory} (pid {owner})") from None
+            raise IndexBusyError(f"another build is writing {directory} (pid {owner})", code="busy") from None
         self._file.truncate(0)
         self._file.write(f"{os.getpid()}\n")
         self._file.flush()

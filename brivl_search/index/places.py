@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .store import Environment
+from brivl_search.index.store import Environment
 
 ANCHOR = b"meta"
 LARGE = (b"ivfpq", b"lists", b"sums", b"vectors")

@@ -16,12 +16,22 @@ import lmdb
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import IndexIncompatibleError, UsageError
-from . import catalog, search, tune, warm
-from .catalog import Meta, Part
-from .search import Searched
-from .shard import BLOCK, Shard
-from .types import FORMAT_VERSION, MODALITIES, IndexInfo, Item, Modality, ModalityInfo, SearchResult, ShardInfo, Tuning
+from brivl_search.errors import IndexIncompatibleError, UsageError
+from brivl_search.index import catalog, search, tune, warm
+from brivl_search.index.catalog import Meta, Part
+from brivl_search.index.search import Searched
+from brivl_search.index.shard import BLOCK, Shard
+from brivl_search.index.types import (
+    FORMAT_VERSION,
+    MODALITIES,
+    IndexInfo,
+    Item,
+    Modality,
+    ModalityInfo,
+    SearchResult,
+    ShardInfo,
+    Tuning,
+)
 
 _CLOCK_NS = 2 * 10**9  # the coarsest clock among file systems (FAT)
 
@@ -85,8 +95,10 @@ class IndexReader:
             if damage and not any(parts.values()):
                 more = f" (and {len(damage) - 1} shards more)" if len(damage) > 1 else ""
                 raise IndexIncompatibleError(
-                    f"no shard of the index is left: {damage[0]}{more}; brivl-search verify --repair --index "
-                    f"{directory} drops what is lost, the next build-index embeds it again"
+                    f"no shard of the index is left: {damage[0]}{more}; `repair` drops what is lost, the next build "
+                    "embeds it again",
+                    code="index_damaged",
+                    details={"index": str(directory)},
                 )
             reader = cls(directory, meta, parts, tuple(damage))
             reader._stamp = stamp

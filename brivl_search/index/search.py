@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..steps import step
-from . import ivfpq
-from .shard import BLOCK, Shard
-from .types import SearchResult, Tuning
+from brivl_search.index import ivfpq
+from brivl_search.index.shard import BLOCK, Shard
+from brivl_search.index.types import SearchResult, Tuning
+from brivl_search.steps import step
 
 QUERIES_AT_ONCE = 128
 _SPARE = 32  # rows kept beyond k before the final scoring, so that rounding in the matmul decides nothing

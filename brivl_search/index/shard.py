@@ -26,11 +26,11 @@ import lmdb
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BrivlSearchError, IndexIncompatibleError, UsageError
-from . import ivfpq, places
-from .store import Environment, fsync_directory, scan_txn
-from .trust import is_sound
-from .types import FORMAT_VERSION, Codec, Modality, ShardInfo, ShardKind
+from brivl_search.errors import BrivlSearchError, IndexIncompatibleError, UsageError
+from brivl_search.index import ivfpq, places
+from brivl_search.index.store import Environment, fsync_directory, scan_txn
+from brivl_search.index.trust import is_sound
+from brivl_search.index.types import FORMAT_VERSION, Codec, Modality, ShardInfo, ShardKind
 
 Row = tuple[bytes, NDArray[np.float16]]  # the JSON value, the vector (dim,)
 
@@ -120,7 +120,7 @@ class Shard:
         return np.asarray(places.Mapped(places.address(value), len(value), self._txn, self.environment))
 
     def _damaged(self, why: str) -> IndexIncompatibleError:
-        return IndexIncompatibleError(f"{self.path} is damaged ({why}): mend the index with verify --repair")
+        return IndexIncompatibleError(f"{self.path} is damaged ({why}): mend the index with `repair`")
 
     @property
     def index(self) -> Any:

@@ -22,8 +22,9 @@ import lmdb
 import numpy as np
 from numpy.typing import NDArray
 
-from .store import Environment, encode_key
-from .types import MODALITIES, Item, Modality
+from brivl_search.index import keys
+from brivl_search.index.store import Environment
+from brivl_search.index.types import MODALITIES, Item, Modality
 
 Published = Callable[[Modality, str], bool]  # does a live row hold this content?
 
@@ -147,14 +148,14 @@ class Staging:
 
     def change(self, modality: Modality, key: str) -> tuple[bool, Item | None]:
         """(is there a staged change, the item put or None if it was removed)."""
-        value = self._get(encode_key(change_prefix(modality), key))
+        value = self._get(keys.to_lmdb(change_prefix(modality), key))
         return (False, None) if value is None else (True, _decode(value)[1])
 
     def put(self, modality: Modality, key: str, item: Item | None) -> None:
         """Stage an item, or its removal (None)."""
         _, before = self.change(modality, key)
         self.pending[modality] += (item is not None) - (before is not None)
-        self._put(encode_key(change_prefix(modality), key), _encode(key, item))
+        self._put(keys.to_lmdb(change_prefix(modality), key), _encode(key, item))
 
     def has_vector(self, modality: Modality, content: str) -> bool:
         return self._get(vector_key(modality, content)) is not None

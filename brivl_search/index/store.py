@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import threading
 import time
@@ -19,15 +18,6 @@ T = TypeVar("T")
 
 _READER_TABLE = 64 << 10  # bytes: 512 readers of 64 bytes and a head, and some
 INITIAL_MAP = 4 << 30  # address space, not disk: the file grows as it is filled
-_MAX_PLAIN_KEY = 480  # LMDB allows 511 bytes; a prefix goes in front
-
-
-def encode_key(prefix: bytes, key: str) -> bytes:
-    """`prefix` + "=" + the key itself, or `prefix` + "~" + its sha256 where the key is too long for LMDB."""
-    raw = key.encode("utf-8", "surrogateescape")
-    if len(raw) <= _MAX_PLAIN_KEY:
-        return prefix + b"=" + raw
-    return prefix + b"~" + hashlib.sha256(raw).digest()
 
 
 @dataclass

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from .types import ShardInfo
+from brivl_search.index.types import ShardInfo
 
 
 def _remembered(directory: Path) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from . import ivfpq
-from .search import Searched, score, search
-from .types import Tuning
+from brivl_search.index import ivfpq
+from brivl_search.index.search import Searched, score, search
+from brivl_search.index.types import Tuning
 
 TARGET = 0.99
 AT = 10

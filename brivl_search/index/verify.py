@@ -15,13 +15,13 @@ import lmdb
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BrivlSearchError, IndexIncompatibleError
-from . import catalog, staging
-from .catalog import Entry, Meta
-from .lock import is_locked
-from .shard import Shard, logical_checksum
-from .store import scan_txn
-from .types import READABLE_VERSIONS, Modality, ShardInfo, VerifyReport
+from brivl_search.errors import BrivlSearchError, IndexIncompatibleError
+from brivl_search.index import catalog, staging
+from brivl_search.index.catalog import Entry, Meta
+from brivl_search.index.lock import is_locked
+from brivl_search.index.shard import Shard, logical_checksum
+from brivl_search.index.store import scan_txn
+from brivl_search.index.types import READABLE_VERSIONS, Modality, ShardInfo, VerifyReport
 
 _SHOWN = 10  # lines of one kind of problem; then a count
 

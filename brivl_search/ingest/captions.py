@@ -13,6 +13,7 @@ from brivl_search.corpus.captions import BadLine, CaptionLine
 from brivl_search.corpus.fields import Fields
 from brivl_search.encoders.base import Encoder
 from brivl_search.index import IndexWriter, Item
+from brivl_search.index.keys import caption_key, caption_parts
 
 if TYPE_CHECKING:
     from brivl_search.ingest.report import BuildReport, Progress
@@ -82,7 +83,7 @@ class CaptionStage:
         lost: set[str] = set()
         named = {(str(item.record["image"]), str(item.record["field"])) for item in self.wanted.values()}
         for key in self.writer.keys_under("text", prefix):
-            image, name, _ = (*key.split("\0", 2), "", "")[:3]
+            image, name = caption_parts(key)
             if key not in self.wanted and not keep(image) and not (shared(image) and (image, name) not in named):
                 self.writer.remove("text", key)
                 self.report.captions_removed += 1
@@ -93,18 +94,20 @@ class CaptionStage:
         """Embeds what is new."""
         self.report.captions = len(self.wanted)
         todo = [item for item in self.wanted.values() if self._is_news(item)]
+        self.report.captions_unchanged = len(self.wanted) - len(todo)
         if not todo:
             return
         self.progress.phase("captions", len(todo))
-        for start in range(0, len(todo), 4 * TEXT_BATCH):
-            part = todo[start : start + 4 * TEXT_BATCH]
+        for start in range(0, len(todo), TEXT_BATCH):
+            part = todo[start : start + TEXT_BATCH]
             fresh = {item.content: str(item.record["text"]) for item in part}
             fresh = {key: text for key, text in fresh.items() if not self.writer.has_vector("text", key)}
             if fresh:
                 texts = list(fresh.values())
                 self.report.cut_captions += sum(cut > 0 for cut in self.encoder.cut_tokens(texts))
                 self.writer.stage_vectors("text", list(fresh), self.encoder.encode_texts(texts))
-                self.report.captions_embedded += len(fresh)
+            self.report.captions_embedded += len(fresh)
+            self.report.captions_reused += len(part) - len(fresh)
             for item in part:
                 self.writer.put("text", item)
             self.progress.advance(len(part))
@@ -147,4 +150,4 @@ def _caption_item(image: str, name: str, text: str, fields: Mapping[str, object]
     if fields:
         record["fields"] = dict(fields)
         size = zlib.crc32(json.dumps(record["fields"], sort_keys=True).encode())
-    return Item(f"{image}\0{name}\0{content[:24]}", content, size, record=record)
+    return Item(caption_key(image, name, content), content, size, record=record)

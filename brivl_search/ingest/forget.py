@@ -16,6 +16,7 @@ from brivl_search.corpus.containers.place import SEPARATOR, split
 from brivl_search.corpus.readers.base import Reader
 from brivl_search.corpus.sources import Sources
 from brivl_search.index import IndexWriter
+from brivl_search.index.keys import captions_of
 from brivl_search.ingest.captions import CaptionStage
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ class Forgetting:
                 image not in self.indexed
                 and not cover.endswith(SEPARATOR)
                 and not image.startswith((*self._others, *(os.path.join(root, "") for root in self.scan.roots)))
-                and next(self.writer.keys_under("text", image + "\0"), None) is None
+                and next(self.writer.keys_under("text", captions_of(image)), None) is None
                 and self.writer.known("image", image) is not None
             ):
                 self.writer.remove("image", image)

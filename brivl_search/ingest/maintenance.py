@@ -12,14 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from brivl_search.corpus.containers.place import SEPARATOR
+from brivl_search.corpus.containers.place import below
 from brivl_search.display import printable
 from brivl_search.errors import UsageError
 from brivl_search.index import MODALITIES, Codec, CommitReport, IndexReader, IndexWriter, Modality, Tuning
-from brivl_search.ingest.tuning import tuning_texts
+from brivl_search.index.keys import captions_of
+from brivl_search.ingest.tuning import LEAST_CAPTIONS, TUNING_QUERIES, Encode, tuning_queries
 
-QUERIES = 512
-Encode = Callable[[Sequence[str]], np.ndarray]  # texts → float32 (n, dim), unit length
 Note = Callable[[str], None]
 
 
@@ -54,7 +53,7 @@ def remove(
         IndexMissingError: there is no index.
     """
     if not (paths or under or keys):
-        raise UsageError("nothing to remove: give paths, --under FOLDER or --key KEY")
+        raise UsageError("nothing to remove: give paths, `under` or `keys`")
     with IndexWriter.existing(directory) as writer:
         gone: dict[Modality, set[str]] = {modality: set() for modality in MODALITIES}
         for path in paths:
@@ -87,13 +86,13 @@ def _one(writer: IndexWriter, key: str) -> Iterator[tuple[Modality, str]]:
     for modality in MODALITIES:
         if writer.known(modality, key) is not None:
             yield modality, key
-    for text in writer.keys_under("text", key + "\0"):
+    for text in writer.keys_under("text", captions_of(key)):
         yield "text", text
 
 
 def _below(writer: IndexWriter, folder: str) -> Iterator[tuple[Modality, str]]:
     for modality in MODALITIES:
-        for inside in (os.path.join(folder, ""), folder + SEPARATOR):  # of a folder, or of a tar and the like
+        for inside in below(folder):
             for key in writer.keys_under(modality, inside):
                 yield modality, key
 
@@ -119,13 +118,15 @@ def compact(
         queries: dict[Modality, np.ndarray] = {}
         with IndexReader.open(directory) as reader:
             probed = [m for m in MODALITIES if reader.info.of(m).nlist]
-        if "image" in probed:
-            texts = writer.sample("text", QUERIES)
-            if len(texts) >= 64 or encode is not None:
-                queries["image"] = texts if len(texts) >= 64 or encode is None else encode(tuning_texts())
-        if "text" in probed:
-            queries["text"] = writer.sample("image", QUERIES)
+        if probed:
+            queries = tuning_queries(writer, encode or _no_texts)
+            queries = {m: vectors for m, vectors in queries.items() if m in probed and (m == "text" or len(vectors))}
         return writer.commit(tuning_queries=queries, progress=progress, compact=True)
+
+
+def _no_texts(texts: Sequence[str]) -> np.ndarray:
+    """No text tower is at hand: an index with few captions is not tuned anew."""
+    return np.zeros((0, 0), np.float32)
 
 
 @dataclass
@@ -156,7 +157,7 @@ def tune(
         UsageError: the target is no share, or both modalities are searched exactly anyway.
     """
     if not 0 < recall <= 1:
-        raise UsageError(f"--recall {recall:g}: give a share between 0 and 1, such as 0.99")
+        raise UsageError(f"`recall` {recall:g}: give a share between 0 and 1, such as 0.99")
     report = TuneReport()
     with IndexWriter.existing(directory) as writer:
         with IndexReader.open(directory) as reader:
@@ -184,14 +185,14 @@ def _queries(
     if modality == "image" and given is not None:
         return given, "given"
     other: Modality = "text" if modality == "image" else "image"
-    sample = writer.sample(other, QUERIES)
-    if len(sample) >= 64:
+    sample = writer.sample(other, TUNING_QUERIES)
+    if len(sample) >= LEAST_CAPTIONS:
         return sample, "cross-modal"
     notes.append(
         f"{modality}: the index has {len(sample)} {other}s to use as queries, so its own rows stood in: they are "
-        "easier to find than what people ask for; --queries FILE gives real ones"
+        "easier to find than what people ask for; `queries` gives real ones"
     )
-    return writer.sample(modality, QUERIES), "row"
+    return writer.sample(modality, TUNING_QUERIES), "row"
 
 
 def repair(directory: Path, *, progress: Note | None = None) -> tuple[dict[str, int], CommitReport]:

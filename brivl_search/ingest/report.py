@@ -38,14 +38,30 @@ class BuildReport:
     vanished: int = 0
     captions: int = 0
     captions_embedded: int = 0
+    captions_reused: int = 0
+    captions_unchanged: int = 0
     captions_removed: int = 0
     skipped: list[Skipped] = field(default_factory=list)
     bad_captions: list[str] = field(default_factory=list)
     cut_captions: int = 0
     kept_unreadable: int = 0
     embed_seconds: float = 0.0
+    unread: Counter[str] = field(default_factory=Counter)
     commit: CommitReport | None = None
+
+    @property
+    def seen(self) -> int:
+        """Every file with an image's name, in exactly one of: embedded, reused, unchanged, skipped."""
+        return self.embedded + self.reused + self.unchanged + len(self.skipped)
 
     def skip_counts(self) -> list[tuple[str, int]]:
         """(reason, files), most frequent first."""
         return Counter(skip.reason for skip in self.skipped).most_common()
+
+
+class Silent:
+    """A `Progress` that nobody watches."""
+
+    def phase(self, name: str, total: int | None) -> None: ...
+    def advance(self, steps: int) -> None: ...
+    def note(self, line: str) -> None: ...

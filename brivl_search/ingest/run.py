@@ -8,49 +8,26 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from brivl_search.corpus.captions import read_captions
-from brivl_search.corpus.decode_pool import Decoded, decode_all, default_workers
-from brivl_search.corpus.images import MAX_MEGAPIXELS
 from brivl_search.corpus.sources import DatasetChoice, Sources, find_sources, hint
-from brivl_search.corpus.walk import ImageFile, Skipped
-from brivl_search.encoders.base import Encoder, Origin, encode_pictures
+from brivl_search.encoders.base import Encoder
 from brivl_search.errors import CorpusError
-from brivl_search.index import MODALITIES, Codec, IndexType, IndexWriter, Item, Modality
+from brivl_search.index import MODALITIES, IndexWriter, Modality
 from brivl_search.index.ivfpq import AUTO_THRESHOLD
 from brivl_search.ingest.captions import CaptionStage
-from brivl_search.ingest.forget import PASSING_REASONS, Forgetting
+from brivl_search.ingest.forget import Forgetting
+from brivl_search.ingest.images import ImageStage
+from brivl_search.ingest.options import BuildOptions
 from brivl_search.ingest.report import BuildReport, Progress
-from brivl_search.ingest.tuning import tuning_texts
+from brivl_search.ingest.tuning import tuning_queries
 
 FLUSH_SECONDS = 2.0
-TUNING_QUERIES = 512
-
-
-@dataclass(frozen=True)
-class BuildOptions:
-    """Choices of one build; the defaults are the command line's.
-
-    `dataset` says how the paths are read that are datasets, `known_datasets` (by absolute path) goes before it.
-    """
-
-    index_type: IndexType | None = None
-    include_hidden: bool = False
-    workers: int | None = None
-    max_megapixels: float = MAX_MEGAPIXELS
-    decode_timeout_s: float = 60.0
-    caption_fields: tuple[str, ...] | None = None
-    batch_size: int = 64
-    shard_rows: int | None = None
-    codec: Codec | None = None
-    memory: int | None = None
-    dataset: DatasetChoice = field(default_factory=DatasetChoice)
-    known_datasets: Mapping[str, DatasetChoice] = field(default_factory=dict)
 
 
 def build_index(
@@ -144,9 +121,10 @@ class _Build:
         self.forget = forget
         self.writer, self.encoder, self.options, self.progress = writer, encoder, options, progress
         self.sources, self.scan = found, found.scan
-        self.report = BuildReport(found=len(self.scan.images), skipped=list(self.scan.skipped))
+        self.report = BuildReport(
+            found=len(self.scan.images), skipped=list(self.scan.skipped), unread=Counter(self.scan.unread)
+        )
         self.flushed = time.monotonic()
-        self.started: float | None = None
         self.indexed = {image.path for image in self.scan.images}  # minus the skipped ones, as they are met
         self.gone = Forgetting(writer, found, self.report, self.indexed)
 
@@ -171,98 +149,26 @@ class _Build:
                 datasets[absolute] = {**how.to_dict(), "covers": list(reader.covers)}
         self.writer.set_roots([(given, absolute) for absolute, given in known.items()], datasets)
 
-    # -- images --------------------------------------------------------------------------------------------------
-
-    def images(self) -> None:
-        """Stages every new or changed picture and forgets the vanished ones."""
-        todo: list[ImageFile] = []
-        for file in self.scan.images:
-            state = self.writer.known("image", file.path)
-            if state is not None and (state.size, state.mtime_ns) == (file.size, file.mtime_ns):
-                self.report.unchanged += 1
-            else:
-                todo.append(file)
-        if self.forget:
-            self.gone.images()
-        if not todo:
-            return
-        workers = default_workers() if self.options.workers is None else self.options.workers
-        self.progress.phase("images", len(todo))
-        waiting: list[Decoded] = []  # decoded and not yet embedded, at most a batch of new contents
-        fresh: set[str] = set()
-        for decoded in decode_all(
-            todo,
-            self.encoder.pixels,
-            workers=workers,
-            max_megapixels=self.options.max_megapixels,
-            timeout_s=self.options.decode_timeout_s,
-            ahead=max(4 * self.options.batch_size, 256),
-            known_hashes=self._known_hashes,
-        ):
-            if decoded.reason:
-                self._skip(decoded)
-                continue
-            waiting.append(decoded)
-            if not decoded.known and not self.writer.has_vector("image", decoded.sha256):
-                fresh.add(decoded.sha256)
-            if len(fresh) >= self.options.batch_size or len(waiting) >= 8 * self.options.batch_size:
-                self._embed(waiting, fresh)
-        self._embed(waiting, fresh)
-        self.writer.flush()
-        if self.started is not None:
-            self.report.embed_seconds = time.perf_counter() - self.started
-
-    def _known_hashes(self, file: ImageFile) -> tuple[str, ...]:
-        state = self.writer.known("image", file.path)
-        return (state.content,) if state is not None and state.size == file.size else ()
-
-    def _embed(self, waiting: list[Decoded], fresh: set[str]) -> None:
-        """Embeds each new content among `waiting` once, stages all of them, and empties both collections."""
-        first = {one.sha256: one for one in reversed(waiting) if one.sha256 in fresh}
-        if first:
-            if self.started is None:
-                self.progress.note("loading the encoder")
-                self.encoder.warm_up()  # start-up, and not needed where nothing is new
-                self.progress.note("images")
-                self.started = time.perf_counter()
-            pixels = np.stack([one.pixels for one in first.values() if one.pixels is not None])
-            origins = [Origin(one.file.path, one.width, one.height) for one in first.values()]
-            self.writer.stage_vectors("image", list(first), encode_pictures(self.encoder, pixels, origins))
-        for one in waiting:
-            item = Item(one.file.path, one.sha256, one.file.size, one.file.mtime_ns, self._record(one))
-            self.writer.put("image", item)
-        self.report.embedded += len(first)
-        self.report.reused += len(waiting) - len(first)
-        self.progress.advance(len(waiting))
-        waiting.clear()
-        fresh.clear()
-        self._flush_now_and_then()
-
-    def _record(self, one: Decoded) -> dict[str, object]:
-        """What users see of an image; one that was not decoded, because its content is known, keeps what it had."""
-        if one.known and (before := self.writer.record("image", one.file.path)) is not None:
-            return before
-        record: dict[str, object] = {"path": one.file.path, "width": one.width, "height": one.height}
-        return record | ({"taken": one.taken} if one.taken else {})
-
-    def _flush_now_and_then(self) -> None:
+    def flush_now_and_then(self) -> None:
         if time.monotonic() - self.flushed > FLUSH_SECONDS:
             self.writer.flush()
             self.flushed = time.monotonic()
 
-    def _skip(self, decoded: Decoded) -> None:
-        path = decoded.file.path
-        self.report.skipped.append(Skipped(path, decoded.reason, decoded.detail))
-        self.progress.advance(1)
-        if self.writer.known("image", path) is None:
-            self.indexed.discard(path)
-        elif decoded.reason in PASSING_REASONS:
-            self.report.kept_unreadable += 1
-        else:
-            self.indexed.discard(path)
-            self.writer.remove("image", path)
-
-    # -- captions ------------------------------------------------------------------------------------------------
+    def images(self) -> None:
+        """Stages every new or changed picture and forgets the vanished ones."""
+        stage = ImageStage(
+            self.writer,
+            self.encoder,
+            self.progress,
+            self.report,
+            self.options,
+            indexed=self.indexed,
+            flush=self.flush_now_and_then,
+        )
+        todo = stage.changed(self.scan.images)
+        if self.forget:
+            self.gone.images()
+        stage.stage(todo)
 
     def captions(self) -> None:
         """Stages the captions of indexed images as texts and forgets those that are gone."""
@@ -273,7 +179,7 @@ class _Build:
             self.report,
             indexed=self.indexed,
             forget=self.forget,
-            flush=self._flush_now_and_then,
+            flush=self.flush_now_and_then,
         )
         for file in self.scan.captions:
             stage.read(read_captions(file, self.options.caption_fields))
@@ -296,7 +202,4 @@ class _Build:
             if not changed or max(len(self.indexed), self.report.captions) < AUTO_THRESHOLD:
                 return {}
         self.progress.note("choosing nprobe and the number re-ranked on real queries")
-        texts = self.writer.sample("text", TUNING_QUERIES)
-        if len(texts) < 64:
-            texts = self.encoder.encode_texts(tuning_texts())
-        return {"image": texts, "text": self.writer.sample("image", TUNING_QUERIES)}
+        return tuning_queries(self.writer, self.encoder.encode_texts)

@@ -1,6 +1,20 @@
-"""Plain queries as people type them, for tuning the index of a collection that has no captions."""
+"""Queries of the other modality, to tune IVF-PQ with: the index's own captions and pictures.
+
+Where there are too few captions, plain queries as people type them stand in.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from brivl_search.index import IndexWriter, Modality
+
+TUNING_QUERIES = 512
+LEAST_CAPTIONS = 64  # with fewer, captions say little about what people will ask for
+
+Encode = Callable[[Sequence[str]], np.ndarray]  # texts → float32 (n, dim), unit length
 
 _THINGS = {
     "en": "a dog|a cat|a child|two women|a man in a red shirt|a crowd|a car|a bicycle|a boat|a horse|birds|flowers|"
@@ -23,3 +37,19 @@ def tuning_texts() -> list[str]:
         for thing in _THINGS[language].split("|")
         for place in _PLACES[language].split("|")
     ]
+
+
+def tuning_queries(writer: IndexWriter, encode: Encode) -> dict[Modality, np.ndarray]:
+    """Queries to tune the search of each modality with.
+
+    Args:
+        writer: of the index.
+        encode: the text tower, asked only where the index has few captions.
+
+    Returns:
+        For "image" the vectors of texts, for "text" those of pictures: float32 (n, dim), n at most 512.
+    """
+    texts = writer.sample("text", TUNING_QUERIES)
+    if len(texts) < LEAST_CAPTIONS:
+        texts = encode(tuning_texts())
+    return {"image": texts, "text": writer.sample("image", TUNING_QUERIES)}

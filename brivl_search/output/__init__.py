@@ -4,7 +4,17 @@ everything else to stderr. Nothing here imports rich before something is drawn w
 from __future__ import annotations
 
 from brivl_search.display import harmless
-from brivl_search.output.console import default_format, human_bytes, match_bar, print_skips, say, show, table, warn
+from brivl_search.output.console import (
+    PathCell,
+    default_format,
+    human_bytes,
+    match_bar,
+    print_skips,
+    say,
+    show,
+    table,
+    warn,
+)
 from brivl_search.output.contact_sheet import write_contact_sheet
 from brivl_search.output.formats import hits_table, print_csv, print_hits, print_jsonl
 from brivl_search.output.preview import preview_hits
@@ -13,6 +23,7 @@ from brivl_search.output.viewer import open_hit
 
 __all__ = [
     "Bar",
+    "PathCell",
     "default_format",
     "harmless",
     "hits_table",

@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from brivl_search.display import harmless
+from brivl_search.display import elided, harmless, nearby
+from brivl_search.output.words import as_options
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, ConsoleOptions
+    from rich.measure import Measurement
     from rich.table import Table
     from rich.text import Text
 
@@ -45,7 +47,7 @@ def warn(line: str) -> None:
 def _lines(text: str) -> Text:
     from rich.text import Text
 
-    return Text("\n".join(map(harmless, text.split("\n"))))
+    return Text("\n".join(map(harmless, as_options(text).split("\n"))))
 
 
 def print_skips(skipped: Sequence[Skipped], *, verbose: bool) -> None:
@@ -57,6 +59,36 @@ def print_skips(skipped: Sequence[Skipped], *, verbose: bool) -> None:
             say(f"    {harmless(skip.path)}" + (f"  ({skip.detail})" if skip.detail else ""))
         if count > SHOWN and not verbose:
             say(f"    ... and {count - SHOWN:,} more (-v names them all)")
+
+
+class PathCell:
+    """A path in a table: relative or from `~`, on one line, elided in the middle where the column is too narrow.
+
+    Where stdout is no terminal, tables are as wide as they need, and no path is elided.
+
+    Args:
+        path: of a file, a folder, or an image in a container.
+        note: stands behind the path and is never left out.
+    """
+
+    LEAST = 16  # cells that a column leaves a path
+
+    def __init__(self, path: str, note: str = "") -> None:
+        self.path, self.note = harmless(nearby(path)), note
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        from rich.cells import cell_len
+        from rich.measure import Measurement
+
+        note, whole = cell_len(self.note), cell_len(self.path)
+        return Measurement(min(whole, self.LEAST) + note, whole + note)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        from rich.cells import cell_len
+        from rich.text import Text
+
+        room = max(options.max_width - cell_len(self.note), 1)
+        yield Text.assemble(elided(self.path, room, cell_len), (self.note, "dim"), no_wrap=True, overflow="ellipsis")
 
 
 def table(title: str | None = None) -> Table:

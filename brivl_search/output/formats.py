@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from brivl_search.display import as_utf8, harmless
-from brivl_search.output.console import encodable, match_bar, show, table
+from brivl_search.output.console import PathCell, encodable, match_bar, show, table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -39,13 +39,11 @@ def hits_table(hits: Sequence[Hit], title: str | None = None) -> Table:
     texts = any(hit.kind == "text" for hit in hits)
     if texts:
         out.add_column("caption", overflow="fold")
-    out.add_column("image", overflow="fold")
+    out.add_column("image")
     for hit in hits:
         caption = [Text(one_line(hit.text or ""))] if texts else []
         match = [match_bar(hit.match) if hit.match is not None else ""] if matches else []
-        image = Text(harmless(hit.path))
-        if hit.duplicates:
-            image.append(f"  +{len(hit.duplicates)} alike", style="dim")
+        image = PathCell(hit.path, f"  +{len(hit.duplicates)} alike" if hit.duplicates else "")
         out.add_row(str(hit.rank), f"{hit.score:.3f}", *match, *caption, image)
     return out
 

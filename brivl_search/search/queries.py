@@ -76,7 +76,7 @@ def text_term(text: str, sign: int = 1) -> Term:
     """ "2:雪" → the text "雪" with weight 2 times `sign`. Raises UsageError if nothing is left of it."""
     weight, content = _weighted(text)
     if not content.strip():
-        raise UsageError('the query is empty: give some words, e.g. brivl-search query "a dog on grass"')
+        raise UsageError('the query is empty: give some words, such as "a dog on grass"', code="empty_text")
     # Bytes of an argument that were not UTF-8 become replacement characters instead of an error in the tokenizer.
     return Term(content.strip().encode("utf-8", "replace").decode("utf-8"), "text", sign * weight)
 
@@ -116,14 +116,14 @@ def compose(
     terms += [image_term(one) for one in image]
     terms += [text_term(one) for one in plus]
     if not terms:
-        raise UsageError('give a text or --image PICTURE, e.g. brivl-search query "a dog on grass"')
+        raise UsageError('nothing to look for: give a text or `image`, such as "a dog on grass"', code="nothing_asked")
     terms += [text_term(one, -1) for one in minus]
     terms += [image_term(one, -1) for one in minus_image]
     terms = [term for term in terms if term.weight]
     if not any(term.weight > 0 for term in terms):
-        raise UsageError("every term has weight 0: give one a weight above it, such as 1:dog")
+        raise UsageError("every term has weight 0: give one a weight above it, such as 1:dog", code="nothing_asked")
     if k is not None and k < 1:
-        raise UsageError(f"k is {k}: give a whole number from 1 on")
+        raise UsageError(f"k is {k}: give a whole number from 1 on", code="bad_k", details={"k": k})
     return Query(tuple(terms), k, target)
 
 

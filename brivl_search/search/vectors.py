@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from brivl_search.corpus.images import DecodedImage, decode, read_file
-from brivl_search.encoders.base import Encoder, Origin, encode_pictures
-from brivl_search.errors import ImageError, UsageError
+from brivl_search.embedding.query_pictures import Vector, embed_pictures
+from brivl_search.encoders.base import Encoder
+from brivl_search.errors import UsageError
 from brivl_search.search.queries import Query
 from brivl_search.steps import step
 
-Vector = NDArray[np.float32]
-
-_TEXTS, _PICTURES = 256, 32  # at most, in one call of a tower
+_TEXTS = 256  # at most, in one call of the tower
 _NOTHING = 1e-4  # a sum this small beside its weights has no direction left
 
 
@@ -29,31 +25,9 @@ def embed(encoder: Encoder, queries: Sequence[Query]) -> list[Vector | UsageErro
     for at in range(0, len(texts), _TEXTS):
         some = texts[at : at + _TEXTS]
         known |= zip((("text", text) for text in some), encoder.encode_texts(some), strict=True)
-    pictures = list(dict.fromkeys(term.content for term in terms if term.kind == "image"))
-    for at in range(0, len(pictures), _PICTURES):
-        found = _encode_pictures(encoder, pictures[at : at + _PICTURES])
-        known |= {("image", source): vector for source, vector in found.items()}
+    found = embed_pictures(encoder, [term.content for term in terms if term.kind == "image"])
+    known |= {("image", source): vector for source, vector in found.items()}
     return [combine(query, [known[term.kind, term.content] for term in query.terms]) for query in queries]
-
-
-def _encode_pictures(encoder: Encoder, sources: Sequence[str | bytes]) -> dict[str | bytes, Vector | UsageError]:
-    out: dict[str | bytes, Vector | UsageError] = {}
-    pictures: dict[str | bytes, DecodedImage] = {}
-    for source in sources:
-        try:
-            pictures[source] = decode(read_file(source) if isinstance(source, str) else source, encoder.pixels)
-        except ImageError as error:
-            out[source] = UsageError(f"--image {source if isinstance(source, str) else 'of these bytes'}: {error}")
-    if pictures:
-        origins = [
-            Origin(os.path.abspath(source), one.width, one.height)
-            if isinstance(source, str)
-            else Origin("", one.width, one.height, source)
-            for source, one in pictures.items()
-        ]
-        pixels = np.stack([one.pixels for one in pictures.values()])
-        out |= zip(pictures, encode_pictures(encoder, pixels, origins), strict=True)
-    return out
 
 
 def combine(query: Query, vectors: Sequence[Vector | UsageError]) -> Vector | UsageError:
@@ -69,5 +43,7 @@ def combine(query: Query, vectors: Sequence[Vector | UsageError]) -> Vector | Us
         return total
     length = float(np.linalg.norm(total))
     if length < _NOTHING * sum(abs(term.weight) for term in query.terms):
-        return UsageError(f"{query}: the terms cancel each other out: change a weight, such as 2:dog")
+        return UsageError(
+            f"{query}: the terms cancel each other out: change a weight, such as 2:dog", code="terms_cancel"
+        )
     return (total / length).astype(np.float32)

@@ -1,11 +1,12 @@
 """An index as a service: an HTTP API, and the page that uses it.
 
-    settings   what may be chosen              service    engine, towers and decoders behind the routes
-    app        everything put together         batching   concurrent work becomes one call of a tower
-    schemas    shapes of requests, answers     decoding   uploads and files, in processes that may die
-    routes_*   one file for each group         keys       items' names in addresses
-    compat     other servers' endpoints        items      records, captions, files; the map (projection)
-    security   tokens, origins, limits         changes    adding and removing
+    app         the application                settings    what may be chosen
+    security    tokens, origins, limits        telemetry   numbers for Prometheus
+    routes/     addresses, in groups: search, vectors, items, status; compat: other servers' endpoints
+    answers/    what a route answers with, in modules of the same names; pictures, files, kinds, map, changes
+    protocol/   schemas (shapes of requests and answers), openapi, problems (errors), keys (items' names in addresses)
+    workers/    service (engine, towers, decoders behind the routes), batching (concurrent work becomes one call of a
+                tower), decoding (pictures, in processes that may die)
 
 Importing this imports neither torch nor faiss.
 """

@@ -1,42 +1,27 @@
-"""Everything put together: the application that uvicorn, or a test, runs."""
+"""The application: routes, page, guard. uvicorn or a test runs it."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
-from pydantic.json_schema import models_json_schema
 from starlette.middleware.gzip import GZipMiddleware
+from starlette.responses import RedirectResponse
 from starlette.staticfiles import StaticFiles
 
 from brivl_search import __version__
 from brivl_search.search.engine import Engine
-from brivl_search.server.protocol import schemas
+from brivl_search.server.head import Head
+from brivl_search.server.protocol.openapi import document
 from brivl_search.server.protocol.problems import install
-from brivl_search.server.routes import compat
-from brivl_search.server.routes import items as routes_items
-from brivl_search.server.routes import search as routes_search
-from brivl_search.server.routes import status as routes_status
+from brivl_search.server.routes import compat, items, search, status, vectors
 from brivl_search.server.security import Guard
 from brivl_search.server.settings import Settings
 from brivl_search.server.workers.service import Service
 
 _DOCS = Path(__file__).parent / "docs"
-_READ_BY_HAND = (
-    schemas.SearchRequest,
-    schemas.TextsRequest,
-    schemas.PicturesRequest,
-    schemas.MatchRequest,
-    schemas.ClassifyRequest,
-    schemas.AddRequest,
-    schemas.Session,
-    schemas.KnnRequest,
-    schemas.MetadataRequest,
-)
 
 
 def create_app(engine: Engine, settings: Settings | None = None) -> FastAPI:
@@ -65,35 +50,15 @@ def create_app(engine: Engine, settings: Settings | None = None) -> FastAPI:
     )
     app.state.service = service
     install(app)
-    for routes in (
-        routes_search.router(service),
-        routes_items.router(service),
-        routes_status.router(service),
-        compat.router(service),
-    ):
-        app.include_router(routes)
+    for group in (search, vectors, items, status, compat):
+        app.include_router(group.router(service))
+    # Relative, so that a proxy may serve all of this below a folder.
+    app.add_route("/docs", lambda request: RedirectResponse("docs/"), include_in_schema=False)
     app.mount("/docs", StaticFiles(directory=_DOCS, html=True), name="docs")
     if settings.static.is_dir():
         app.mount("/", StaticFiles(directory=settings.static, html=True), name="page")
     app.add_middleware(GZipMiddleware, minimum_size=2048, compresslevel=4)
-    app.add_middleware(Guard, settings=settings, metrics=service.metrics)
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    app.add_middleware(Head)
+    app.add_middleware(Guard, settings=settings, telemetry=service.telemetry)
+    app.openapi = lambda: document(app)  # type: ignore[method-assign]
     return app
-
-
-def _openapi(app: FastAPI) -> dict[str, Any]:
-    """FastAPI's document, with the shapes of the requests that routes read by themselves."""
-    if app.openapi_schema is None:
-        document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-        _, shapes = models_json_schema(
-            [(model, "validation") for model in _READ_BY_HAND], ref_template="#/components/schemas/{model}"
-        )
-        parts = document.setdefault("components", {})
-        parts.setdefault("schemas", {}).update(shapes["$defs"])
-        parts["securitySchemes"] = {
-            "token": {"type": "http", "scheme": "bearer"},
-            "cookie": {"type": "apiKey", "in": "cookie", "name": "brivl_token"},
-        }
-        document["security"] = [{}, {"token": []}, {"cookie": []}]
-        app.openapi_schema = document
-    return app.openapi_schema

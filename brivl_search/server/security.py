@@ -14,9 +14,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from brivl_search.server.metrics import Metrics
 from brivl_search.server.protocol.problems import Refusal, explain, problem
 from brivl_search.server.settings import Settings, is_loopback
+from brivl_search.server.telemetry import Telemetry
 
 COOKIE = "brivl_token"
 CSP = (
@@ -34,6 +34,9 @@ _HEADERS = {
 # Compatible endpoints stand outside /v1; all else outside it is the page, which holds no data.
 _GUARDED = ("/v1/", "/metrics", "/image_query", "/text_query", "/knn-service", "/metadata", "/indices-list")
 _OPEN = "/v1/session"
+# The log of a default level tells what people ask and change, and what goes wrong; not each thumbnail and health check.
+_MACHINES = ("/healthz", "/readyz", "/metrics")
+_SEARCHED_BY_GET = ("/text_query",)
 _CLIENTS = 10_000  # whose rate is remembered
 
 log = logging.getLogger("brivl_search.server")
@@ -45,11 +48,11 @@ class Guard:
     Args:
         app: what it guards.
         settings: of the server.
-        metrics: counts requests.
+        telemetry: counts requests.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
-        self._app, self._settings, self._metrics = app, settings, metrics
+    def __init__(self, app: ASGIApp, settings: Settings, telemetry: Telemetry) -> None:
+        self._app, self._settings, self._telemetry = app, settings, telemetry
         self._rate = settings.requests_a_second
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
@@ -80,7 +83,7 @@ class Guard:
                 log.exception("a defect: %s %s", scope["method"], _route(scope))
                 known = problem(500, "a defect of the server; its log says more")
             elif status == 0 and isinstance(error, Refusal):
-                self._metrics.rejected.labels(str(error.status)).inc()
+                self._telemetry.rejected.labels(str(error.status)).inc()
             if status == 0:
                 await known(scope, receive, answer)
         finally:
@@ -100,7 +103,7 @@ class Guard:
             try:
                 length = int(headers.get("content-length", "0"))
             except ValueError:
-                raise Refusal(400, "Content-Length is no number") from None
+                raise Refusal(400, "Content-Length is no number", "bad_length") from None
             if length > self._settings.max_body:
                 raise too_large(self._settings.max_body)
 
@@ -110,7 +113,8 @@ class Guard:
             return
         host = urlsplit("//" + headers.get("host", "")).hostname or ""
         if not is_loopback(host) and host not in self._settings.allowed_hosts:
-            raise Refusal(403, "call this server by the name localhost, or start it with --allow-host NAME")
+            message = "call this server by the name localhost, or add the name to its `allowed_hosts`"
+            raise Refusal(403, message, "foreign_host")
 
     def _check_origin(self, headers: Headers) -> None:
         """Pages of other sites may not ask in the name of who looks at them."""
@@ -120,7 +124,7 @@ class Guard:
         else:
             foreign = urlsplit(origin).netloc.lower() != headers.get("host", "").lower()
         if foreign:
-            raise Refusal(403, "requests from pages of other sites are refused")
+            raise Refusal(403, "requests from pages of other sites are refused", "foreign_page")
 
     def _check_rate(self, scope: Scope) -> None:
         """A token bucket for each address, which holds two seconds' worth."""
@@ -136,7 +140,7 @@ class Guard:
         while len(self._buckets) > _CLIENTS:
             self._buckets.popitem(last=False)
         if not allowed:
-            raise Refusal(429, "too many requests: slow down", {"Retry-After": "1"})
+            raise Refusal(429, "too many requests: slow down", "rate_limited", {"Retry-After": "1"})
 
     def _check_token(self, headers: Headers) -> None:
         if self._settings.token is None:
@@ -145,18 +149,21 @@ class Guard:
         if scheme.lower() != "bearer":
             shown = _cookie(headers)
         if not fits(self._settings, shown):
-            raise Refusal(401, "a token is wanted: Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"})
+            message = "a token is wanted: Authorization: Bearer TOKEN"
+            raise Refusal(401, message, "token_wanted", {"WWW-Authenticate": "Bearer"})
 
     # -- what is kept of a request -------------------------------------------------------------------------------
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
         route = _route(scope)
-        self._metrics.requests.labels(route, scope["method"], str(status)).inc()
-        self._metrics.request_seconds.labels(route).observe(seconds)
-        if log.isEnabledFor(logging.INFO):
+        self._telemetry.requests.labels(route, scope["method"], str(status)).inc()
+        self._telemetry.request_seconds.labels(route).observe(seconds)
+        level = _level(scope["method"], route, status)
+        if log.isEnabledFor(level):
             client = scope.get("client") or ("-",)
             asked = scope.get("state", {}).get("asked") if self._settings.log_queries else None
-            log.info(
+            log.log(
+                level,
                 "%s %s %s %d %.1f ms%s",
                 client[0],
                 scope["method"],
@@ -165,6 +172,16 @@ class Guard:
                 1000 * seconds,
                 f" {asked!r}" if asked else "",
             )
+
+
+def _level(method: str, route: str, status: int) -> int:
+    """At which a request is logged."""
+    if route in _MACHINES:
+        return logging.DEBUG
+    if status >= 500:
+        return logging.WARNING
+    looks = method in ("GET", "HEAD") and route not in _SEARCHED_BY_GET
+    return logging.DEBUG if looks and status < 400 else logging.INFO
 
 
 def fits(settings: Settings, shown: str) -> bool:
@@ -190,7 +207,8 @@ class _Limited:
 
 
 def too_large(most: int) -> Refusal:
-    return Refusal(413, f"the request is larger than {most:,} bytes, the limit of this server")
+    message = f"the request is larger than {most:,} bytes, the limit of this server"
+    return Refusal(413, message, "request_too_large", limit=most)
 
 
 def note_query(request: Request, text: str | None) -> None:

@@ -64,15 +64,15 @@ class Settings:
         """Raises UsageError: a choice that would leave the server open, or makes no sense."""
         if self.token is not None and (len(self.token) < LEAST_TOKEN or not self.token.isascii()):
             raise UsageError(
-                f"--token: give at least {LEAST_TOKEN} ASCII characters, such as `openssl rand -hex 24` makes"
+                f"`token`: give at least {LEAST_TOKEN} ASCII characters, such as `openssl rand -hex 24` makes"
             )
         if not self.loopback and self.token is None:
             raise UsageError(
-                f"--host {self.host} can be reached from other machines: give a --token that clients must show "
-                "(or set BRIVL_SEARCH_TOKEN), or leave --host at 127.0.0.1"
+                f"`host` {self.host} can be reached from other machines: give a `token` that clients must show "
+                "(or set BRIVL_SEARCH_TOKEN), or leave `host` at 127.0.0.1"
             )
         if self.rate is not None and self.rate < 0:
-            raise UsageError(f"--rate {self.rate:g}: give requests a second, or 0 for no limit")
+            raise UsageError(f"`rate` {self.rate:g}: give requests a second, or 0 for no limit")
 
     @property
     def loopback(self) -> bool:

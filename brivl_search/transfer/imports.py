@@ -1,176 +1,25 @@
-"""Vectors and records out of an index and into one: npy, parquet and JSON lines.
-
-An export is a folder: export.json (encoder, fingerprint, dim, format) and, for each modality that has rows,
-
-    npy       {image|text}.npy, float16 (rows, dim), and {image|text}.jsonl, line k belonging to row k
-    parquet   {image|text}.parquet: the columns of a line, and `vector`, a fixed-size list of float16
-    jsonl     {image|text}.jsonl with the vector in each line
-
-A line is {"key", "content", "size", "mtime_ns", "record"}. `import_folder` reads all three back; `import_vectors` takes
-an array and records that were made elsewhere.
-"""
+"""Vectors and records into an index: an export's folder, or an array and records that were made elsewhere."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from brivl_search.display import printable
-from brivl_search.errors import CorpusError, DependencyError, IndexIncompatibleError, UsageError
+from brivl_search.errors import CorpusError, UsageError
 from brivl_search.index import MODALITIES, CommitReport, EncoderInfo, IndexReader, IndexWriter, Item, Modality
 from brivl_search.index.ivfpq import AUTO_THRESHOLD
-from brivl_search.ingest.tuning import tuning_texts
-
-Kind = Literal["npy", "parquet", "jsonl"]
-Rows = Iterator[tuple[Item, NDArray[Any]]]
-Advance = Callable[[int], None]
-BLOCK = 8192
-
-
-def export(directory: Path, out: Path, kind: Kind, advance: Advance | None = None) -> dict[Modality, int]:
-    """Writes all live rows of an index into a new folder, which appears only when it is complete.
-
-    Returns:
-        Rows by modality.
-
-    Raises:
-        UsageError: `out` exists.
-        IndexIncompatibleError: a shard is damaged.
-        DependencyError: parquet without pyarrow.
-    """
-    if os.path.lexists(out):
-        raise UsageError(f"{out} exists: name a folder that does not, or delete it")
-    arrow = _arrow() if kind == "parquet" else None
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    with IndexReader.open(directory) as reader:
-        if reader.damage:
-            raise IndexIncompatibleError(reader.damage[0])
-        info = reader.info
-        counts = {modality: info.of(modality).rows for modality in MODALITIES}
-        try:
-            temporary.mkdir(parents=True)
-            for modality in MODALITIES:
-                if counts[modality]:
-                    blocks = _told(reader.items(modality), advance)
-                    _WRITERS[kind](temporary, modality, blocks, counts[modality], info.encoder.dim, arrow)
-            about = {
-                "format": kind,
-                "encoder": info.encoder.name,
-                "fingerprint": info.encoder.fingerprint,
-                "dim": info.encoder.dim,
-                "rows": counts,
-                "folders": info.roots,
-                "datasets": info.datasets,
-            }
-            (temporary / "export.json").write_text(
-                json.dumps(about, indent=2, ensure_ascii=True) + "\n", encoding="utf-8"
-            )
-            temporary.rename(out)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-    return counts
-
-
-Blocks = Iterator[tuple[list[Item], NDArray[np.float16]]]
-
-
-def _told(blocks: Blocks, advance: Advance | None) -> Blocks:
-    for items, vectors in blocks:
-        yield items, vectors
-        if advance:
-            advance(len(items))
-
-
-def _line(item: Item) -> dict[str, Any]:
-    return {
-        "key": item.key,
-        "content": item.content,
-        "size": item.size,
-        "mtime_ns": item.mtime_ns,
-        "record": dict(item.record),
-    }
-
-
-def _json(body: dict[str, Any]) -> str:
-    text = json.dumps(body, ensure_ascii=False)
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:  # a name that is not UTF-8: escapes keep it exactly
-        text = json.dumps(body)
-    return text + "\n"
-
-
-def _write_npy(folder: Path, modality: Modality, blocks: Blocks, rows: int, dim: int, arrow: Any) -> None:
-    head = {"descr": "<f2", "fortran_order": False, "shape": (rows, dim)}
-    with (
-        (folder / f"{modality}.jsonl").open("w", encoding="utf-8") as lines,
-        (folder / f"{modality}.npy").open("wb") as out,
-    ):
-        np.lib.format.write_array_header_1_0(out, head)  # not a memory map: a full disk is an error there, not SIGBUS
-        for items, vectors in blocks:
-            out.write(np.ascontiguousarray(vectors, "<f2").tobytes())
-            lines.writelines(_json(_line(item)) for item in items)
-
-
-def _write_jsonl(folder: Path, modality: Modality, blocks: Blocks, rows: int, dim: int, arrow: Any) -> None:
-    with (folder / f"{modality}.jsonl").open("w", encoding="utf-8") as lines:
-        for items, vectors in blocks:
-            for item, vector in zip(items, vectors.tolist(), strict=True):
-                lines.write(_json({**_line(item), "vector": vector}))
-
-
-def _write_parquet(folder: Path, modality: Modality, blocks: Blocks, rows: int, dim: int, arrow: Any) -> None:
-    pa, parquet = arrow
-    text = pa.string()
-    kinds = {"key": text, "content": text, "size": pa.int64(), "mtime_ns": pa.int64(), "record": text}
-    schema = pa.schema({**kinds, "vector": pa.list_(pa.float16(), dim)})
-    with parquet.ParquetWriter(folder / f"{modality}.parquet", schema) as writer:
-        for items, vectors in blocks:
-            columns: dict[str, list[Any]] = {name: [] for name in schema.names[:-1]}
-            for item in items:
-                line = _line(item)
-                line["record"] = json.dumps(line["record"])  # ASCII: names that are not UTF-8 survive as escapes
-                line["key"] = item.key if _is_utf8(item.key) else "\0" + json.dumps(item.key)
-                for name, values in columns.items():
-                    values.append(line[name])
-            flat = pa.array(vectors.reshape(-1), type=pa.float16())
-            arrays = [pa.array(columns[name], type=schema.field(name).type) for name in columns]
-            writer.write_table(
-                pa.Table.from_arrays([*arrays, pa.FixedSizeListArray.from_arrays(flat, dim)], schema=schema)
-            )
-
-
-_WRITERS: dict[Kind, Callable[..., None]] = {"npy": _write_npy, "jsonl": _write_jsonl, "parquet": _write_parquet}
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _arrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise DependencyError("parquet needs pyarrow: pip install 'brivl-search[parquet]'") from error
-    return pyarrow, pyarrow.parquet
-
-
-# -- import ------------------------------------------------------------------------------------------------------
+from brivl_search.index.keys import caption_key
+from brivl_search.ingest.tuning import tuning_queries
+from brivl_search.transfer.formats import BLOCK, Advance, Rows, arrow_modules
 
 
 def import_folder(
@@ -231,14 +80,14 @@ def import_vectors(
     try:
         array = np.load(vectors, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise UsageError(f"--vectors {vectors}: {error}") from error
+        raise UsageError(f"`vectors` {vectors}: {error}") from error
     if array.ndim != 2 or array.dtype.kind != "f" or array.shape[1] != encoder.dim:
         raise UsageError(
-            f"--vectors {vectors} is {array.dtype} {array.shape}; encoder {encoder.name} makes float "
+            f"`vectors` {vectors} is {array.dtype} {array.shape}; encoder {encoder.name} makes float "
             f"(rows, {encoder.dim})"
         )
     if not records.is_file():
-        raise UsageError(f"--records {records}: no such file")
+        raise UsageError(f"`records` {records}: no such file")
 
     def items() -> Rows:
         for number, (body, vector) in enumerate(_paired(records, array), start=1):
@@ -260,7 +109,7 @@ def _foreign(body: dict[str, Any], modality: Modality, records: Path, number: in
             image = os.path.normpath(folder / body["image"]) if body.get("image") else ""
             record = {"field": "captions", **body, "image": image}
             content = content or hashlib.sha256(body["text"].encode("utf-8")).hexdigest()
-            return Item(key or f"{image}\0{record['field']}\0{content[:24]}", content, record=record)
+            return Item(key or caption_key(image, record["field"], content), content, record=record)
         path = os.path.normpath(folder / body["path"])
         size = mtime_ns = 0
         if os.path.isfile(path):
@@ -328,7 +177,7 @@ def _read_jsonl(folder: Path, modality: Modality, rows: int, dim: int) -> Rows:
 
 
 def _read_parquet(folder: Path, modality: Modality, rows: int, dim: int) -> Rows:
-    _, parquet = _arrow()
+    _, parquet = arrow_modules()
     where = folder / f"{modality}.parquet"
     for batch in parquet.ParquetFile(where).iter_batches(batch_size=BLOCK):
         vectors = batch.column("vector").flatten().to_numpy(zero_copy_only=False).reshape(-1, dim)
@@ -377,14 +226,8 @@ def _take(
                 if advance:
                     advance(len(block))
             writer.flush()
-        queries: dict[Modality, np.ndarray] = {}
-        if any(writer.pending_rows(m) for m in MODALITIES) and _may_be_large(writer, directory):
-            texts = writer.sample("text", 512)
-            queries = {
-                "image": texts if len(texts) >= 64 else encode(tuning_texts()),
-                "text": writer.sample("image", 512),
-            }
-        return writer.commit(tuning_queries=queries)
+        large = any(writer.pending_rows(m) for m in MODALITIES) and _may_be_large(writer, directory)
+        return writer.commit(tuning_queries=tuning_queries(writer, encode) if large else {})
 
 
 def _may_be_large(writer: IndexWriter, directory: Path) -> bool:

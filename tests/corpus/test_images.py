@@ -188,7 +188,7 @@ def test_bad_files_have_a_reason(name: str) -> None:
 def test_bombs_are_refused_by_their_header() -> None:
     with pytest.raises(ImageError) as caught:
         decode(pictures.bomb_png(), SMALL)
-    for part in ("60000x50000", "178", "--max-megapixels"):
+    for part in ("60000x50000", "178", "`max_megapixels`"):
         assert part in caught.value.detail
     big = pictures.encoded(Image.new("L", (1000, 1001)), "PNG")
     with pytest.raises(ImageError, match="too large"):

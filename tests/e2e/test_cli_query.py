@@ -41,9 +41,14 @@ def test_sums(cli: Cli) -> None:
 def test_filters_and_folding(cli: Cli) -> None:
     red = rows(cli("query", "dog", "--glob", "*-red-*", "-i", "index", "-k", "30"))
     assert len(red) == 5 and all("-red-" in row["path"] for row in red)
-    assert rows(cli("query", "dog", "--glob", "*-red-*", "--under", "elsewhere", "-i", "index")) == []
-    assert rows(cli("query", "dog", "--min-size", "97", "-i", "index")) == []
-    assert rows(cli("query", "dog", "--before", "2000", "-i", "index")) == []
+    for filters, why in (
+        (["--min-size", "97"], "--min-size 97x97: the largest image has 96x96 pixels\n"),
+        (["--before", "2000"], "--before 2000-01-01: the oldest image is of "),
+    ):
+        ended = cli("query", "dog", *filters, "-i", "index")
+        assert (ended.code, ended.out) == (0, "") and ended.err.startswith(why)
+    wrong = cli("query", "dog", "--glob", "*-red-*", "--under", "photo/images", "-i", "index")
+    refused(wrong, 2, "--under photo/images: the index holds no images there (did you mean photos/images? ")
     assert len(rows(cli("query", "dog", "--after", "2000", "--where", "width=96", "-i", "index", "-k", "99"))) == 30
     captions = rows(cli("query", "dog", "--target", "texts", "--where", "field=zh", "-i", "index", "-k", "99"))
     assert len(captions) == 60 and {row["field"] for row in captions} == {"zh"}
@@ -63,7 +68,7 @@ def test_filters_and_folding(cli: Cli) -> None:
         (["x", "--min-match", "50"], 2, ["--min-match 50"]),
         (["x", "--minus", "x"], 2, ["cancel each other out"]),
         (["--minus", "x"], 2, ["give a text or --image"]),
-        (["--plus", "x", "--minus-image", "gone.jpg"], 2, ["gone.jpg: file vanished"]),
+        (["--plus", "x", "--minus-image", "gone.jpg"], 2, ["--image gone.jpg: no such file"]),
         (["x", "--batch", "-"], 2, ["--batch takes its queries from the file alone"]),
         (["--batch", "gone.txt"], 2, ["--batch gone.txt: No such file"]),
         (["--batch", "photos"], 2, ["--batch photos: Is a directory"]),

@@ -42,6 +42,15 @@ def test_serve(tmp_path: Path) -> None:
             if found := re.search(r"http://127\.0\.0\.1:(\d+)/", line):
                 break
         assert found, lines
+        # What the banner prints is there.
+        banner = re.search(r"\(API: (/\S+),", lines[-1])
+        assert banner, lines
+        for path in ("/", banner[1]):
+            with urllib.request.urlopen(f"http://127.0.0.1:{found[1]}{path}", timeout=30) as answer:
+                assert answer.status == 200 and b"<!doctype html>" in answer.read()
+        head = urllib.request.Request(f"http://127.0.0.1:{found[1]}/healthz", method="HEAD")
+        with urllib.request.urlopen(head, timeout=30) as answer:
+            assert answer.status == 200 and answer.read() == b""
 
         def ask(path: str, body: object = None) -> object:
             request = urllib.request.Request(f"http://127.0.0.1:{found[1]}{path}", method="POST" if body else "GET")
@@ -64,7 +73,25 @@ def test_serve(tmp_path: Path) -> None:
     finally:
         server.kill()
     rest = server.stderr.read()
+    assert "GET" not in rest  # the page, and health: only with --verbose
     assert "POST /v1/search 200" in rest and "red" not in rest and "Traceback" not in rest
+
+
+def test_verbose(tmp_path: Path) -> None:
+    server = start("--index", str(write_site(tmp_path, 2)), "--verbose")
+    try:
+        assert server.stderr is not None
+        for line in server.stderr:
+            if found := re.search(r"(http://127\.0\.0\.1:\d+/)", line):
+                break
+        assert found
+        with urllib.request.urlopen(found[1] + "healthz", timeout=30) as answer:
+            assert answer.status == 200
+        server.send_signal(signal.SIGTERM)
+        server.wait(15)
+    finally:
+        server.kill()
+    assert "GET /healthz 200" in server.stderr.read()
 
 
 def test_what_would_leave_the_server_open_is_refused(tmp_path: Path) -> None:

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from brivl_search.index import IndexReader, verify
-from brivl_search.ingest.run import BuildOptions, build_index
+from brivl_search.ingest.options import BuildOptions
+from brivl_search.ingest.run import build_index
 from brivl_search.output import Bar
-from brivl_search.output.evaluation import info_dict
+from brivl_search.output.index import info_dict
 from tests.support.pictures import write_corpus
 from tests.support.stub import environment
 

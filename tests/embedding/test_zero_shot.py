@@ -12,10 +12,11 @@ import pytest
 
 from brivl_search.corpus.walk import ImageFile
 from brivl_search.embedding import batches as embedding
-from brivl_search.embedding import zero_shot
+from brivl_search.embedding import pictures, zero_shot
 from brivl_search.embedding.zero_shot import Label
 from brivl_search.encoders.calibration import Calibration
 from brivl_search.errors import CorpusError, UsageError
+from brivl_search.transfer import vector_file
 from tests.support.pictures import draw, write_bad_files, write_corpus
 from tests.support.stub import StubEncoder
 
@@ -60,7 +61,7 @@ def test_sentences_follow_the_script_of_the_name() -> None:
     assert zero_shot.sentences("T恤")[1] == "一张T恤的照片。"
     assert zero_shot.sentences("{x}", ["{} and {} {y}"]) == ["{x} and {x} {y}"]
     zero_shot.check_templates(["{}"])
-    with pytest.raises(UsageError, match=r"--template 'a photo': put \{\} where the label belongs"):
+    with pytest.raises(UsageError, match=r"`templates` 'a photo': put \{\} where the label belongs"):
         zero_shot.check_templates(["{}", "a photo"])
 
 
@@ -101,7 +102,7 @@ def test_pictures_get_the_names_of_what_they_show(tmp_path: Path, encoder: StubE
         draw(colour, shape).save(tmp_path / f"{colour}-{shape}.png")
     labels = [Label(f"{colour} {shape}", (f"{colour} {shape}",)) for colour, shape in kinds]
     classes = zero_shot.class_vectors(encoder, [label.names for label in labels])
-    found = embedding.find_pictures([tmp_path])
+    found = pictures.find_pictures([tmp_path])
     best = []
     for one in embedding.embed_images(found.files, encoder, workers=0, batch_size=5):
         assert one.vector is not None
@@ -117,8 +118,8 @@ def test_match(tmp_path: Path, encoder: StubEncoder) -> None:
     assert cosines.shape == (3, 2) and cosines.dtype == np.float32
     assert cosines[:2].argmax(1).tolist() == [0, 1] and encoder.texts[2] == "caf?"
     for texts, paths, said in (
-        ([" "], images, "--text: the text is empty"),
-        (["x"], ["no.jpg"], "--image no.jpg: file"),
+        ([" "], images, "`texts`: the text is empty"),
+        (["x"], ["no.jpg"], "`image` no.jpg: no such file"),
     ):
         with pytest.raises(UsageError, match=said):
             zero_shot.match(encoder, texts, paths)
@@ -131,7 +132,7 @@ def test_pictures_as_they_were_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
     write_corpus(tmp_path / "photos", 2)
     draw("red", "ring").save(tmp_path / "one.png")
     monkeypatch.chdir(tmp_path)
-    found = embedding.find_pictures(["./photos", "one.png", tmp_path / "photos" / "captions.jsonl"])
+    found = pictures.find_pictures(["./photos", "one.png", tmp_path / "photos" / "captions.jsonl"])
     shown = [found.as_given(image.path) for image in found.files]
     assert shown == ["one.png", "./photos/images/0000-red-circle.jpg", "./photos/images/0001-green-circle.jpg"]
     for paths, error, said in (
@@ -139,10 +140,10 @@ def test_pictures_as_they_were_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
         (["photos/captions.jsonl"], CorpusError, "no images among the files named"),
     ):
         with pytest.raises(error, match=said):
-            embedding.find_pictures(paths)
+            pictures.find_pictures(paths)
     (tmp_path / "empty").mkdir()
     with pytest.raises(CorpusError, match=r"no images: .*empty is empty"):
-        embedding.find_pictures(["empty"])
+        pictures.find_pictures(["empty"])
 
 
 def test_pictures_inside_a_tar(tmp_path: Path, encoder: StubEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,17 +154,17 @@ def test_pictures_inside_a_tar(tmp_path: Path, encoder: StubEncoder, monkeypatch
         for name in names:
             tar.add(tmp_path / "images" / name, arcname=name)
     monkeypatch.chdir(tmp_path)
-    found = embedding.find_pictures(["x.tar"])
+    found = pictures.find_pictures(["x.tar"])
     assert [found.as_given(file.path) for file in found.files] == [f"x.tar::{name}" for name in names]
-    one = embedding.find_pictures([f"x.tar::{names[1]}", "images"])
+    one = pictures.find_pictures([f"x.tar::{names[1]}", "images"])
     assert [one.as_given(file.path) for file in one.files] == [*(f"images/{n}" for n in names), f"x.tar::{names[1]}"]
     vectors = [e.vector for e in embedding.embed_images(one.files, encoder, workers=0)]
     assert vectors[1] is not None and vectors[3] is not None
     np.testing.assert_array_equal(vectors[1], vectors[3])
-    record = embedding.image_record(next(embedding.embed_images(one.files[3:], encoder, workers=0)).decoded, tmp_path)
+    record = vector_file.image_record(next(embedding.embed_images(one.files[3:], encoder, workers=0)).decoded, tmp_path)
     assert (record["path"], record["width"]) == (f"x.tar::{names[1]}", 96)
     with pytest.raises(UsageError, match=r"x\.tar::no\.jpg: file vanished"):
-        embedding.find_pictures(["x.tar::no.jpg"])
+        pictures.find_pictures(["x.tar::no.jpg"])
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 64])
@@ -186,7 +187,7 @@ def test_bad_pictures_are_named_in_their_place(tmp_path: Path, encoder: StubEnco
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_vector_file(tmp_path: Path, dtype: embedding.DType) -> None:
     vectors = np.random.default_rng(0).standard_normal((1234, 7)).astype(np.float32)
-    with embedding.VectorFile(tmp_path / "x.npy", 7, dtype) as file:
+    with vector_file.VectorFile(tmp_path / "x.npy", 7, dtype) as file:
         for number, vector in enumerate(vectors):
             file.add({"path": os.fsdecode(b"caf\xe9") if number else "狗"}, vector)
         assert not (tmp_path / "x.npy").exists()
@@ -200,13 +201,13 @@ def test_vector_file(tmp_path: Path, dtype: embedding.DType) -> None:
 
 def test_vector_file_after_an_error(tmp_path: Path) -> None:
     write(tmp_path / "x.npy", "old")
-    with pytest.raises(KeyboardInterrupt), embedding.VectorFile(tmp_path / "x.npy", 2, "float32") as file:
+    with pytest.raises(KeyboardInterrupt), vector_file.VectorFile(tmp_path / "x.npy", 2, "float32") as file:
         file.add({"path": "a"}, np.zeros(2, np.float32))
         raise KeyboardInterrupt
     assert (tmp_path / "x.npy").read_text() == "old" and os.listdir(tmp_path) == ["x.npy"]
     for name, said in (("x.bin", "ends in .npy"), ("no/x.npy", "name a file in a folder")):
         with pytest.raises(UsageError, match=said):
-            embedding.VectorFile(tmp_path / name, 2, "float32")
+            vector_file.VectorFile(tmp_path / name, 2, "float32")
 
 
 def test_numbers_are_short_and_exact() -> None:

@@ -11,12 +11,12 @@ import pytest
 
 from brivl_search.corpus.dataset import load_dataset
 from brivl_search.corpus.images import load_pixels
-from brivl_search.encoders import calibrations, load_encoder
+from brivl_search.encoders import calibration, load_encoder
 from brivl_search.encoders.brivl.encoder import BriVLEncoder
-from brivl_search.encoders.calibration import Calibration, expected_calibration_error, fit, fit_and_judge
+from brivl_search.encoders.calibration import Calibration
 from brivl_search.errors import BrivlSearchError, EncoderError, UsageError
 from brivl_search.evaluation import calibrating
-from brivl_search.evaluation.calibrating import calibrate_on
+from brivl_search.evaluation.calibrating import calibrate_on, expected_calibration_error, fit, fit_and_judge
 from tests.support.pictures import draw
 from tests.support.site import Ended
 from tests.support.stub import StubEncoder
@@ -141,16 +141,16 @@ def test_a_kept_calibration_goes_before_an_encoders_own(
 ) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     fingerprint = load_encoder(str(tiny_checkpoint)).fingerprint
-    file = calibrations.save(fingerprint, {"slope": 7.0, "intercept": -2.0, "ece": 0.1, "pairs": 9.0})
+    file = calibration.save(fingerprint, {"slope": 7.0, "intercept": -2.0, "ece": 0.1, "pairs": 9.0})
     loaded = load_encoder(str(tiny_checkpoint))
     assert loaded.calibration == Calibration(7, -2) and loaded.fingerprint == fingerprint
     file.write_text("{")
     with pytest.raises(EncoderError, match="delete it"):
         load_encoder(str(tiny_checkpoint))
-    assert calibrations.forget(fingerprint) and not calibrations.forget(fingerprint)
+    assert calibration.forget(fingerprint) and not calibration.forget(fingerprint)
     assert load_encoder(str(tiny_checkpoint)).calibration is None
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "file"))
-    assert calibrations.saved(fingerprint) is None
+    assert calibration.saved(fingerprint) is None
     with pytest.raises(BrivlSearchError, match="set XDG_DATA_HOME"):
-        calibrations.save(fingerprint, {})
+        calibration.save(fingerprint, {})

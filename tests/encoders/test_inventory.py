@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from brivl_search.encoders.inventory import inventory
-from brivl_search.encoders.known import KNOWN
 from brivl_search.errors import UsageError
 from brivl_search.output.models import show_models
 
@@ -66,18 +65,6 @@ def test_what_lies_where(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pyt
     assert found["hf:BAAI/AltCLIP"].disk == []
     with pytest.raises(UsageError, match="no such folder"):
         inventory([tmp_path / "nowhere"])
-
-
-def test_every_figure_has_a_source_and_makes_sense() -> None:
-    names = [model.name for model in KNOWN]
-    assert len(set(names)) == len(names)
-    for model in KNOWN:
-        assert model.languages and model.dim >= 256
-        for figure in model.figures:
-            assert figure.source and figure.test
-            assert list(figure.recall) == sorted(figure.recall)
-            values = [*figure.recall, *([figure.mean_recall] if figure.mean_recall else [])]
-            assert values and all(0 < value < 100 for value in values)
 
 
 def test_the_table_names_sources(capsys: pytest.CaptureFixture[str]) -> None:

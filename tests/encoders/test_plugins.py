@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,25 +13,8 @@ import pytest
 from brivl_search.encoders import load_encoder
 from brivl_search.encoders.plugins import plugins
 from brivl_search.errors import EncoderError
-from tests.support.folders import REPO
 from tests.support.pictures import draw, encoded
-
-DOCUMENT = REPO / "docs" / "encoders.md"
-
-
-def plugin_source() -> str:
-    """The whole plug-in that the documentation shows, so that it cannot go stale."""
-    (code,) = re.findall(r"```python\n(# colours\.py.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
-    return str(code)
-
-
-def install(target: Path, code: str, *, package: str = "colours", points: str = "colours = colours:make") -> None:
-    """What `pip install --target` leaves: a module, and a dist-info with its entry points."""
-    (target / f"{package}.py").write_text(code, encoding="utf-8")
-    info = target / f"{package}-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[brivl_search.encoders]\n{points}\n")
+from tests.support.plugins import install, plugin_source
 
 
 def test_the_documented_plugin_builds_and_answers(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def test_ks() -> None:
     assert parse_ks("1,5,10") == (1, 5, 10)
     assert parse_ks(" 10, 1,10 ") == (1, 10)
     for bad in ("", "0", "1,0", "-1", "a", "1.5", ","):
-        with pytest.raises(UsageError, match="--recall-at"):
+        with pytest.raises(UsageError, match="`recall_at`"):
             parse_ks(bad)
 
 
@@ -157,7 +157,7 @@ def test_index_without_captions(tmp_path: Path, encoder: StubEncoder) -> None:
 
 def test_unknown_field(photos: Path, tmp_path: Path, encoder: StubEncoder) -> None:
     reader = build(photos, tmp_path / "index", encoder)
-    with pytest.raises(UsageError, match=r"--captions fr: the index holds captions of (zh, en|en, zh)$"):
+    with pytest.raises(UsageError, match=r"`captions` fr: the index holds captions of (zh, en|en, zh)$"):
         evaluate_index(reader, KS, ["zh", "fr"])
     with pytest.raises(UsageError, match="'fr'"):
         over_dataset(photos, encoder, ("fr",))

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from brivl_search.errors import IndexIncompatibleError
-from brivl_search.index import Codec, IndexReader, IndexWriter, Item, commit, ivfpq, search, tune, verify
+from brivl_search.index import Codec, IndexReader, IndexWriter, Item, ivfpq, plan, search, tune, verify
 from brivl_search.index.shard import Shard
 
 DIM = 32
@@ -102,7 +102,7 @@ def test_growth_across_the_threshold(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_mixed_shards_are_searched_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commit, "MERGE_ROWS", 0)
+    monkeypatch.setattr(plan, "MERGE_ROWS", 0)
     vectors = clustered(2_200)
     with writer(tmp_path, index_type="ivfpq") as w:
         add(w, vectors[:2_000])

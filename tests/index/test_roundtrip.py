@@ -145,9 +145,9 @@ def test_copies_share_a_vector_and_survive_each_other(tmp_path: Path) -> None:
 
 
 def test_several_shards_merge_geometrically(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from brivl_search.index import commit
+    from brivl_search.index import plan
 
-    monkeypatch.setattr(commit, "MERGE_ROWS", 20)
+    monkeypatch.setattr(plan, "MERGE_ROWS", 20)
     with writer(tmp_path, shard_rows=100) as w:
         add(w, [f"/{n:04d}" for n in range(250)])
         assert len(w.commit().image.sealed) == 3
@@ -190,7 +190,7 @@ def test_open_reader_keeps_its_snapshot(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_refusals(tmp_path: Path) -> None:
     directory = tmp_path / "index"
-    with pytest.raises(IndexMissingError, match=r"no index at .*build-index FOLDER --index"):
+    with pytest.raises(IndexMissingError, match=r"no index at .*: build one with: `build_index`"):
         IndexReader.open(directory)
     with writer(directory) as w:
         with pytest.raises(BrivlSearchError, match=r"another build is writing .*pid \d+"):
@@ -207,7 +207,7 @@ def test_refusals(tmp_path: Path) -> None:
         w.remove("image", "/lost")
         add(w, ["/a"])
         w.commit()
-    with pytest.raises(IndexIncompatibleError, match=r"'mini'.*not 'other'.*--encoder mini"):
+    with pytest.raises(IndexIncompatibleError, match=r"'mini'.*not 'other'.*`encoder` mini"):
         writer(directory, encoder_name="other", fingerprint="e" * 64)
     with pytest.raises(UsageError, match="shard_rows"):
         writer(directory, shard_rows=1 << 40)

@@ -15,11 +15,13 @@ from brivl_search.errors import CorpusError, UsageError
 from brivl_search.evaluation import evaluate_dataset, evaluate_index
 from brivl_search.index import IndexReader, verify
 from brivl_search.ingest.maintenance import remove
+from brivl_search.ingest.options import BuildOptions
 from brivl_search.ingest.report import BuildReport
-from brivl_search.ingest.run import BuildOptions, add
+from brivl_search.ingest.run import add
 from brivl_search.search.engine import Engine, SearchOptions
 from brivl_search.search.filters import Filter
-from brivl_search.transfer.imports import export, import_folder
+from brivl_search.transfer.export import export
+from brivl_search.transfer.imports import import_folder
 from tests.support import datasets
 from tests.support.building import Silent, build, checksums, images, settle, texts
 from tests.support.datasets import EN, LAYOUTS, PICTURES, ZH, encode, sample, write_json, write_lmdb, write_tar
@@ -209,7 +211,7 @@ def test_two_annotations_of_the_same_images(tmp_path: Path, encoder: StubEncoder
 def test_query_by_a_member_and_remove_a_container(tmp_path: Path, encoder: StubEncoder, monkeypatch: Any) -> None:
     root, index = datasets.webdataset(tmp_path / "data"), tmp_path / "index"
     build([root / "00000.tar", root / "00001.tar"], index, encoder)
-    monkeypatch.setattr("brivl_search.search.engine.load_encoder", lambda *a, **k: encoder)
+    monkeypatch.setattr("brivl_search.search.live.load_encoder", lambda *a, **k: encoder)
     engine = Engine(index)
     member = f"{root}/00000.tar::000000001.jpg"
     assert [hit.path for hit in engine.by_image(member, SearchOptions(1), target="image")] == [member]
@@ -220,14 +222,15 @@ def test_query_by_a_member_and_remove_a_container(tmp_path: Path, encoder: StubE
         (Filter.of(glob=["*2.jpg"]), 1),
         (Filter.of(glob=["0000*"]), 3),  # the member's name, not the tar's
         (Filter.of(where=["key=000000001"]), 1),
-        (Filter.of(under=[root / "0000"]), 0),
     ):
         assert len(engine.by_text("x", SearchOptions(9, filter=filter))) == count, filter
+    with pytest.raises(UsageError, match=r"`under` .*/0000: the index holds no images there \(.*00000\.tar"):
+        engine.by_text("x", SearchOptions(9, filter=Filter.of(under=[root / "0000"])))
     monkeypatch.chdir(root)
     assert again(index, encoder).unchanged == 3
     build([Path("00000.tar")], index, encoder)  # as it is typed, so it is shown
     assert engine.by_text(EN[1], SearchOptions(1))[0].path == "00000.tar::000000001.jpg"
-    with pytest.raises(UsageError, match=r"--image .*00000.tar::9.jpg: file vanished"):
+    with pytest.raises(UsageError, match=r"`image` .*00000.tar::9.jpg: no such file"):
         engine.by_image("00000.tar::9.jpg", SearchOptions(1))
     done = remove(index, paths=["00000.tar"])
     assert (done.images, done.captions) == (2, 2) and len(images(index)) == 1
@@ -244,12 +247,12 @@ def test_what_cannot_be_built_is_told_in_one_line(tmp_path: Path, encoder: StubE
             CorpusError,
             "none of the 3 images it names can be",
         ),
-        (root, choice(), CorpusError, r"no images.*; .* looks like coco: --dataset-format coco reads it"),
+        (root, choice(), CorpusError, r"no images.*; .* looks like coco: `dataset_format` coco reads it"),
         (root, choice("webdataset"), CorpusError, "coco holds no .tar"),
-        (root, choice("mscoco"), UsageError, "--dataset-format mscoco: use one of captions, flickr"),
+        (root, choice("mscoco"), UsageError, "`dataset_format` mscoco: use one of captions, flickr"),
         (write_json(tmp_path / "x.json", {"a": 1}), choice(), UsageError, "x.json is no dataset of a known layout"),
         (tmp_path / "gone.tar", choice(), UsageError, "gone.tar"),
-        (root, choice(split="test"), UsageError, "--split is for datasets"),
+        (root, choice(split="test"), UsageError, "`split` is for datasets"),
         (write_tar(tmp_path / "none.tar", {"a.txt": b"x"}), choice(), CorpusError, "none.tar: it has no images"),
     ]
     for path, how, kind, message in cases:

@@ -13,7 +13,8 @@ from brivl_search.corpus.exif import taken
 from brivl_search.corpus.fields import MAX_FIELDS, MAX_VALUES, Fields, merge, scalars
 from brivl_search.corpus.images import PixelSpec, decode
 from brivl_search.index import IndexReader, verify
-from brivl_search.ingest.run import BuildOptions, add
+from brivl_search.ingest.options import BuildOptions
+from brivl_search.ingest.run import add
 from tests.support.building import Silent, build, checksums, settle
 from tests.support.pictures import draw, encoded, write_corpus, write_lines
 from tests.support.stub import StubEncoder

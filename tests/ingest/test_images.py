@@ -14,7 +14,7 @@ import pytest
 from brivl_search.corpus import decode_pool, decode_worker
 from brivl_search.errors import CorpusError, ImageError, UsageError
 from brivl_search.index import IndexReader, verify
-from brivl_search.ingest import run as build_module
+from brivl_search.ingest import images as image_stage
 from tests.support.building import build, checksums, contents, images, settle, texts
 from tests.support.pictures import draw, jpeg, write_bad_files, write_corpus
 from tests.support.stub import StubEncoder
@@ -119,7 +119,7 @@ def test_touched_file_is_not_even_decoded(
             seen.append((decoded.file.path, decoded.known, decoded.pixels is None))
             yield decoded
 
-    monkeypatch.setattr(build_module, "decode_all", decode_all)
+    monkeypatch.setattr(image_stage, "decode_all", decode_all)
     assert build(tmp_path / "photos", tmp_path / "index", encoder).reused == 1
     assert seen == [(str(paths[1]), True, True)]
 

@@ -74,7 +74,7 @@ def test_index_of_another_encoder_is_refused(tmp_path: Path, encoder: StubEncode
     build(tmp_path / "photos", index, encoder)
     before = contents(index)
     other = StubEncoder("other", "other-fingerprint")
-    with pytest.raises(IndexIncompatibleError, match=r"of encoder 'stub'.*use --encoder stub") as caught:
+    with pytest.raises(IndexIncompatibleError, match=r"of encoder 'stub'.*use `encoder` stub") as caught:
         build(tmp_path / "photos", index, other)
     assert caught.value.exit_code == 3
     assert contents(index) == before and other.images == 0

@@ -12,7 +12,8 @@ import pytest
 from brivl_search.errors import BrivlSearchError, CorpusError, UsageError
 from brivl_search.index import IndexReader, IndexWriter, Item, ivfpq, verify
 from brivl_search.ingest import maintenance
-from brivl_search.ingest.run import BuildOptions, add
+from brivl_search.ingest.options import BuildOptions
+from brivl_search.ingest.run import add
 from tests.index.test_ivfpq import DIM, clustered
 from tests.index.test_ivfpq import add as put_rows
 from tests.support.building import Silent, build, checksums, images, settle, texts
@@ -252,7 +253,7 @@ def test_tune_says_when_rows_stand_in(tmp_path: Path) -> None:
 def test_tune_refuses(two: Path) -> None:
     with pytest.raises(UsageError, match="nothing to tune"):
         maintenance.tune(two)
-    with pytest.raises(UsageError, match=r"--recall 1\.5"):
+    with pytest.raises(UsageError, match=r"`recall` 1\.5"):
         maintenance.tune(two, recall=1.5)
 
 

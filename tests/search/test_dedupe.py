@@ -41,10 +41,10 @@ def groups(reader: IndexReader, query: np.ndarray, k: int, alike: float = 0.9) -
     for one in found:
         scores = [one.score, *(score for _, score in one.alike)]
         assert scores == sorted(scores, reverse=True)
-        places = [one.place, *(place for place, _ in one.alike)]
+        places = [one.row, *(place for place, _ in one.alike)]
         assert scores == pytest.approx([float(reader.vector("image", *place) @ query) for place in places], abs=2e-3)
     return [
-        [reader.record("image", *place)["path"] for place in [one.place, *(p for p, _ in one.alike)]] for one in found
+        [reader.record("image", *place)["path"] for place in [one.row, *(p for p, _ in one.alike)]] for one in found
     ]
 
 

@@ -76,7 +76,7 @@ def test_sums() -> None:
     for found, sought in zip(vectors, expected, strict=False):
         assert isinstance(found, np.ndarray) and found.dtype == np.float32
         np.testing.assert_allclose(found, sought / np.linalg.norm(sought), atol=1e-6)
-    assert "cancel each other out" in str(vectors[5]) and "/no/such.jpg: file vanished" in str(vectors[6])
+    assert "cancel each other out" in str(vectors[5]) and "`image` /no/such.jpg: no such file" in str(vectors[6])
 
 
 def test_batch_lines() -> None:

@@ -1,11 +1,8 @@
-"""What the server must not do: serve other files, listen to strangers, die of a picture, write down what is asked."""
+"""Who may ask, how often and how much; what is written down; what a defect shows."""
 
 from __future__ import annotations
 
-import asyncio
-import json
 import logging
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,152 +14,19 @@ pytest.importorskip("fastapi", reason="the server needs pip install '.[serve]'")
 from fastapi.routing import APIRoute
 from starlette.testclient import TestClient
 
-from brivl_search.corpus.images import PixelSpec
-from brivl_search.errors import ImageError, UsageError
 from brivl_search.server import Settings, create_app
-from brivl_search.server.protocol import keys
 from brivl_search.server.security import CSP
-from brivl_search.server.workers.decoding import Decoders
 from tests.support import serving
-from tests.support.pictures import CRASH, EXIT, HANG, bomb_png, draw, encoded, jpeg, naughty_decode
+from tests.support.pictures import bomb_png, draw, encoded, jpeg
+from tests.support.serving import keys_of
 
 TOKEN = "correct horse battery staple"
-SECRET = "root:x:0:0:secret"
-
-
-@pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return serving.write_site(tmp_path_factory.mktemp("site"), 12)
-
-
-@pytest.fixture(scope="module")
-def client(index: Path) -> Iterator[TestClient]:
-    with serving.client(index) as client:
-        yield client
 
 
 @pytest.fixture(scope="module")
 def guarded(index: Path) -> Iterator[TestClient]:
     with serving.client(index, Settings(token=TOKEN, warm=False)) as client:
         yield client
-
-
-def keys_of(client: TestClient, text: str = "x", k: int = 3) -> list[tuple[str, Path]]:
-    hits = client.post("/v1/search", json={"text": text, "k": k}).json()["hits"]
-    return [(hit["key"], Path(hit["path"])) for hit in hits]
-
-
-# -- files -------------------------------------------------------------------------------------------------------
-
-
-def test_only_files_of_the_index_are_served(client: TestClient, index: Path) -> None:
-    secret = index.parent / "photos" / "secret.jpg"  # an image beside the others, and not indexed
-    secret.write_bytes(jpeg())
-    photo = next((index.parent / "photos" / "images").iterdir())
-    for path in (
-        secret,
-        f"{photo.parent}/../secret.jpg",
-        f"{photo.parent}/../images/{photo.name}",  # the same file by another name is not the item
-        "/etc/passwd",
-        "../../../../etc/passwd",
-        "etc/passwd",
-        index / "catalog.lmdb",
-        "",
-        "\0",
-    ):
-        for what in ("", "/image", "/thumbnail"):
-            assert client.get(f"/v1/items/{keys.encode('image', str(path))}{what}").status_code == 404, path
-    for path in (
-        "/../server/app.py",
-        "/..%2fserver/app.py",
-        "/docs/..%2f..%2fapp.py",
-        "//etc/passwd",
-        "/%2e%2e/app.py",
-    ):
-        answer = client.get(path)
-        assert answer.status_code == 404 or "<!doctype html>" in answer.text.lower(), path
-        assert "create_app" not in answer.text
-
-
-def test_what_took_a_files_place_is_not_served(tmp_path: Path) -> None:
-    index = serving.write_site(tmp_path, 4)
-    secret = tmp_path / "secret.txt"
-    secret.write_text(SECRET)
-    private = tmp_path / "private.jpg"
-    private.write_bytes(jpeg((50, 50), "black", "ring"))
-    with serving.client(index) as client:
-        (linked, link), (swapped, other), (gone, third), (piped, fourth) = keys_of(client, k=4)
-        link.unlink()
-        link.symlink_to(secret)
-        other.unlink()
-        other.symlink_to(private)  # a picture, and not the one that was indexed
-        third.unlink()
-        fourth.unlink()
-        os.mkfifo(fourth)
-        for what in ("image", "thumbnail"):
-            for key, status in ((linked, 409), (swapped, 409), (gone, 404), (piped, 404)):
-                answer = client.get(f"/v1/items/{key}/{what}")
-                assert answer.status_code == status, answer.text
-                assert SECRET not in answer.text and answer.json()["error"]["message"]
-
-
-def test_a_moved_folder_with_the_same_picture_still_is_it(tmp_path: Path) -> None:
-    index = serving.write_site(tmp_path, 2)
-    with serving.client(index) as client:
-        ((key, path), _) = keys_of(client, k=2)
-        elsewhere = tmp_path / "elsewhere.jpg"
-        path.rename(elsewhere)
-        path.symlink_to(elsewhere)
-        assert client.get(f"/v1/items/{key}/image").content == elsewhere.read_bytes()
-
-
-def test_paths_that_are_added_lie_under_the_roots(tmp_path: Path) -> None:
-    index = serving.write_site(tmp_path, 2)
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    (outside / "a.jpg").write_bytes(jpeg((64, 64), "green", "ring"))
-    link = tmp_path / "photos" / "link"
-    link.symlink_to(outside)
-    with serving.client(index, Settings(upload_dir=tmp_path / "up")) as client:
-        photos = tmp_path / "photos"
-        beside = (f"{photos}/../outside", f"{photos}X", "/", "/etc/passwd")
-        for path in (outside / "a.jpg", link / "a.jpg", link, *beside):
-            answer = client.post("/v1/items", json={"paths": [str(path)]})
-            assert answer.status_code == 403, answer.text
-        assert client.get("/v1/index").json()["generation"] == 1
-
-
-def test_read_only(index: Path) -> None:
-    with serving.client(index, Settings(read_only=True, warm=False)) as client:
-        ((key, path), *_) = keys_of(client)
-        for answer in (
-            client.post("/v1/items", json={"paths": [str(path)]}),
-            client.post("/v1/items", files={"image": jpeg()}),
-            client.delete(f"/v1/items/{key}"),
-        ):
-            assert answer.status_code == 403 and "read-only" in answer.json()["error"]["message"]
-        assert client.get("/v1/index").json()["read_only"] is True
-
-
-def test_nothing_is_fetched(client: TestClient) -> None:
-    answer = client.post("/knn-service", json={"image_url": "http://127.0.0.1:9/x.jpg", "num_images": 1})
-    assert answer.status_code == 400 and "fetches nothing" in answer.json()["error"]["message"]
-    for field in ("url", "image_url"):
-        assert client.post("/v1/search", json={"terms": [{field: "http://127.0.0.1:9/x.jpg"}]}).status_code == 422
-
-
-# -- who may ask -------------------------------------------------------------------------------------------------
-
-
-def test_beyond_loopback_a_token_is_needed() -> None:
-    for host in ("0.0.0.0", "::", "192.168.1.5", "example.org"):
-        with pytest.raises(UsageError, match="--token"):
-            Settings(host=host)
-        assert Settings(host=host, token=TOKEN).requests_a_second == 100
-    for host in ("127.0.0.1", "localhost", "::1", "127.8.8.8"):
-        assert Settings(host=host).requests_a_second == 0
-    with pytest.raises(UsageError, match="8 ASCII"):
-        Settings(token="short")
 
 
 def test_every_route_with_data_asks_for_the_token(guarded: TestClient) -> None:
@@ -253,9 +117,6 @@ def test_rates(index: Path) -> None:
         assert client.get("/v1/index").status_code == 200
 
 
-# -- sizes -------------------------------------------------------------------------------------------------------
-
-
 def test_sizes_are_limited(index: Path) -> None:
     with serving.client(index, Settings(max_upload_bytes=100_000, max_uploads=2, max_k=20, max_megapixels=1)) as client:
         big = b"\xff\xd8\xff" + bytes(100_000)
@@ -284,45 +145,6 @@ def _endless() -> Iterator[bytes]:
         yield b"x" * 100_000
 
 
-@pytest.mark.parametrize("moment", [0, 0.001, 0.003, 0.01])
-def test_a_pool_that_ends_under_a_request_is_started_again(moment: float) -> None:
-    """Whether a process has begun with it or not: no request waits for ever."""
-    decoders = Decoders(1, timeout_s=20, max_megapixels=10)
-
-    async def widths() -> list[int]:
-        under_way = [asyncio.create_task(decoders.pixels(jpeg((20 + n, 10)), PixelSpec(8))) for n in range(4)]
-        await asyncio.sleep(moment)
-        await asyncio.to_thread(decoders.close)
-        return [one.width for one in await asyncio.wait_for(asyncio.gather(*under_way), 60)]
-
-    try:
-        assert asyncio.run(widths()) == [20, 21, 22, 23]
-    finally:
-        decoders.close()
-
-
-def test_a_picture_that_kills_its_decoder_costs_only_itself() -> None:
-    decoders = Decoders(1, timeout_s=1.5, max_megapixels=10, decoder=naughty_decode)
-
-    async def told(data: bytes) -> str:
-        try:
-            return str((await decoders.pixels(data, PixelSpec(8))).width)
-        except ImageError as error:
-            return error.reason
-
-    async def all_of_them() -> list[str]:
-        return [await told(data) for data in (jpeg((20, 10)), CRASH, EXIT, jpeg((30, 10)), HANG, jpeg((40, 10)))]
-
-    try:
-        expected = ["20", "decoder crashed", "decoder crashed", "30", "decoding timed out", "40"]
-        assert asyncio.run(all_of_them()) == expected
-    finally:
-        decoders.close()
-
-
-# -- the log -----------------------------------------------------------------------------------------------------
-
-
 def test_the_log_holds_no_queries(index: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     for asked in (False, True):
@@ -338,39 +160,46 @@ def test_the_log_holds_no_queries(index: Path, caplog: pytest.LogCaptureFixture)
         assert not any(path.name in line or key in line for line in ours)
 
 
+def test_the_log_tells_searches_changes_and_errors(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+    """At the default level; thumbnails, pages and health checks are told at the level below."""
+    ((key, _), *_) = keys_of(client)
+    for level, told in ((logging.INFO, False), (logging.DEBUG, True)):
+        caplog.clear()
+        caplog.set_level(level, "brivl_search")
+        for path in ("/", "/docs/", "/healthz", "/readyz", "/metrics", "/v1/index", "/v1/map", f"/v1/items/{key}"):
+            assert client.get(path).status_code == 200
+        assert client.head("/healthz").status_code == client.get(f"/v1/items/{key}/thumbnail").status_code == 200
+        assert bool(caplog.records) == told
+    caplog.set_level(logging.INFO, "brivl_search")
+    caplog.clear()
+    client.post("/v1/search", json={"text": "x"})
+    client.get("/text_query?text=x")
+    client.get("/nothing")
+    client.get("/v1/items/iAAAA/thumbnail")
+    client.delete("/v1/items/iAAAA")
+    lines = [record.getMessage().split(" ", 1)[1].rsplit(" ", 2)[0] for record in caplog.records]
+    assert lines == [
+        "POST /v1/search 200",
+        "GET /text_query 200",
+        "GET static 404",
+        "GET /v1/items/{key}/thumbnail 404",
+        "DELETE /v1/items/{key} 404",
+    ]
+
+
 def test_a_defect_tells_a_client_nothing(index: Path, caplog: pytest.LogCaptureFixture) -> None:
     app = create_app(serving.open_engine(index), Settings(warm=False))
     with TestClient(app, base_url="http://localhost") as client:
         app.state.service._search = lambda name, some: 1 / 0
         answer = client.post("/v1/search", json={"text": "x"})
         assert answer.status_code == 500
-        assert answer.json() == {"error": {"type": "internal", "message": "a defect of the server; its log says more"}}
+        assert answer.json() == {
+            "error": {
+                "type": "internal",
+                "message": "a defect of the server; its log says more",
+                "code": "internal",
+                "details": {},
+            }
+        }
         assert answer.headers["content-security-policy"] == CSP
     assert "ZeroDivisionError" in caplog.text
-
-
-def test_markup_in_captions_and_names_stays_data(tmp_path: Path) -> None:
-    from brivl_search.ingest.run import BuildOptions, build_index
-    from tests.support.pictures import write_lines
-    from tests.support.stub import Silent
-
-    script = "<script>alert(1)</script>"
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    (folder / "<img src=x onerror=alert(1)>.jpg").write_bytes(jpeg())
-    write_lines(folder / "captions.jsonl", [{"image": "<img src=x onerror=alert(1)>.jpg", "en": script}])
-    build_index([folder], tmp_path / "index", serving.encoder(), BuildOptions(workers=0), Silent())
-    with serving.client(tmp_path / "index") as client:
-        answer = client.post("/v1/search", json={"text": "x", "target": "texts"})
-        assert answer.headers["content-type"] == "application/json" and answer.json()["hits"][0]["text"] == script
-        image = client.get(f"/v1/items/{answer.json()['hits'][0]['key']}/image")
-        assert image.headers["content-type"] == "image/jpeg"
-        assert "<" not in image.headers["content-disposition"]
-
-
-def test_a_file_that_is_a_page_and_a_picture_is_sent_as_a_picture() -> None:
-    from brivl_search.server.answers.files import content_type
-
-    assert content_type(b"GIF89a<script>") == "image/gif"
-    assert content_type(b"<!doctype html>") == "application/octet-stream"
-    assert content_type(json.dumps({}).encode()) == "application/octet-stream"

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from brivl_search.index import IndexReader
+from brivl_search.ingest.options import BuildOptions
 from brivl_search.ingest.report import BuildReport
-from brivl_search.ingest.run import BuildOptions, build_index
+from brivl_search.ingest.run import build_index
 from tests.support.stub import StubEncoder
 
 

@@ -13,7 +13,8 @@ import pytest
 from brivl_search.corpus.dataset import load_dataset
 from brivl_search.evaluation import Evaluation, EvaluationOptions, evaluate_dataset
 from brivl_search.index import IndexReader
-from brivl_search.ingest.run import BuildOptions, build_index
+from brivl_search.ingest.options import BuildOptions
+from brivl_search.ingest.run import build_index
 from brivl_search.metrics import Recall
 from tests.support.pictures import write_corpus
 from tests.support.stub import Silent

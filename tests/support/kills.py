@@ -36,7 +36,8 @@ from brivl_search.errors import IndexMissingError, UsageError
 from brivl_search.index import MODALITIES, IndexReader, catalog, verify
 from brivl_search.ingest import maintenance
 from brivl_search.ingest import run as building
-from brivl_search.ingest.run import BuildOptions, add, build_index
+from brivl_search.ingest.options import BuildOptions
+from brivl_search.ingest.run import add, build_index
 from tests.support.pictures import write_lines
 from tests.support.stub import StubEncoder
 

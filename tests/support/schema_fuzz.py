@@ -1,7 +1,7 @@
 """The OpenAPI document against the server, by schemathesis: what it generates must never be answered with a 5xx, and
 every answer must have a status, a content type and a shape that the document names.
 
-    python -m tests.support.schema_fuzz --examples 500   # minutes; test_schemas.py does the same with a few
+    python -m tests.support.schema_fuzz --examples 500   # minutes; test_openapi.py does the same with a few
 """
 
 from __future__ import annotations

@@ -14,13 +14,15 @@ import uvicorn
 from starlette.testclient import TestClient
 
 from brivl_search.encoders.calibration import Calibration
-from brivl_search.ingest.run import BuildOptions, build_index
+from brivl_search.ingest.options import BuildOptions
+from brivl_search.ingest.run import build_index
 from brivl_search.search.engine import Engine
 from brivl_search.server import Settings, create_app
-from tests.support.pictures import write_corpus
+from tests.support.pictures import draw, encoded, write_corpus
 from tests.support.stub import Silent, StubEncoder
 
 MATCH = Calibration(10.0, -5.0)
+RED = encoded(draw("red", "circle"), "PNG")
 
 
 def encoder() -> StubEncoder:
@@ -66,3 +68,23 @@ def running(app: Any) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join(20)
+
+
+def search(client: TestClient, **request: Any) -> list[dict[str, Any]]:
+    """The hits of a search that succeeds."""
+    answer = client.post("/v1/search", json=request)
+    assert answer.status_code == 200, answer.text
+    hits: list[dict[str, Any]] = answer.json()["hits"]
+    return hits
+
+
+def refused(client: TestClient, **request: Any) -> tuple[int, str]:
+    """Status and message of a search that fails."""
+    answer = client.post("/v1/search", json=request)
+    assert answer.status_code >= 400
+    return answer.status_code, answer.json()["error"]["message"]
+
+
+def keys_of(client: TestClient, text: str = "x", k: int = 3) -> list[tuple[str, Path]]:
+    """Key and path of a search's hits."""
+    return [(hit["key"], Path(hit["path"])) for hit in search(client, text=text, k=k)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -64,3 +65,9 @@ def make_checkpoint(folder: Path, seed: int = 0, **changes: Any) -> Path:
     save_checkpoint(folder, config, ImageTower(config.image, config.dim), TextTower(config.text, config.dim), tokenizer)
     (folder / "vocab.txt").unlink()
     return folder
+
+
+def write_boxes(path: Path, *records: object) -> Path:
+    """A file of boxes: JSON lines."""
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return path

@@ -20,10 +20,13 @@ from brivl_search.encoders import load_encoder
 from brivl_search.encoders.brivl.checkpoint import load_tower
 from brivl_search.encoders.brivl.config import ModelConfig
 from tests.support.folders import REPO
+from tests.support.recipes import training
 from tests.support.tiny import tiny_model, write_vocab
 from train import pretrain
 from train.data.photos import StepDataset, read_photos
+from train.model.build import build_towers, objective
 from train.model.start import load_momentum
+from train.recipe import Data
 
 COLOURS = {"red": ("红色", (220, 30, 30)), "green": ("绿色", (30, 180, 40)), "blue": ("蓝色", (40, 60, 230))}
 SHAPES = {"circle": "圆形", "square": "方块", "cross": "十字形"}
@@ -191,7 +194,7 @@ def test_steps_are_reproducible_and_cover_an_epoch(photos: Path, tmp_path: Path)
     from brivl_search.corpus.images import PixelSpec
     from brivl_search.encoders.brivl.tokenizer import TextTokenizer
 
-    found = read_photos([{"folder": str(photos), "captions": {"zh": 0.5, "en": 0.5}, "hold_out_last": 9}], tmp_path)
+    found = read_photos([Data(folder=str(photos), captions={"zh": 0.5, "en": 0.5}, hold_out_last=9)], tmp_path)
     assert len(found.train) == 180 and len(found.val) == 9
     tokenizer = TextTokenizer(write_vocab(tmp_path / "vocab"), 16)
     options = {"batch": 36, "captions": 2, "seed": 1, "pixels": PixelSpec(64)}
@@ -235,10 +238,10 @@ def test_momentum_towers_go_on_from_their_own_copies(tmp_path: Path, photos: Pat
     kept = {name: tensor.float() + 0.5 for name, tensor in load_file(checkpoint / "model.safetensors").items()}
     save_file(kept, checkpoint / "momentum.safetensors")
     config = ModelConfig.from_dict(json.loads((checkpoint / "config.json").read_text()))
-    towers = pretrain.build_towers(config, {"frozen_text_layers": 1})
+    towers = build_towers(config, training(frozen_text_layers=1))
     for name in ("image", "text"):
         load_tower(checkpoint, name, towers.get_submodule(name))
-    model = pretrain.objective(towers, config.dim, {"loss": "moco", "queue_size": 8})
+    model = objective(towers, config.dim, training(queue_size=8))
     assert load_momentum(model.slow, towers, checkpoint, ["image", "text"])
     learns = [name for name, parameter in towers.named_parameters() if parameter.requires_grad]
     assert 0 < len(learns) < len(list(towers.parameters()))

@@ -12,7 +12,9 @@ import pytest
 
 from brivl_search.errors import CorpusError, IndexIncompatibleError, UsageError
 from brivl_search.index import EncoderInfo, IndexReader, verify
-from brivl_search.transfer.imports import Kind, export, import_folder, import_vectors
+from brivl_search.transfer.export import export
+from brivl_search.transfer.formats import Kind
+from brivl_search.transfer.imports import import_folder, import_vectors
 from tests.support.building import build, images, texts
 from tests.support.pictures import jpeg, write_corpus, write_lines
 from tests.support.stub import StubEncoder

@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 
 from brivl_search.corpus.images import PixelSpec, load_pixels
 from brivl_search.encoders.brivl.tokenizer import TextTokenizer
+from train.recipe import Data
 
 
 @dataclass(frozen=True)
@@ -39,48 +40,40 @@ class Photos:
     val: list[Photo] = field(default_factory=list)
 
 
-def read_folder(spec: dict[str, Any], base: Path) -> Photos:
-    """Reads one `[[data]]` table of a recipe.
-
-    Keys: `folder`; `file` (default "captions.jsonl"); `captions` = {field = weight}; `templates` = {field = [formats]}
-    turns a label field into sentences ("一张{}的照片"); `hold_out_last` = rows kept for validation; `skip_every` = n
-    leaves every n-th other row out of training and validation (`train/mini/zeroshot.py`); `repeat` = draws of each
-    photo per epoch; `missing_ok` skips the folder where it is absent.
-    """
-    folder = (base / spec["folder"]).resolve()
-    if spec.get("missing_ok") and not folder.is_dir():
+def read_folder(spec: Data, base: Path) -> Photos:
+    """Reads one `[[data]]` table of a recipe; its folder is relative to `base`."""
+    folder = (base / spec.folder).resolve()
+    if spec.missing_ok and not folder.is_dir():
         return Photos()
-    weights: dict[str, float] = spec["captions"]
-    templates: dict[str, list[str]] = spec.get("templates", {})
     photos: list[Photo] = []
-    with (folder / spec.get("file", "captions.jsonl")).open(encoding="utf-8") as lines:
+    with (folder / spec.file).open(encoding="utf-8") as lines:
         for line in lines:
             row = json.loads(line)
             captions: dict[str, list[str]] = {}
-            for name in weights:
+            for name in spec.captions:
                 texts = [row[name]] if isinstance(row.get(name), str) else row.get(name) or []
-                texts = [form.format(t) for t in texts for form in templates.get(name, ["{}"])]
+                texts = [form.format(t) for t in texts for form in spec.templates.get(name, ["{}"])]
                 if texts:
                     captions[name] = texts
             if captions:
-                used = {name: weights[name] for name in captions}
-                photos.append(Photo(str(folder / row["image"]), captions, used, int(spec.get("repeat", 1))))
-    held, skip = int(spec.get("hold_out_last", 0)), int(spec.get("skip_every", 0))
+                used = {name: spec.captions[name] for name in captions}
+                photos.append(Photo(str(folder / row["image"]), captions, used, spec.repeat))
+    held, skip = spec.hold_out_last, spec.skip_every
     train = [photo for i, photo in enumerate(photos[: len(photos) - held], 1) if not skip or i % skip]
     return Photos(train, photos[len(photos) - held :])
 
 
-def held_out(specs: Sequence[dict[str, Any]], base: Path) -> Photos:
+def held_out(specs: Sequence[Data], base: Path) -> Photos:
     """The `[[data]]` tables of a recipe that trains on `[[shards]]`: validation photos, all rows of a folder or, where
     `hold_out_last` is given, the last."""
     photos = Photos()
     for spec in specs:
         part = read_folder(spec, base)
-        photos.val += part.val if spec.get("hold_out_last") else part.train
+        photos.val += part.val if spec.hold_out_last else part.train
     return photos
 
 
-def read_photos(specs: Sequence[dict[str, Any]], base: Path) -> Photos:
+def read_photos(specs: Sequence[Data], base: Path) -> Photos:
     """All `[[data]]` tables of a recipe, in order."""
     photos = Photos()
     for spec in specs:

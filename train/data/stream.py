@@ -28,6 +28,7 @@ from brivl_search.encoders.brivl.tokenizer import TextTokenizer
 from brivl_search.errors import CorpusError
 from train.data.photos import Augment, draw_captions, drop_tokens
 from train.pairs.shards import Shard, ShardReader, identity, list_shards
+from train.recipe import Shards
 
 _TRIES = 20
 
@@ -94,7 +95,7 @@ class Source:
     repeat: int = 1
 
 
-def read_sources(specs: Sequence[dict[str, Any]], base: Path, index_folder: Path) -> list[Source]:
+def read_sources(specs: Sequence[Shards], base: Path, index_folder: Path) -> list[Source]:
     """All `[[shards]]` tables of a recipe.
 
     Keys: `folder`, `captions` = {field = weight}, `repeat` = draws of each pair per epoch.
@@ -102,10 +103,10 @@ def read_sources(specs: Sequence[dict[str, Any]], base: Path, index_folder: Path
     sources = []
     for spec in specs:
         try:
-            shards = list_shards((base / spec["folder"]).resolve(), index_folder)
+            shards = list_shards((base / spec.folder).resolve(), index_folder)
         except CorpusError as error:
             raise SystemExit(f"[[shards]] {error}") from None
-        sources.append(Source(shards, spec["captions"], int(spec.get("repeat", 1))))
+        sources.append(Source(shards, spec.captions, spec.repeat))
     return sources
 
 

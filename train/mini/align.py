@@ -25,7 +25,7 @@ from brivl_search.encoders.brivl.image_tower import ImageTower
 from brivl_search.encoders.brivl.text_tower import TextTower
 from brivl_search.encoders.brivl.tokenizer import TextTokenizer
 from train.data.photos import Photo, read_photos
-from train.pretrain import read_recipe
+from train.recipe import TextRecipe, read_recipe
 
 
 def text_pairs(photos: Sequence[Photo], parallel: dict[str, str], spoken: str) -> list[tuple[str, list[str]]]:
@@ -65,9 +65,9 @@ def ridge(x: Tensor, y: Tensor, strength: float = 1e-3) -> tuple[Tensor, Tensor]
 
 def align(recipe: Path, text: Path, image: Path, target: Path, spoken: str) -> float:
     """Writes the joined checkpoint; the mean cosine that the fit reaches on the validation captions."""
-    settings = read_recipe(recipe, [])
-    photos = read_photos(settings["data"], recipe.resolve().parent)
-    parallel = settings.get("parallel", {})
+    settings = read_recipe(recipe, [], TextRecipe)
+    photos = read_photos(settings.data, recipe.resolve().parent)
+    parallel = settings.parallel
     config, teacher = read_config(text), BriVLEncoder(image, device="cpu", precision="bf16")
     tower, tokenizer = TextTower(config.text, config.dim), TextTokenizer(text, config.text.max_length)
     load_tower(text, "text", tower)

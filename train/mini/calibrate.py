@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from brivl_search.corpus.dataset import load_dataset
-from brivl_search.corpus.images import load_pixels
 from brivl_search.encoders.brivl.encoder import BriVLEncoder
-from brivl_search.encoders.calibration import fit_and_judge, true_and_random_pairs
+from brivl_search.evaluation.calibrating import fit_and_judge, true_and_random_pairs
+from brivl_search.evaluation.dataset import ImageEmbedder
 
 
 def pairs(
@@ -28,11 +28,9 @@ def pairs(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Cosine (n,), belongs (n,) bool and photo number (n,), of a true and a random pair for every caption."""
     data = load_dataset(dataset, fields)
-    photos = [load_pixels(path, encoder.pixels) for path in data.images]
-    images = np.concatenate([encoder.encode_images(np.stack(photos[i : i + 64])) for i in range(0, len(photos), 64)])
-    owner = np.repeat(np.arange(len(photos)), [len(texts) for texts in data.captions])
-    vectors = encoder.encode_texts([text for texts in data.captions for text in texts])
-    return true_and_random_pairs(vectors, images, owner, seed)
+    images = ImageEmbedder(data, encoder, lambda done: None, workers=None).vectors()
+    texts, owners = data.pairs()
+    return true_and_random_pairs(encoder.encode_texts(texts), images, np.asarray(owners), seed)
 
 
 def main(argv: list[str] | None = None) -> None:

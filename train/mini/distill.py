@@ -26,14 +26,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from brivl_search.encoders.brivl.checkpoint import save_checkpoint
-from brivl_search.encoders.brivl.config import ModelConfig
 from brivl_search.encoders.brivl.text_tower import TextTower
 from brivl_search.encoders.brivl.tokenizer import TextTokenizer
 from brivl_search.encoders.device import has_fast_bf16, pick_device
+from brivl_search.errors import UsageError
 from train.data.photos import Photo, read_photos
 from train.mini.teachers import embed_cached
 from train.model.start import load_text_backbone
-from train.pretrain import read_recipe
+from train.recipe import TextRecipe, read_recipe
 from train.run.cpu import quicken
 from train.run.loop import rate_at
 from train.run.state import load_state, save_state, trim_log
@@ -48,35 +48,35 @@ class Lessons:
     targets: dict[str, Tensor]  # (n, d) centred unit vectors
 
 
-def collect(photos: list[Photo], recipe: dict[str, Any], base: Path, cache: Path, centre: dict[str, Tensor]) -> Lessons:
+def collect(photos: list[Photo], recipe: TextRecipe, base: Path, cache: Path, centre: dict[str, Tensor]) -> Lessons:
     """The captions of `photos`, and the word lists if this is the training part (`centre` is empty)."""
-    fields = {name: teacher["name"] for teacher in recipe["teachers"] for name in teacher["fields"]}
+    fields = {name: teacher.name for teacher in recipe.teachers for name in teacher.fields}
     pairs: list[tuple[str, dict[str, str]]] = []  # a text and, per teacher, the text whose vector is its target
     for photo in photos:
         for field, texts in photo.captions.items():
-            partner = recipe.get("parallel", {}).get(field)
+            partner = recipe.parallel.get(field)
             others = photo.captions.get(partner, []) if partner else []
             for text, other in zip(texts, others if len(others) == len(texts) else [None] * len(texts), strict=True):
                 wanted = {fields[field]: text} if field in fields else {}
-                wanted |= {fields[partner]: other} if other else {}
+                wanted |= {fields[partner]: other} if partner and other else {}
                 pairs += [(text, wanted)] * (1 if centre else photo.repeat)
     if not centre:
-        for spec in recipe.get("words", []):
+        for spec in recipe.words:
             pairs += [
-                (word, {spec["teacher"]: word}) for word in (base / spec["file"]).read_text("utf-8").split("\n") if word
+                (word, {spec.teacher: word}) for word in (base / spec.file).read_text("utf-8").split("\n") if word
             ]
-        for spec in recipe.get("dictionaries", []):  # line k of one file translates line k of the other
-            first, second = list(spec["files"].items())
+        for pages in recipe.dictionaries:  # line k of one file translates line k of the other
+            first, second = list(pages.files.items())
             lines = [(base / file).read_text("utf-8").splitlines() for _, file in (first, second)]
             for a, b in zip(*lines, strict=True):
-                pairs += [(text, {first[0]: a, second[0]: b}) for text in (a, b)] * int(spec.get("repeat", 1))
+                pairs += [(text, {first[0]: a, second[0]: b}) for text in (a, b)] * pages.repeat
     rows, targets = {}, {}
-    for teacher in recipe["teachers"]:
-        name = teacher["name"]
+    for teacher in recipe.teachers:
+        name = teacher.name
         unique = sorted({wanted[name] for _, wanted in pairs if name in wanted})
         number = {text: i for i, text in enumerate(unique)}
         rows[name] = np.array([number.get(wanted.get(name, ""), -1) for _, wanted in pairs])
-        vectors = torch.from_numpy(embed_cached((base / teacher["folder"]).resolve(), unique, cache))
+        vectors = torch.from_numpy(embed_cached((base / teacher.folder).resolve(), unique, cache))
         centre.setdefault(name, vectors.mean(0))  # sentence encoders' vectors crowd one side of the sphere
         targets[name] = F.normalize(vectors - centre[name], dim=1)
     return Lessons([text for text, _ in pairs], rows, targets)
@@ -147,33 +147,36 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("recipe", type=Path)
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change a recipe value")
     args = parser.parse_args(argv)
-    recipe = read_recipe(args.recipe, args.set)
-    base, run, cfg = args.recipe.resolve().parent, Path(recipe["run"]), recipe["train"]
+    try:
+        recipe = read_recipe(args.recipe, args.set, TextRecipe)
+    except UsageError as error:
+        parser.exit(2, f"train.mini.distill: {error}\n")
+    base, run, cfg = args.recipe.resolve().parent, Path(recipe.run), recipe.train
     run.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(cfg["seed"])
-    device = pick_device(cfg.get("device", "auto"))
-    bf16 = bool(cfg.get("bf16", has_fast_bf16(device)))
+    torch.manual_seed(cfg.seed)
+    device = pick_device(cfg.device)
+    bf16 = has_fast_bf16(device) if cfg.bf16 is None else cfg.bf16
     if device.type == "cpu":
         quicken()
 
-    config = ModelConfig.from_dict(recipe["model"])
-    tokenizer = TextTokenizer((base / recipe["init"]["tokenizer"]).resolve(), config.text.max_length)
-    photos, cache = read_photos(recipe["data"], base), Path(recipe["cache"])
+    config = recipe.config
+    tokenizer = TextTokenizer((base / recipe.init.tokenizer).resolve(), config.text.max_length)
+    photos, cache = read_photos(recipe.data, base), Path(recipe.cache or run / "cache")
     centre: dict[str, Tensor] = {}
     lessons = collect(photos.train, recipe, base, cache, centre)
     exam = collect(photos.val, recipe, base, cache, centre) if photos.val else None
     tower = TextTower(config.text, config.dim)
-    if "text" in recipe["init"]:
-        load_text_backbone(tower, (base / recipe["init"]["text"]).resolve())
+    if recipe.init.text is not None:
+        load_text_backbone(tower, (base / recipe.init.text).resolve())
     student = Student(tower, {name: targets.shape[1] for name, targets in lessons.targets.items()}).to(device)
     decayed = [p for n, p in student.named_parameters() if p.ndim > 1 and "embeddings" not in n]
     rest = [p for n, p in student.named_parameters() if not (p.ndim > 1 and "embeddings" not in n)]
     optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": cfg.get("weight_decay", 0.02)}, {"params": rest, "weight_decay": 0.0}],
-        lr=cfg["lr"], betas=(0.9, 0.98), fused=True,
+        [{"params": decayed, "weight_decay": cfg.weight_decay}, {"params": rest, "weight_decay": 0.0}],
+        lr=cfg.lr, betas=(0.9, 0.98), fused=True,
     )  # fmt: skip
     step, _ = load_state(run / "last.pt", student, optimizer, device)
-    steps = int(cfg["steps"])
+    steps = cfg.steps
     trim_log(run / "log.jsonl", step)
 
     token_ids = tokenizer.ids(lessons.texts)
@@ -186,15 +189,15 @@ def main(argv: list[str] | None = None) -> None:
         task = progress.add_task(f"{len(lessons.texts)} texts", total=steps, completed=step)
         window, since = [], time.perf_counter()
         while step < steps:
-            rows = batch_rows(step, lengths, cfg["batch"], cfg["seed"])
-            rng = np.random.default_rng((cfg["seed"], 2, step))
-            drop = cfg.get("token_dropout", 0.0)
+            rows = batch_rows(step, lengths, cfg.batch, cfg.seed)
+            rng = np.random.default_rng((cfg.seed, 2, step))
+            drop = cfg.token_dropout
             kept = [
                 [t if t in special or rng.random() >= drop else tokenizer.mask_id for t in token_ids[r]] for r in rows
             ]
             padded, mask = (torch.from_numpy(a).to(device) for a in tokenizer.batch(kept))
             for group in optimizer.param_groups:
-                group["lr"] = cfg["lr"] * rate_at(step, steps, int(cfg.get("warmup", 100)))
+                group["lr"] = cfg.lr * rate_at(step, steps, cfg.warmup)
             student.train()
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 said = student(padded, mask)
@@ -213,14 +216,14 @@ def main(argv: list[str] | None = None) -> None:
             step += 1
             window.append(loss.item())
             if step % 20 == 0 or step == steps:
-                speed = len(window) * cfg["batch"] / (time.perf_counter() - since)
+                speed = len(window) * cfg.batch / (time.perf_counter() - since)
                 line: dict[str, Any] = {"step": step, "loss": sum(window) / len(window), "texts_per_s": speed}
-                if step % int(cfg.get("eval_every", 200)) == 0 or step == steps:
+                if step % cfg.eval_every == 0 or step == steps:
                     if exam is not None:
                         line["nearest"] = evaluate(student, tokenizer, exam, device, bf16)
                     save_checkpoint(run / "checkpoint", config, nn.Identity(), student.text, tokenizer, half=False)
                 log.write(json.dumps(line) + "\n")
-                if step % int(cfg.get("eval_every", 200)) == 0 or step == steps:
+                if step % cfg.eval_every == 0 or step == steps:
                     save_state(run / "last.pt", student, optimizer, step, 0.0)
                 progress.update(task, description=f"loss {line['loss']:.3f} · {speed:.0f} texts/s")
                 window, since = [], time.perf_counter()

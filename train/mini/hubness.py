@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from brivl_search.corpus.images import load_pixels
-from brivl_search.encoders.brivl.checkpoint import write_hubs
+from brivl_search.encoders.brivl.checkpoint import write_hubness
 from brivl_search.encoders.brivl.encoder import BriVLEncoder
-from brivl_search.encoders.brivl.hubness import HUBS, Bank, Hubs
+from brivl_search.encoders.brivl.hubness import HUBNESS, Bank, Hubness
 from train.data.photos import Photo, read_photos
-from train.pretrain import read_recipe
+from train.recipe import read_recipe
 
 
 def captions_of(photos: list[Photo], count: int, rng: np.random.Generator) -> list[str]:
@@ -53,7 +53,7 @@ def fit_hubs(
     temperatures: tuple[float, float] = (0.025, 0.05),
     constant: float = 0.4,
     seed: int = 0,
-) -> Hubs:
+) -> Hubness:
     """The corrections for towers that gave these unit vectors, float32 (n, dim) each.
 
     Args:
@@ -73,7 +73,7 @@ def fit_hubs(
         means, shares = cluster(bank, count, rng)
         found = Bank(means.astype(np.float32), shares.astype(np.float32), weight, 0.0, temperature)
         banks.append(replace(found, mean=float(found.near(judged).mean())))
-    return Hubs(np.ascontiguousarray(directions[:, 2:], np.float32), banks[0], banks[1], constant)
+    return Hubness(np.ascontiguousarray(directions[:, 2:], np.float32), banks[0], banks[1], constant)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -83,17 +83,17 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--captions", type=int, default=40_000, help="drawn for the bank")
     parser.add_argument("--photos", type=int, default=4_000, help="drawn for the other bank")
     args = parser.parse_args(argv)
-    (args.checkpoint / HUBS).unlink(missing_ok=True)
+    (args.checkpoint / HUBNESS).unlink(missing_ok=True)
     encoder, rng = BriVLEncoder(args.checkpoint), np.random.default_rng(0)
-    photos = read_photos(read_recipe(args.recipe, [])["data"], args.recipe.resolve().parent).train
+    photos = read_photos(read_recipe(args.recipe, []).data, args.recipe.resolve().parent).train
     texts = encoder.encode_texts(captions_of(photos, args.captions, rng))
     drawn = [photos[i].path for i in rng.permutation(len(photos))[: args.photos]]
     images = [
         encoder.encode_images(np.stack([load_pixels(path, encoder.pixels) for path in drawn[at : at + 64]]))
         for at in range(0, len(drawn), 64)
     ]
-    write_hubs(args.checkpoint, fit_hubs(texts, np.concatenate(images)))
-    print(f"{args.checkpoint / HUBS}: of {len(texts):,} captions and {len(drawn):,} photos; calibrate it now")
+    write_hubness(args.checkpoint, fit_hubs(texts, np.concatenate(images)))
+    print(f"{args.checkpoint / HUBNESS}: of {len(texts):,} captions and {len(drawn):,} photos; calibrate it now")
 
 
 if __name__ == "__main__":

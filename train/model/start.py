@@ -11,7 +11,7 @@ from brivl_search.encoders.brivl.checkpoint import TowerName, load_tower
 from brivl_search.encoders.brivl.image_tower import ImageTower
 from brivl_search.encoders.brivl.official.convert import MOMENTUM
 from brivl_search.encoders.brivl.text_tower import TextTower
-from train.model.moco import TwoTowers
+from train.model.towers import TwoTowers
 
 
 def load_cnns(tower: ImageTower, paths: list[Path]) -> None:

@@ -21,6 +21,7 @@ from train import distributed
 from train.data.photos import StepDataset
 from train.data.stream import ShardSteps
 from train.model.moco import Clip, MoCo
+from train.recipe import Recipe
 from train.run.curves import plot
 from train.run.state import load_state, save_state, trim_log
 from train.run.validate import Validation
@@ -30,7 +31,7 @@ from train.run.validate import Validation
 class Session:
     """Where and how a run goes on; `stop_after` ends this sitting at a step, the schedule stays."""
 
-    recipe: dict[str, Any]
+    recipe: Recipe
     run: Path
     config: ModelConfig
     tokenizer: TextTokenizer
@@ -50,10 +51,10 @@ def train_step(
     model: MoCo | Clip, optimizer: torch.optim.Optimizer, batch: dict[str, Tensor], session: Session
 ) -> float:
     """One update from the whole batch, in `accumulate` parts and over all processes; its loss."""
-    cfg, device = session.recipe["train"], session.device
+    cfg, device = session.recipe.train, session.device
     optimizer.zero_grad(set_to_none=True)
     total = 0.0
-    parts = int(cfg.get("accumulate", 1))
+    parts = cfg.accumulate
     shares = model.losses(batch["images"], batch["token_ids"], batch["token_mask"], batch["ids"], parts)
     while True:
         with torch.autocast(device.type, torch.bfloat16, enabled=session.bf16):
@@ -64,7 +65,7 @@ def train_step(
         total += share.item()
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     distributed.average_gradients(parameters)
-    nn.utils.clip_grad_norm_(parameters, cfg.get("clip_grad", 1.0))
+    nn.utils.clip_grad_norm_(parameters, cfg.clip_grad)
     optimizer.step()
     return distributed.average(total, device)
 
@@ -77,13 +78,13 @@ def fit(
     session: Session,
 ) -> None:
     """Trains to the recipe's last step, from last.pt where there is one. The first process writes and shows."""
-    run, device, cfg = session.run, session.device, session.recipe["train"]
+    run, device, cfg = session.run, session.device, session.recipe.train
     step, best = load_state(run / "last.pt", model, optimizer, device, dataset)
     first = distributed.is_first()
     history = trim_log(run / "log.jsonl", step) if first else []
-    steps, every = int(cfg["steps"]), int(cfg.get("eval_every", 200))
+    steps, every = cfg.steps, cfg.eval_every
     last = min(steps, session.stop_after or steps)
-    workers = int(cfg.get("workers", 2))
+    workers = cfg.workers
     ahead = {"num_workers": workers, "prefetch_factor": 4} if workers else {}
     # Its own generator: starting a loader draws a number, and the dropout of a resumed run must not see that.
     loader = DataLoader(dataset, batch_size=None, sampler=range(step, last), generator=torch.Generator(), **ahead)
@@ -96,7 +97,7 @@ def fit(
         recall = next((line["recall"] for line in reversed(history) if "recall" in line), None)
         model.train()
         for batch in loader:
-            rate = rate_at(step, steps, int(cfg.get("warmup", 100)))
+            rate = rate_at(step, steps, cfg.warmup)
             for group in optimizer.param_groups:
                 group["lr"] = group["base_lr"] * rate
             batch = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
@@ -106,7 +107,7 @@ def fit(
                 raise SystemExit(f"the loss is {window[-1]} at step {step}: lower train.lr, or set train.bf16=false")
             due = step % every == 0 or step == last
             if step % 20 == 0 or due:
-                speed = len(window) * cfg["batch"] / (time.perf_counter() - since)
+                speed = len(window) * cfg.batch / (time.perf_counter() - since)
                 line: dict[str, Any] = {
                     "step": step,
                     "loss": sum(window) / len(window),
@@ -117,7 +118,7 @@ def fit(
                     recall = line["recall"] = validation.measure(model.slow, final=step == steps)
                     if (score := validation.score(recall)) >= best:
                         best = score
-                        facts = {"recipe": without_model(session.recipe), "step": step, "val": recall}
+                        facts = {"recipe": without_model(session.recipe.raw), "step": step, "val": recall}
                         kept = replace(session.config, training=facts)
                         towers = model.slow
                         save_checkpoint(run / "checkpoint", kept, towers.image, towers.text, session.tokenizer)

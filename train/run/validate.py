@@ -12,7 +12,7 @@ from brivl_search.encoders.brivl.config import ModelConfig
 from brivl_search.encoders.brivl.tokenizer import TextTokenizer
 from brivl_search.metrics import ranks_exact, summarize
 from train.data.photos import Photos
-from train.model.moco import TwoTowers
+from train.model.towers import TwoTowers
 
 KS = (1, 5, 10)
 

@@ -26,7 +26,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -34,7 +33,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from brivl_search.encoders.brivl.config import ModelConfig
 from brivl_search.encoders.brivl.image_tower import ImageTower
-from train.model.moco import Clip, MoCo, TwoTowers
+from train.model.build import build_towers, objective
+from train.model.moco import Clip, MoCo
+from train.recipe import Recipe, Training
 from train.size.cost import Cost, measure
 
 GB = 1e9
@@ -114,32 +115,31 @@ class Sizes:
         return max(math.floor((USABLE * memory - states) / (self.a_pair[kind] + self.passing)), 0)
 
 
-def on_meta(config: ModelConfig, cfg: dict[str, Any], build: Any) -> MoCo | Clip:
-    """The recipe's model at full size without memory; `build` makes its towers (`pretrain.build_towers`)."""
-    from train.pretrain import objective
-
+def on_meta(config: ModelConfig, cfg: Training) -> MoCo | Clip:
+    """The recipe's model at full size without memory."""
     with torch.device("meta"):
-        towers: TwoTowers = build(config, cfg)
+        towers = build_towers(config, cfg)
         towers.text_chunks = 1  # chunks are cut by lengths, which a fake batch does not have
         towers.sentences = None
         towers.cached_blocks = ()  # what would be read from a cache is counted as computed
         return objective(towers, config.dim, cfg)
 
 
-def sizes(config: ModelConfig, cfg: dict[str, Any], build: Any, *, tokens: int = 0) -> Sizes:
+def sizes(config: ModelConfig, cfg: Training, *, tokens: int = 0) -> Sizes:
     """Counts a recipe's model.
 
     Args:
-        config: the model. cfg: the recipe's `[train]` table. build: `pretrain.build_towers`.
+        config: the model.
+        cfg: the recipe's `[train]` table.
         tokens: length of a text, 0: the longest.
     """
-    model = on_meta(config, cfg, build)
+    model = on_meta(config, cfg)
     parameters = {}
     for name in ("image", "text"):
         found = list(getattr(model.online, name).parameters())
         parameters[name] = (sum(p.numel() for p in found), sum(p.numel() for p in found if p.requires_grad))
     buffers = sum(b.numel() * b.element_size() for b in model.online.buffers())
-    keys = int(cfg.get("queue_size", 9600)) if cfg.get("loss", "moco") == "moco" else 0
+    keys = cfg.queue_size if cfg.loss == "moco" else 0
     # Two batches, so large that no weight is the largest tensor: what grows between them is the pairs'.
     few, many = (fake_cost(model, config, cfg, pairs, tokens) for pairs in (_FEW, 2 * _FEW))
 
@@ -161,10 +161,10 @@ def sizes(config: ModelConfig, cfg: dict[str, Any], build: Any, *, tokens: int =
     )
 
 
-def fake_cost(model: MoCo | Clip, config: ModelConfig, cfg: dict[str, Any], pairs: int, tokens: int = 0) -> Cost:
+def fake_cost(model: MoCo | Clip, config: ModelConfig, cfg: Training, pairs: int, tokens: int = 0) -> Cost:
     """`measure` for `pairs` pairs, with fake tensors."""
     length, side = tokens or config.text.max_length, config.image.pixels.size
-    captions = int(cfg.get("captions_per_image", 1))
+    captions = cfg.captions_per_image
     with FakeTensorMode(allow_non_fake_inputs=True):
         _materialize(model)
         model.train()
@@ -174,7 +174,7 @@ def fake_cost(model: MoCo | Clip, config: ModelConfig, cfg: dict[str, Any], pair
             "token_mask": torch.ones(pairs * captions, length, dtype=torch.bool),
             "ids": torch.zeros(pairs, dtype=torch.long),
         }
-        return measure(model, batch, bf16=bool(cfg.get("bf16", True)))
+        return measure(model, batch, bf16=cfg.bf16 is not False)
 
 
 def _materialize(model: nn.Module) -> None:
@@ -191,11 +191,11 @@ def _materialize(model: nn.Module) -> None:
             module._pooling.clear()  # made in another mode
 
 
-def report(name: Path, recipe: dict[str, Any], found: Sizes, *, gpus: int, gpu: str, mfu: float, tokens: int) -> str:
+def report(name: Path, recipe: Recipe, found: Sizes, *, gpus: int, gpu: str, mfu: float, tokens: int) -> str:
     """What `--dry-run` prints."""
-    cfg = recipe["train"]
+    cfg = recipe.train
     card = GPUS[ALIASES.get(gpu, gpu)]
-    batch, steps = int(cfg["batch"]), int(cfg["steps"])
+    batch, steps = cfg.batch, cfg.steps
     local = batch / gpus
     states = found.states()
     fixed = sum(states.values())
@@ -229,7 +229,7 @@ def report(name: Path, recipe: dict[str, Any], found: Sizes, *, gpus: int, gpu: 
             total += count
             lines.append(f"  {part:<34}{count / 1e9:11.1f}")
     lines.append(f"  {'together':<34}{total / 1e9:11.1f}")
-    if cfg.get("gradient_checkpointing"):
+    if cfg.gradient_checkpointing:
         total += found.flops["recomputed"]
     pairs = steps * batch
     days = {share: pairs * total / (gpus * card.peak * share) / 86400 for share in sorted({0.05, mfu, 0.4})}

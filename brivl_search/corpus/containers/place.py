@@ -41,3 +41,8 @@ def split(path: str) -> tuple[str, str] | None:
             return container, member
         at = path.find(SEPARATOR, at + 1)
     return None
+
+
+def below(folder: str) -> tuple[str, str]:
+    """What the paths of images below a folder, or inside a container such as a tar, begin with."""
+    return os.path.join(folder, ""), folder + SEPARATOR

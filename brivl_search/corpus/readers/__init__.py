@@ -78,7 +78,7 @@ def open_dataset(path: Path | str, format: str | None = None, choice: Choice | N
     given, absolute = printable(os.fspath(path)), os.path.abspath(path)
     classes = reader_classes()
     if format is not None and format not in classes:
-        raise UsageError(f"--dataset-format {format}: use one of {', '.join(classes)}")
+        raise UsageError(f"`dataset_format` {format}: use one of {', '.join(classes)}")
     if not os.path.lexists(absolute):
         raise UsageError(f"no such folder or file: {given}: check the spelling of the path")
     if format is None:
@@ -87,13 +87,13 @@ def open_dataset(path: Path | str, format: str | None = None, choice: Choice | N
             fits = ["captions"]
         if not fits:
             raise UsageError(
-                f"{given} has no {CAPTIONS_NAME} and is no dataset of a known layout: --dataset-format names one of "
+                f"{given} has no {CAPTIONS_NAME} and is no dataset of a known layout: `dataset_format` names one of "
                 f"{', '.join(classes)}"
                 if os.path.isdir(absolute)
                 else f"{given} is no dataset of a known layout ({', '.join(classes)})"
             )
         if len(fits) > 1:
-            raise UsageError(f"{given} can be read as {' or '.join(fits)}: choose one with --dataset-format")
+            raise UsageError(f"{given} can be read as {' or '.join(fits)}: choose one with `dataset_format`")
         format = fits[0]
     try:
         return classes[format](absolute, choice or Choice())

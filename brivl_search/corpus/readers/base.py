@@ -105,7 +105,7 @@ class Reader(ABC):
         names = sorted({name for name in there if name})
         if self.choice.split is not None and not any(self.wanted_split(name) for name in names):
             known = f"has the splits {', '.join(names)}" if names else "is not divided into splits"
-            raise UsageError(f"--split {self.choice.split}: {printable(self.path)} {known}")
+            raise UsageError(f"`split` {self.choice.split}: {printable(self.path)} {known}")
 
 
 def _canonical(split: str) -> str:
@@ -155,7 +155,7 @@ class ImageFinder:
     def __init__(self, beside: Sequence[str], images: str | None) -> None:
         if images is not None:
             if not os.path.isdir(images):
-                raise UsageError(f"--images {printable(images)}: no such folder")
+                raise UsageError(f"`images` {printable(images)}: no such folder")
             self.folders = [os.path.abspath(images)]
         else:
             around = [place for folder in beside for place in (folder, os.path.dirname(folder))]
@@ -195,7 +195,7 @@ class ImageFinder:
                     self._found[name] = path
                     return path
         if fallback is None:
-            raise Outside("outside the image folder (--images names the folder that holds all of them)")
+            raise Outside("outside the image folder (`images` names the folder that holds all of them)")
         return fallback
 
     def image(self, name: str, endings: Sequence[str] = ("",)) -> ImageFile | Skipped:

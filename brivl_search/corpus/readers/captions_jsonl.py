@@ -39,7 +39,7 @@ class CaptionsReader(Reader):
 
     def images(self) -> Iterator[ImageFile | Skipped]:
         if self.choice.images is not None:
-            raise UsageError("--images: the lines of captions.jsonl say where their images lie, relative to the file")
+            raise UsageError("`images`: the lines of captions.jsonl say where their images lie, relative to the file")
         yield from once(stat_image(line.image) for line in self.lines() if isinstance(line, CaptionLine))
         self.covers = [os.path.join(os.path.dirname(self.file), "")]
 

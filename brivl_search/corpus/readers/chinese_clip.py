@@ -34,7 +34,7 @@ class ChineseClipReader(Reader):
     def __init__(self, path: str, choice: Choice) -> None:
         super().__init__(path, choice)
         if choice.images is not None:
-            raise UsageError(f"--images: the images of {printable(self.path)} are inside its *{_IMAGES}")
+            raise UsageError(f"`images`: the images of {printable(self.path)} are inside its *{_IMAGES}")
         heads = self._heads(self.path)
         self.check_split(map(split_of, heads))
         self.heads = [head for head in heads if choice.split is None or self.wanted_split(split_of(head))]

@@ -32,7 +32,7 @@ class ChineseClipLmdbReader(Reader):
     def __init__(self, path: str, choice: Choice) -> None:
         super().__init__(path, choice)
         if choice.images is not None:
-            raise UsageError(f"--images: the images of {printable(self.path)} are inside its LMDB")
+            raise UsageError(f"`images`: the images of {printable(self.path)} are inside its LMDB")
         folders = self._folders(self.path)
         if not folders:
             raise CorpusError(f"{printable(self.path)} is not laid out like this: {self.about}")

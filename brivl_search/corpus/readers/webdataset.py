@@ -101,7 +101,7 @@ class WebDatasetReader(_Samples):
     def __init__(self, path: str, choice: Choice) -> None:
         super().__init__(path, choice)
         if choice.images is not None:
-            raise UsageError(f"--images: the images of {printable(self.path)} are inside the tar")
+            raise UsageError(f"`images`: the images of {printable(self.path)} are inside the tar")
         tars = files_in(self.path, r"\.tar$")
         if not tars:
             raise CorpusError(f"{printable(self.path)} holds no .tar")
@@ -192,7 +192,7 @@ class Img2DatasetReader(_Samples):
     def __init__(self, path: str, choice: Choice) -> None:
         super().__init__(path, choice)
         if choice.images is not None:
-            raise UsageError(f"--images: the images of {printable(self.path)} lie beside their texts")
+            raise UsageError(f"`images`: the images of {printable(self.path)} lie beside their texts")
         if not os.path.isdir(self.path):
             raise CorpusError(f"{printable(self.path)} is not a folder: {self.about}")
         self.check_split(())

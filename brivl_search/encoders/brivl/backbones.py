@@ -1,4 +1,4 @@
-"""One CNN of an image tower: a timm network with its own pixel normalisation, which can be cut after any block."""
+"""A CNN of an image tower: a timm network with its own pixel normalisation. It can be split after any block."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from brivl_search.errors import EncoderError
 
 
 class Backbone(nn.Module):
-    """uint8 pixels to a feature map.
+    """uint8 pixels → a feature map.
 
-    For training behind frozen blocks, timm's EfficientNet family can be run in parts: `early(images, n)` is the stem
-    and the first n steps, `run(x, n)` the rest; a step is a residual block, the last one is the head convolution.
+    Training with frozen blocks runs timm's EfficientNets in two parts: `early(images, n)` is the stem and the first n
+    steps, `run(x, n)` is the rest. A step is a residual block; the last step is the head convolution.
     """
 
     def __init__(self, config: BackboneConfig) -> None:
@@ -44,9 +44,9 @@ class Backbone(nn.Module):
         self.register_buffer("std", torch.tensor(config.std) * 255, persistent=False)
 
     def fuse(self) -> None:
-        """Folds every BatchNorm into the convolution before it, for inference: the same map with fewer passes over it.
+        """Folds every BatchNorm into the convolution before it. Inference only: the same map, faster.
 
-        Only timm's EfficientNet family, where a norm always follows its convolution; other networks stay as they are.
+        It works on timm's EfficientNets, where a norm always follows its convolution. Other networks stay as they are.
         """
         if not hasattr(self.net, "conv_stem") or not hasattr(self.net, "blocks"):
             return
@@ -62,7 +62,7 @@ class Backbone(nn.Module):
                     convolution = child
 
     def normalize(self, pixels: Tensor) -> Tensor:
-        """uint8 (B, S, S, 3) to normalised float32 (B, 3, S, S) in channels-last memory."""
+        """uint8 (B, S, S, 3) → normalised float32 (B, 3, S, S) in channels-last memory."""
         count, size = pixels.shape[:2]
         # By whole rows of S · 3 values: faster on CPUs than broadcasting along a last dimension of 3.
         rows = pixels.reshape(count, size, -1).float()
@@ -80,7 +80,7 @@ class Backbone(nn.Module):
         return [*(block for stage in self.net.blocks for block in stage), self._head]
 
     def frozen_modules(self, steps: int) -> list[nn.Module]:
-        """What `early(…, steps)` runs."""
+        """The modules that `early(…, steps)` runs."""
         blocks = [step for step in self._steps()[:steps] if isinstance(step, nn.Module)]
         head = [self.net.conv_head, self.net.bn2] if steps >= len(self._steps()) else []
         return [self.net.conv_stem, self.net.bn1, *blocks, *head]

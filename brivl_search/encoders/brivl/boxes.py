@@ -1,8 +1,8 @@
-"""Boxes of pictures: from a file of them, and packed for a batch. A detector's: `brivl_search.encoders.brivl.detector`.
+"""Boxes of pictures: read from a file, and packed into a batch. `detector` finds boxes itself.
 
-The file is BriVL's: JSON lines with the picture's path in `image_id` (or `image`) and in `bbox` its boxes
-[[x1, y1, x2, y2], ...] in pixels of the original, best first. A relative path counts from the file's folder; for a
-picture of another path the only line with its file name is taken, because such files travel without their folders.
+The file has BriVL's format, JSON lines. `image_id` (or `image`) is the picture's path, relative to the file's folder or
+absolute. `bbox` is a list of boxes [[x1, y1, x2, y2], ...] in pixels of the original, best first. Such files often
+travel without their folders: a picture with another path gets the line with its file name, if there is only one.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _WHOLE = np.array([[0, 0, 1, 1]], dtype=np.float32)
 
 
 class BoxSource(Protocol):
-    """Where boxes come from.
+    """A source of boxes.
 
     Attributes:
-        fingerprint: of all that decides a box; part of the encoder's fingerprint.
+        fingerprint: hash of all that decides a box; part of the encoder's fingerprint.
     """
 
     fingerprint: str
@@ -39,26 +39,26 @@ class BoxSource(Protocol):
 
         Args:
             pixels: uint8 RGB (n, S, S, 3).
-            origins: which pictures they are, where that is known.
+            origins: where the pixels come from, if that is known.
 
         Returns:
-            For each float32 (boxes, 4): x1, y1, x2, y2 as shares of width and height, best first, without the whole
-            picture; None: nothing is known of this one.
+            For each picture float32 (boxes, 4): x1, y1, x2, y2 as shares of width and height, best first, without the
+            whole picture. None: the source does not know this picture.
         """
         ...
 
 
 class BoxFile:
-    """Boxes from a file of JSON lines; it is read when the first picture is embedded, a text query needs its hash."""
+    """Boxes from a file of JSON lines. The lines are read with the first picture; a text query needs only the hash."""
 
     def __init__(self, path: Path) -> None:
         """Hashes the file.
 
         Raises:
-            UsageError: it cannot be read.
+            UsageError: the file cannot be read.
         """
         self.path = path
-        self.without = 0  # pictures asked for that the file knows nothing of
+        self.without = 0  # number of pictures that the file did not know
         try:
             with path.open("rb") as file:
                 self.fingerprint = "boxes-" + hashlib.file_digest(file, "sha256").hexdigest()
@@ -69,7 +69,7 @@ class BoxFile:
         """See `BoxSource`.
 
         Raises:
-            CorpusError: a line of the file is not what it should be.
+            CorpusError: a line of the file is malformed.
         """
         if origins is None:
             return [None] * len(pixels)
@@ -79,7 +79,7 @@ class BoxFile:
 
     @cached_property
     def _lines(self) -> dict[str, tuple[int, int] | None]:
-        """Absolute path, and bare name, of a picture → number and place of its line; None: several have the name."""
+        """Absolute path and bare file name of a picture → number and offset of its line; None: not unique."""
         lines: dict[str, tuple[int, int] | None] = {}
         folder, place = os.path.abspath(self.path.parent), 0
         with self.path.open("rb") as file:
@@ -126,16 +126,16 @@ class BoxFile:
 
 
 def grid_shares(grids: Sequence[int]) -> Boxes:
-    """The cells of every n × n grid as shares of the picture, x outer and y inner: float32 (Σn², 4)."""
+    """The cells of every n × n grid as shares of the picture, float32 (Σn², 4); x is the outer loop."""
     cells = [(i / n, j / n, (i + 1) / n, (j + 1) / n) for n in grids for i in range(n) for j in range(n)]
     return np.array(cells, dtype=np.float32).reshape(-1, 4)
 
 
 def box_batch(found: Sequence[Boxes | None], grids: Sequence[int], max_boxes: int) -> tuple[Boxes, NDArray[np.bool_]]:
-    """What `ImageTower` takes: the first `max_boxes` boxes of each picture, then the whole of it; the grid for None.
+    """Boxes as `ImageTower` takes them: the first `max_boxes` of each picture, then the whole picture; None: the grid.
 
     Returns:
-        float32 (n, R, 4) with R that of the picture with most, zeros behind shorter lists; bool (n, R), false there.
+        boxes float32 (n, R, 4), with R of the longest list and zeros after shorter ones; mask bool (n, R), false there.
     """
     rows = [grid_shares(grids) if boxes is None else np.concatenate([boxes[:max_boxes], _WHOLE]) for boxes in found]
     longest = max(map(len, rows), default=0)

@@ -1,6 +1,6 @@
-"""A checkpoint is a folder: config.json, model.safetensors ("image.*", "text.*" tensors), tokenizer.json, README.md.
+"""Checkpoint folders: config.json, model.safetensors ("image.*" and "text.*" tensors), tokenizer.json, README.md.
 
-It may have a hubs.safetensors, see `brivl_search.encoders.brivl.hubness`.
+A folder may also hold hubs.safetensors, the correction of `brivl_search.encoders.brivl.hubness`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from brivl_search.encoders.brivl.config import ModelConfig
-from brivl_search.encoders.brivl.hubness import HUBS, Hubs
+from brivl_search.encoders.brivl.hubness import HUBNESS, Hubness
 from brivl_search.encoders.brivl.weights import SCALE, names_of, scales_of, write_tensors
 from brivl_search.errors import EncoderError
 
@@ -33,7 +33,7 @@ class Checkpoint(Protocol):
         config: the architecture.
         name: for messages and indexes.
         fingerprint: hash of all that decides a vector.
-        folder: where NumPy may read the text tower by itself; None: only torch can read it.
+        folder: where NumPy can read the text tower without torch; None: only torch can read it.
     """
 
     config: ModelConfig
@@ -46,12 +46,12 @@ class Checkpoint(Protocol):
     def folder(self) -> Path | None: ...
 
     @property
-    def hubs(self) -> Hubs | None:
-        """What is done to the towers' vectors, None: nothing."""
+    def hubness(self) -> Hubness | None:
+        """The correction of the towers' vectors; None: there is none."""
         ...
 
     def fill(self, tower: TowerName, module: torch.nn.Module) -> None:
-        """Loads one tower's weights into `module`; the other's are not read."""
+        """Loads the weights of one tower into `module`. Those of the other are not read."""
         ...
 
     def tokenizer(self) -> TextTokenizer: ...
@@ -61,10 +61,10 @@ class FolderCheckpoint:
     """A checkpoint folder as a `Checkpoint`."""
 
     def __init__(self, folder: Path) -> None:
-        """Reads the config and hashes the weights.
+        """Reads the config.
 
         Raises:
-            EncoderError: not a checkpoint, or a damaged one.
+            EncoderError: the folder is not a checkpoint, or its config.json is damaged.
         """
         self.folder = folder
         self.config = read_config(folder)
@@ -75,8 +75,8 @@ class FolderCheckpoint:
         return fingerprint(self.folder, self.config)
 
     @cached_property
-    def hubs(self) -> Hubs | None:
-        return Hubs.load(self.folder, self.config.dim)
+    def hubness(self) -> Hubness | None:
+        return Hubness.load(self.folder, self.config.dim)
 
     def fill(self, tower: TowerName, module: torch.nn.Module) -> None:
         load_tower(self.folder, tower, module)
@@ -91,7 +91,7 @@ def read_config(folder: Path) -> ModelConfig:
     """The architecture of the checkpoint in `folder`.
 
     Raises:
-        EncoderError: no such checkpoint, or its config.json is damaged.
+        EncoderError: the folder is not a checkpoint, or its config.json is damaged.
     """
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
@@ -106,10 +106,10 @@ def read_config(folder: Path) -> ModelConfig:
 
 
 def fingerprint(folder: Path, config: ModelConfig) -> str:
-    """Hash of all that decides a vector: weights, tokenizer, sizes and preprocessing; not names or model card."""
+    """Hash of all that decides a vector: weights, tokenizer, sizes, preprocessing; not of names or the model card."""
     digest = hashlib.sha256()
     digest.update(json.dumps(config.sizes(), sort_keys=True).encode())
-    for name in (WEIGHTS, "tokenizer.json", "vocab.txt", HUBS):
+    for name in (WEIGHTS, "tokenizer.json", "vocab.txt", HUBNESS):
         if (folder / name).is_file():
             with (folder / name).open("rb") as file:
                 digest.update(name.encode() + hashlib.file_digest(file, "sha256").digest())
@@ -117,16 +117,16 @@ def fingerprint(folder: Path, config: ModelConfig) -> str:
 
 
 def load_tower(folder: Path, tower: TowerName, module: torch.nn.Module, *, weights: str = WEIGHTS) -> None:
-    """Fills `module` with the tensors called "<tower>.*"; the other tower's are not read.
+    """Fills `module` with the tensors called "<tower>.*". Those of the other tower are not read.
 
     Args:
-        folder: of the checkpoint.
-        tower: image or text.
-        module: it, of the checkpoint's sizes.
-        weights: the file in the folder.
+        folder: the checkpoint.
+        tower: "image" or "text".
+        module: the tower, built with the checkpoint's sizes.
+        weights: name of the file in the folder.
 
     Raises:
-        EncoderError: a tensor is missing, left over, or of another shape; the file is damaged.
+        EncoderError: a tensor is missing, superfluous, or of another shape; or the file is damaged.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -160,7 +160,7 @@ def save_checkpoint(
     half: bool = True,
     int8: bool = False,
 ) -> None:
-    """Writes a checkpoint folder; float16 weights if `half`, large matrices in int8 if `int8` (`encoders.weights`)."""
+    """Writes a checkpoint folder: weights in float16 if `half`, large matrices in int8 if `int8` (see `weights`)."""
     towers = (("image", image), ("text", text))
     tensors = {f"{tower}.{name}": t for tower, module in towers for name, t in module.state_dict().items()}
     write_checkpoint(folder, config, tensors, tokenizer, half=half, int8=int8)
@@ -177,11 +177,11 @@ def write_checkpoint(
 ) -> None:
     """Writes a checkpoint folder from the tensors of its towers, "image.*" and "text.*"; one tower may be missing.
 
-    Every file is written beside its place and renamed, config.json last: a folder with a config is complete. A
-    correction of hubs that was fitted to other weights goes.
+    Every file is written under a temporary name and renamed, config.json last: a folder with a config is complete. An
+    old hubs.safetensors is deleted, because its correction was fitted to other weights.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / HUBS).unlink(missing_ok=True)
+    (folder / HUBNESS).unlink(missing_ok=True)
     write_tensors(folder / WEIGHTS, tensors, half=half, int8=int8)
     if tokenizer is not None:
         tokenizer.save(folder)
@@ -190,9 +190,9 @@ def write_checkpoint(
     os.replace(temporary, folder / CONFIG)
 
 
-def write_hubs(folder: Path, hubs: Hubs) -> None:
-    """Into a checkpoint folder, whose fingerprint it changes."""
+def write_hubness(folder: Path, hubness: Hubness) -> None:
+    """Writes hubs.safetensors into a checkpoint folder. It changes the folder's fingerprint."""
     import torch
 
-    tensors = {name: torch.from_numpy(values) for name, values in hubs.tensors().items()}
-    write_tensors(folder / HUBS, tensors, half=False)
+    tensors = {name: torch.from_numpy(values) for name, values in hubness.tensors().items()}
+    write_tensors(folder / HUBNESS, tensors, half=False)

@@ -1,7 +1,7 @@
-"""Sizes of a BriVL model: everything that `config.json` of a checkpoint says about its architecture.
+"""The architecture of a BriVL model, as `config.json` of a checkpoint describes it.
 
-The defaults of the fields are the paper-size choices where BriVL fixes them (4 self-attention layers of 4 heads with a
-2048-wide feed-forward, a 6 × 6 grid and the whole image); `brivl-mini` and the tests only use smaller numbers.
+The defaults are BriVL's own sizes where the paper fixes them: 4 self-attention layers with 4 heads and a feed-forward
+of 2048, a 6 × 6 grid and the whole image. `brivl-mini` and the tests use the same code with smaller numbers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _LATER_FIELDS = {"antialias", "short_side", "roi", "max_boxes", "padding", "memb
 
 @dataclass(frozen=True)
 class HeadConfig:
-    """Self-attention blocks, masked mean and two-layer ReLU MLP that both towers end with (BriVL 2.0 §1)."""
+    """The end of both towers: self-attention layers, masked mean, two-layer ReLU MLP (arXiv 2110.14378)."""
 
     layers: int = 4
     heads: int = 4
@@ -55,16 +55,16 @@ class ImageTowerConfig:
     Attributes:
         backbones: BriVL has one; with several, their channels are joined region by region.
         freeze_bn: keep BatchNorm statistics as loaded, also in training.
-        grids: region grids; [6, 1] is BriVL 2.0's: 36 cells, then the whole image, 37 tokens.
+        grids: region grids. [6, 1] is BriVL 2.0's multi-scale patch pooling: 36 cells, then the whole image.
         width: token width; None: the backbones' channels, as in BriVL.
-        members: heads on the same regions, each with a projection of its own; a picture's vector is the direction of
-            the mean of theirs. 1, as in BriVL, unless given: an ensemble for the price of its heads.
-        roi: where a box is sampled: "brivl" as the published code does (by a factor of W / (W − 1) too far right and
-            down, and what lies outside the map is zero), "aligned" where the box is.
-        max_boxes: of a detector's boxes, the first so many are used; the whole image comes after them.
-        pixels: how an image becomes pixels before that.
-        region_dropout: share of the regions left out of every picture in training; small collections need it.
-        feature_dropout: share of the CNNs' channels dropped from a picture in training.
+        members: heads on the same regions, each with its own projection. A picture's vector is the direction of the
+            mean of theirs: an ensemble for the price of its heads. BriVL has 1.
+        roi: where a box is sampled. "brivl": as the published code does, by a factor of W / (W − 1) too far right and
+            down, with zeros outside the map. "aligned": where the box is.
+        max_boxes: how many of a detector's boxes are used, best first. The whole image is added after them.
+        pixels: how an image file becomes the tower's pixels.
+        region_dropout: share of each picture's regions left out in training; small collections need it.
+        feature_dropout: share of the CNNs' channels dropped from each picture in training.
     """
 
     backbones: list[BackboneConfig] = field(default_factory=lambda: [BackboneConfig()])
@@ -87,8 +87,8 @@ class TextTowerConfig:
     Attributes:
         backbone: a transformers config as a dict ("model_type": "bert", ...).
         max_length: tokens, [CLS] and [SEP] included.
-        padding: "masked": the backbone does not see padding; "seen": every text is padded to `max_length` and the
-            backbone is given no mask, which is how the published weights were trained.
+        padding: "masked": the backbone does not see padding. "seen": every text is padded to `max_length` and the
+            backbone gets no mask; the published weights were trained so.
     """
 
     backbone: dict[str, Any] = field(default_factory=lambda: {"model_type": "bert", "vocab_size": 21128})
@@ -99,7 +99,7 @@ class TextTowerConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A pair of towers that embed into one space of `dim` dimensions."""
+    """Two towers that embed into one space of `dim` dimensions."""
 
     name: str = "brivl"
     dim: int = 2048
@@ -107,7 +107,7 @@ class ModelConfig:
     text: TextTowerConfig = field(default_factory=TextTowerConfig)
     version: int = CONFIG_VERSION
     calibration: dict[str, float] | None = None
-    training: dict[str, Any] = field(default_factory=dict)  # how it was trained: for people, not read by code
+    training: dict[str, Any] = field(default_factory=dict)  # how the model was trained; for people, no code reads it
 
     def to_dict(self) -> dict[str, Any]:
         raw = dataclasses.asdict(self)
@@ -115,10 +115,10 @@ class ModelConfig:
         return raw
 
     def sizes(self) -> dict[str, Any]:
-        """What decides a vector beside weights and tokenizer, for the fingerprint.
+        """What decides a vector apart from weights and tokenizer. The fingerprint hashes it.
 
-        A field that joined after the first indexes were built counts only where it is not at its default: older
-        checkpoints keep their fingerprint.
+        A field that was added later counts only if it is not at its default, so older checkpoints keep their
+        fingerprint.
         """
         raw = {key: value for key, value in self.to_dict().items() if key in ("dim", "image", "text")}
         image, text = raw["image"], raw["text"]

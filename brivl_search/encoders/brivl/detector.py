@@ -1,13 +1,14 @@
-"""Boxes from a detector, which looks at the pictures themselves: the encoder's squares are small and squashed.
+"""Boxes from an object detector.
 
-A picture is read once more, scaled so that its longer side has at most LONGEST pixels; then the detector's own
-processor decides. Where nobody knows which picture some pixels were (an upload to the server), the squares serve.
+The encoder's squares are small and squashed, so the detector gets the picture itself: it is read once more and scaled
+so that its longer side has at most LONGEST pixels. Then the detector's own processor prepares it. If it is unknown
+which picture some pixels were, the detector gets the square.
 
-`hf:ORG/NAME` or `hf:FOLDER`: any object detector of transformers (DETR, RT-DETR, YOLOS, ...), with its own processor.
-`torchvision:NAME`, or `torchvision:NAME=WEIGHTS.pth`: a detection model of torchvision.
+`hf:ORG/NAME`, `hf:FOLDER`: any object detector of transformers (DETR, RT-DETR, YOLOS, ...), with its own processor.
+`torchvision:NAME`, `torchvision:NAME=WEIGHTS.pth`: a detection model of torchvision.
 
-BriVL 1.0's own boxes are of a Faster R-CNN trained for bottom-up attention, whose code does not run on a present torch;
-BriVL jsonl files carry them (`brivl_search.encoders.brivl.boxes`).
+BriVL 1.0 used a Faster R-CNN trained for bottom-up attention, whose code does not run on current versions of torch.
+Its boxes come in jsonl files (`brivl_search.encoders.brivl.boxes`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 from brivl_search.corpus.images import PixelSpec, load_pixels
 from brivl_search.encoders.base import Origin
 from brivl_search.encoders.brivl.boxes import Boxes
+from brivl_search.encoders.digests import file_sha256
 from brivl_search.encoders.hf.family import read_preprocessing
 from brivl_search.encoders.hf.files import digest, find_model, read_json, weight_files
 from brivl_search.errors import EncoderError, ImageError, UsageError
@@ -34,7 +36,7 @@ LONGEST = 1333  # pixels; what DETR and Faster R-CNN were trained with
 
 
 class Detector:
-    """A `BoxSource` that finds boxes itself; the model is loaded with the first pictures."""
+    """A `BoxSource` that runs a detector. The model is loaded with the first pictures."""
 
     def __init__(self, name: str, *, device: str = "auto", most: int = 36) -> None:
         """Finds the model and hashes its weights.
@@ -42,11 +44,11 @@ class Detector:
         Args:
             name: hf:… or torchvision:…, as above.
             device: a torch device, or "auto".
-            most: boxes of a picture, best first.
+            most: how many boxes of a picture are kept, best first.
 
         Raises:
             UsageError: no such kind of detector.
-            EncoderError: the model is not to be had.
+            EncoderError: the model is neither on this disk nor can it be downloaded.
         """
         self._most, self._device = most, device
         self._load: Callable[[], Callable[[NDArray[np.uint8]], list[tuple[Any, Any]]]]
@@ -79,7 +81,7 @@ class Detector:
         return self._load()
 
     def find(self, pixels: NDArray[np.uint8], origins: Sequence[Origin] | None) -> list[Boxes | None]:
-        """See `BoxSource`; every picture has boxes, perhaps none but the whole."""
+        """See `BoxSource`. Every picture gets an array, which may be empty; never None."""
         import torch
 
         out: list[Boxes | None] = []
@@ -95,7 +97,7 @@ class Detector:
 
 
 def _whole(square: NDArray[np.uint8], origin: Origin | None) -> NDArray[np.uint8]:
-    """The picture in its own aspect ratio, uint8 (H, W, 3); `square` if it cannot be had."""
+    """The picture in its own aspect ratio, uint8 (H, W, 3); `square` if the picture cannot be read."""
     if origin is None or not (origin.path or origin.content):
         return square
     longer = max(origin.width, origin.height)
@@ -112,7 +114,7 @@ def _whole(square: NDArray[np.uint8], origin: Origin | None) -> NDArray[np.uint8
 
 
 def _alike(pictures: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
-    """Batches (n, H, W, 3) of neighbours of one size: padding would move what some detectors see."""
+    """Batches (n, H, W, 3) of neighbours with one size. Padding would change what some detectors see."""
     some: list[NDArray[np.uint8]] = []
     for picture in pictures:
         if some and (len(some) == BATCH or picture.shape != some[0].shape):
@@ -173,7 +175,6 @@ def _torchvision(name: str, weights: Path | None, device: Any) -> Callable[[NDAr
 
 def _file_hash(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UsageError(f"detector weights {path}: {error.strerror}: check the path") from None
+        return file_sha256(path)
+    except EncoderError as error:
+        raise UsageError(f"detector weights {error}: check the path") from None

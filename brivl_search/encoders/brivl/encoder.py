@@ -1,34 +1,30 @@
-"""The `Encoder` over a BriVL checkpoint: towers load separately, when first used."""
+"""The encoder over a BriVL checkpoint. Each tower is loaded when it is first used."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from brivl_search.encoders.base import Origin
+from brivl_search.encoders.base import Origin, Precision
 from brivl_search.encoders.brivl import numpy_text
 from brivl_search.encoders.brivl.boxes import BoxSource, box_batch
 from brivl_search.encoders.brivl.checkpoint import Checkpoint, FolderCheckpoint
 from brivl_search.encoders.brivl.tokenizer import TextTokenizer
 from brivl_search.encoders.calibration import Calibration
+from brivl_search.encoders.inputs import is_batch
+from brivl_search.encoders.on_torch import TorchEncoder
 
 if TYPE_CHECKING:
     import torch
 
     from brivl_search.encoders.brivl.image_tower import ImageTower
     from brivl_search.encoders.brivl.text_tower import TextTower
-
-Precision = Literal["auto", "fp32", "bf16"]
-
-# OpenMP threads that wait by spinning take the cores that decode the next pictures. Read once, when torch is imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # So few tokens take a CPU longer in bfloat16 than in float32: benchmarks/README.md, "What the towers cost".
 FEW_TOKENS = 64
@@ -38,8 +34,8 @@ FEW_TOKENS = 64
 LENGTHS = 8
 
 
-class BriVLEncoder:
-    """Images and texts to unit vectors with a BriVL checkpoint (see `brivl_search.encoders.base.Encoder`)."""
+class BriVLEncoder(TorchEncoder):
+    """Images and texts → unit vectors with a BriVL checkpoint (see `brivl_search.encoders.base.LoadedEncoder`)."""
 
     def __init__(
         self,
@@ -51,47 +47,39 @@ class BriVLEncoder:
         batch_size: int = 64,
         boxes: BoxSource | None = None,
     ) -> None:
-        """Reads the config and hashes the weights; loads neither tower nor torch.
+        """Reads the config and hashes the weights. Loads neither a tower nor torch.
 
         Args:
             checkpoint: a checkpoint folder, or weights from elsewhere.
+            name: how the user calls the encoder; None: as the checkpoint says.
             device: a torch device, or "auto": the GPU where there is one.
-            precision: "auto": bfloat16 where the processor multiplies it natively, else float32; a few texts on a CPU
-                always in float32.
+            precision: "auto": bfloat16 where the processor multiplies it natively, else float32. A few texts on a CPU
+                are always in float32.
             batch_size: images or texts per forward pass.
-            boxes: where the regions of a picture come from; None, and for pictures it knows nothing of: the fixed grid.
+            boxes: the source of a picture's regions. None, and pictures it does not know: the fixed grid.
 
         Raises:
-            EncoderError: not a checkpoint, or a damaged one.
+            EncoderError: `checkpoint` is not a checkpoint, or is damaged.
         """
         if isinstance(checkpoint, Path):
             checkpoint = FolderCheckpoint(checkpoint)
         self.checkpoint: Checkpoint = checkpoint
         self.folder = self.checkpoint.folder
         self.config = self.checkpoint.config
-        self.name = name or self.checkpoint.name
+        super().__init__(
+            name or self.checkpoint.name,
+            self.config.image.pixels,
+            device=device,
+            precision=precision,
+            batch_size=batch_size,
+        )
         self.dim = self.config.dim
-        self.pixels = self.config.image.pixels
         self.calibration = Calibration.from_config(self.config.calibration)
         self.fingerprint = self.checkpoint.fingerprint
         if boxes is not None:
             both = f"{self.fingerprint}\0{boxes.fingerprint}"
             self.fingerprint = "brivl-" + hashlib.sha256(both.encode()).hexdigest()[:24]
-        self.batch_size = batch_size
         self.boxes = boxes
-        self._device, self._precision = device, precision
-
-    @cached_property
-    def device(self) -> torch.device:
-        from brivl_search.encoders.device import pick_device
-
-        return pick_device(self._device)
-
-    @cached_property
-    def _autocast(self) -> bool:
-        from brivl_search.encoders.device import has_fast_bf16
-
-        return self._precision == "bf16" or (self._precision == "auto" and has_fast_bf16(self.device))
 
     @cached_property
     def image_tower(self) -> ImageTower:
@@ -119,27 +107,28 @@ class BriVLEncoder:
     def tokenizer(self) -> TextTokenizer:
         return self.checkpoint.tokenizer()
 
-    def encode_images(self, pixels: np.ndarray) -> np.ndarray:
-        """uint8 RGB (n, S, S, 3) → float32 (n, dim), unit length."""
-        return self._encode_checked(pixels, None)
-
     def encode_pictures(self, pixels: np.ndarray, origins: Sequence[Origin]) -> np.ndarray:
-        """As `encode_images`; a file of boxes is asked for those of each origin."""
-        return self._encode_checked(pixels, origins)
+        """As `encode_images` of a ready batch, with the boxes that the source knows for each origin.
+
+        Raises:
+            ValueError: `pixels` is not uint8 (n, S, S, 3).
+        """
+        size = self.pixels.size
+        if not is_batch(pixels, self.pixels):
+            raise ValueError(f"pixels must be uint8 (n, {size}, {size}, 3), not {pixels.dtype} {pixels.shape}")
+        return self._encode_pixels(pixels, origins)
 
     def encode_unrounded(self, pixels: np.ndarray, origins: Sequence[Origin]) -> np.ndarray:
-        """As `encode_pictures` for pixels that were never rounded to grey levels: float64 (n, S, S, 3), 0..255."""
+        """As `encode_pictures`, for pixels that were never rounded to whole grey levels: float64 (n, S, S, 3), 0..255.
+
+        Raises:
+            ValueError: `pixels` is not float64.
+        """
         if pixels.dtype != np.float64:  # the tower scales float32 in place
             raise ValueError(f"pixels must be float64, not {pixels.dtype}")
         return self._encode_pixels(pixels, origins)
 
-    def _encode_checked(self, pixels: np.ndarray, origins: Sequence[Origin] | None) -> np.ndarray:
-        size = self.pixels.size
-        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (size, size, 3):
-            raise ValueError(f"pixels must be uint8 (n, {size}, {size}, 3), not {pixels.dtype} {pixels.shape}")
-        return self._encode_pixels(pixels, origins)
-
-    def _encode_pixels(self, pixels: np.ndarray, origins: Sequence[Origin] | None = None) -> np.ndarray:
+    def _encode_pixels(self, pixels: np.ndarray, origins: Sequence[Origin] | None) -> np.ndarray:
         import torch
 
         out = np.empty((len(pixels), self.dim), dtype=np.float32)
@@ -154,12 +143,11 @@ class BriVLEncoder:
                     boxes, mask = box_batch(found, self.config.image.grids, self.config.image.max_boxes)
                     regions = torch.from_numpy(boxes).to(self.device), torch.from_numpy(mask).to(self.device)
                 out[rows] = tower(torch.from_numpy(batch).to(self.device), *regions).cpu().numpy()
-        return out if self.checkpoint.hubs is None else self.checkpoint.hubs.images(out)
+        return out if self.checkpoint.hubness is None else self.checkpoint.hubness.images(out)
 
-    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Texts → float32 (n, dim), unit length; batches are sorted by length, so little is spent on padding."""
+    def _encode_texts(self, texts: Sequence[str]) -> np.ndarray:
         vectors = self._encode_ids(self.tokenizer.ids(texts))
-        return vectors if self.checkpoint.hubs is None else self.checkpoint.hubs.texts(vectors)
+        return vectors if self.checkpoint.hubness is None else self.checkpoint.hubness.texts(vectors)
 
     def _encode_ids(self, ids: Sequence[Sequence[int]]) -> np.ndarray:
         each = self.config.text.max_length if self.config.text.padding == "seen" else 0
@@ -183,7 +171,7 @@ class BriVLEncoder:
         return out
 
     def _without_torch(self, tokens: int) -> bool:
-        """Whether NumPy is to encode a few texts, because importing torch would take longer than they do."""
+        """Whether NumPy encodes these texts: they are so few that importing torch would take longer."""
         return (
             "torch" not in sys.modules
             and self.folder is not None
@@ -198,9 +186,5 @@ class BriVLEncoder:
         assert self.folder is not None
         return numpy_text.NumpyTextTower(self.folder, self.config.text)
 
-    def warm_up(self) -> None:
-        size = self.pixels.size
-        self._encode_pixels(np.zeros((1, size, size, 3), dtype=np.uint8))
-
-    def cut_tokens(self, texts: Sequence[str]) -> list[int]:
+    def _cut_tokens(self, texts: Sequence[str]) -> list[int]:
         return self.tokenizer.cut(texts)

@@ -1,4 +1,4 @@
-"""What both towers end with: self-attention over tokens, masked mean, two-layer ReLU MLP, L2 (BriVL 2.0 §1)."""
+"""The end of both towers: self-attention over tokens, masked mean, two-layer ReLU MLP, L2 norm (arXiv 2110.14378)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def masked_mean(tokens: Tensor, mask: Tensor | None) -> Tensor:
 
     Args:
         tokens: (B, T, D).
-        mask: (B, T) bool, true for real tokens; None: all are. A row without any true gives zeros.
+        mask: (B, T) bool, true for real tokens; None: all are real. A row with no real token gives zeros.
 
     Returns:
         (B, D).
@@ -26,7 +26,7 @@ def masked_mean(tokens: Tensor, mask: Tensor | None) -> Tensor:
 
 
 class TowerHead(nn.Module):
-    """Tokens (B, T, width) and a mask (B, T) to unit vectors (B, dim), float32."""
+    """Tokens (B, T, width) and a mask (B, T) → unit vectors (B, dim), float32."""
 
     def __init__(self, width: int, dim: int, config: HeadConfig) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class TowerHead(nn.Module):
         self.dropout = nn.Dropout(config.mlp_dropout)
 
     def pool(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
-        """What the MLP is given: (B, T, width) → (B, width)."""
+        """The input of the MLP: tokens (B, T, width) → (B, width)."""
         if self.normalize_tokens:
             tokens = F.normalize(tokens, dim=-1)
         if self.attention is not None:
@@ -51,7 +51,7 @@ class TowerHead(nn.Module):
         return masked_mean(tokens, mask)
 
     def hidden(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
-        """All but the last layer: (B, T, width) → (B, hidden), not negative."""
+        """All but the last layer: tokens (B, T, width) → (B, hidden), no value below 0."""
         return self._first_layer(self.pool(tokens, mask))
 
     def _first_layer(self, pooled: Tensor) -> Tensor:

@@ -1,17 +1,20 @@
-"""Photos that are near to all sorts of texts, and texts near to all sorts of photos (hubs), step back.
+"""A correction for hubness: some photos are near to almost every text, and some texts to almost every photo.
 
-Query-bank normalisation (Bogolin et al., "Cross Modal Retrieval with Querybank Normalisation", CVPR 2022) judges a
-photo x by a bank of texts: from its cosine with a text it takes part of what it has with texts in general,
+It is the inverted softmax of query-bank normalisation (Bogolin et al., "Cross Modal Retrieval with Querybank
+Normalisation", CVPR 2022), as a logarithm and with a weight. A photo x is compared with a bank of texts, and all its
+scores are lowered by a part, w, of how near it is to texts in general:
 
-    near(x) = τ · log Σ_k share_k · exp(c_k · x / τ) − mean,
+    near(x) = τ · log Σ_k share_k · exp(c_k · x / τ) − mean
 
-here with centroids c_k of many captions and their shares for the bank; and a text t by a bank of photos likewise. As a
-correction depends on one of the two alone, it can be built into their vectors: a photo becomes
-(x, −w · near(x) / a, a), a text (t, a, −w′ · near(t) / a), each scaled to unit length, and the product of the two is
+The bank is stored as centroids c_k of many captions, with the share of the captions that each stands for. A text t is
+compared with a bank of photos in the same way.
+
+Each correction depends on one vector only, so it can be stored in that vector. A photo becomes (x, −w · near(x) / a, a)
+and a text (t, a, −w′ · near(t) / a), each scaled to unit length. Up to that scale, their product is
 
     t · x − w · near(x) − w′ · near(t)
 
-up to that scale. The two directions in which vectors differ least make room.
+The two new numbers take the place of the two directions in which vectors differ least.
 """
 
 from __future__ import annotations
@@ -25,19 +28,19 @@ from numpy.typing import NDArray
 
 from brivl_search.errors import EncoderError
 
-HUBS = "hubs.safetensors"
+HUBNESS = "hubs.safetensors"  # the file in a checkpoint folder
 Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
 class Bank:
-    """What one modality is judged by.
+    """The vectors of one modality that those of the other are compared with.
 
     Attributes:
-        centroids: float32 (K, dim), means of vectors of the other modality.
-        shares: float32 (K,), of those vectors; their sum is 1.
-        weight: of the correction.
-        mean: so much is usual.
+        centroids: float32 (K, dim), means of groups of vectors.
+        shares: float32 (K,), the share of the vectors in each group; their sum is 1.
+        weight: w, of the correction.
+        mean: average of the sum in `near`; it is subtracted there.
         temperature: τ.
     """
 
@@ -57,14 +60,14 @@ class Bank:
 
 
 @dataclass(frozen=True, eq=False)
-class Hubs:
-    """The corrections of a checkpoint, of `dim` dimensions.
+class Hubness:
+    """The corrections of a checkpoint with vectors of `dim` dimensions.
 
     Attributes:
         rotation: float32 (dim, dim − 2), orthonormal columns: the directions that are kept.
-        of_images: what photos are judged by, a bank of texts.
-        of_texts: what texts are judged by, a bank of photos.
-        constant: a; the larger, the less a correction takes of a vector's length.
+        of_images: the bank of texts that photos are compared with.
+        of_texts: the bank of photos that texts are compared with.
+        constant: a. The larger it is, the smaller the part of a vector's length that the correction takes.
     """
 
     rotation: Array
@@ -73,13 +76,13 @@ class Hubs:
     constant: float
 
     @classmethod
-    def load(cls, folder: Path, dim: int) -> Hubs | None:
-        """Of a checkpoint folder; None where it has none.
+    def load(cls, folder: Path, dim: int) -> Hubness | None:
+        """Reads the file of a checkpoint folder; None if it has none.
 
         Raises:
-            EncoderError: the file is damaged, or of another checkpoint.
+            EncoderError: the file is damaged, or belongs to another checkpoint.
         """
-        path = folder / HUBS
+        path = folder / HUBNESS
         if not path.is_file():
             return None
         from safetensors import SafetensorError
@@ -93,17 +96,17 @@ class Hubs:
                 weight, mean, *own = map(float, tensors[f"{name}.settings"])
                 temperature = own[0] if own else shared  # the first such files had one temperature for both
                 banks.append(Bank(tensors[f"{name}.centroids"], tensors[f"{name}.shares"], weight, mean, temperature))
-            hubs = cls(tensors["rotation"], banks[0], banks[1], constant)
-            right = hubs.rotation.shape == (dim, dim - 2)
+            found = cls(tensors["rotation"], banks[0], banks[1], constant)
+            right = found.rotation.shape == (dim, dim - 2)
             right &= all(bank.centroids.shape == (len(bank.shares), dim) for bank in banks)
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise EncoderError(f"{path} cannot be read: {error}") from None
         if not right:
             raise EncoderError(f"{path} is not of a model of {dim} dimensions: copy the checkpoint folder again")
-        return hubs
+        return found
 
     def tensors(self) -> dict[str, NDArray[Any]]:
-        """What the file holds."""
+        """The tensors of the file, by name."""
         tensors: dict[str, NDArray[Any]] = {
             "rotation": self.rotation,
             "settings": np.array([self.of_images.temperature, self.constant], np.float32),
@@ -123,9 +126,9 @@ class Hubs:
         return self._corrected(vectors, self.of_texts, first=False)
 
     def _corrected(self, vectors: Array, bank: Bank, *, first: bool) -> Array:
-        steps_back = -bank.weight / self.constant * bank.near(vectors)
-        constant = np.full_like(steps_back, self.constant)
-        last = np.stack([steps_back, constant] if first else [constant, steps_back], 1)
+        lowered = -bank.weight / self.constant * bank.near(vectors)
+        constant = np.full_like(lowered, self.constant)
+        last = np.stack([lowered, constant] if first else [constant, lowered], 1)
         whole = np.concatenate([vectors @ self.rotation, last], 1)
         unit: Array = (whole / np.linalg.norm(whole, axis=1, keepdims=True)).astype(np.float32)
         return unit

@@ -1,4 +1,8 @@
-"""BriVL's image tower: timm CNN → feature map → region tokens → self-attention → masked mean → MLP → unit vector."""
+"""BriVL's image tower: CNN → feature map → region tokens → self-attention → masked mean → MLP → unit vector.
+
+BriVL 1.0 (arXiv 2103.06561) takes its regions from a detector; 2.0 (arXiv 2110.14378) from fixed grids of several
+sizes, which it calls multi-scale patch pooling. The CNN is one of timm.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ from brivl_search.errors import EncoderError
 
 
 class Member(nn.Module):
-    """A further head of an image tower, with its own projection of the regions (`ImageTowerConfig.members`)."""
+    """One more head of an image tower, with its own projection of the regions (`ImageTowerConfig.members`)."""
 
     def __init__(self, channels: int, width: int, dim: int, head: HeadConfig) -> None:
         super().__init__()
@@ -25,10 +29,10 @@ class Member(nn.Module):
 
 
 class ImageTower(nn.Module):
-    """Pixels to unit vectors. With several backbones a region's token is made of what all of them say of it.
+    """Pixels → unit vectors. With several backbones, a region's token joins the channels of all of them.
 
-    For training behind frozen blocks whose output is cached, the tower splits after any block of its backbones
-    (`Backbone`): `early`, `between`, `maps` and `embed` in this order are the whole tower.
+    In training, frozen blocks come first and their output is cached. So the tower can be split after any block of its
+    backbones (`Backbone`): `early`, `between`, `maps` and `embed`, in this order, are the whole tower.
     """
 
     def __init__(self, config: ImageTowerConfig, dim: int) -> None:
@@ -60,7 +64,7 @@ class ImageTower(nn.Module):
         return self
 
     def fuse(self) -> None:
-        """Makes the loaded tower faster, for inference only (`Backbone.fuse`)."""
+        """Makes the loaded tower faster; for inference only (`Backbone.fuse`)."""
         for backbone in self._backbones():
             backbone.fuse()
 

@@ -1,7 +1,7 @@
-"""The text tower in NumPy, for a query from the shell: its answer is there before torch would have been imported.
+"""The text tower in NumPy, for a query from the shell: it answers before torch would have been imported.
 
-The same weights and the same computation as `text_tower.TextTower` in float32, one text at a time, so without padding
-and masks; `tests/encoders/brivl/test_numpy_text.py` compares the two. Torch stays the reference and does all else.
+It uses the same weights and the same computation as `text_tower.TextTower`, in float32. Texts are encoded one at a
+time, so there is no padding and no mask. Torch is the reference: `tests/encoders/brivl/test_numpy_text.py` compares.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _DEFAULTS = {"hidden_act": "gelu", "position_embedding_type": "absolute", "layer
 
 
 def supports(config: TextTowerConfig) -> bool:
-    """Whether the backbone is a plain BERT with GELU, which is all that this knows."""
+    """Whether the backbone is a plain BERT with GELU; this module knows no other."""
     settings = {**_DEFAULTS, **config.backbone}
     return (
         settings.get("model_type", "bert") == "bert"
@@ -35,7 +35,7 @@ def supports(config: TextTowerConfig) -> bool:
 
 
 class NumpyTextTower:
-    """A checkpoint's text tower; reads its weights at once, about 10 ms for brivl-mini.
+    """The text tower of a checkpoint folder. Reading brivl-mini's weights takes about 10 ms.
 
     Raises:
         EncoderError: the file is damaged, or a tensor is missing or does not fit.
@@ -128,7 +128,7 @@ class NumpyTextTower:
 
 
 def _attention(query: Array, key: Array, value: Array, heads: int) -> Array:
-    """Scaled dot products of all heads: (T, D) each → (T, D)."""
+    """Scaled dot-product attention with `heads` heads: query, key and value (T, D) → (T, D)."""
     tokens, width = query.shape
     q, k, v = (x.reshape(tokens, heads, width // heads).transpose(1, 0, 2) for x in (query, key, value))
     scores = q @ k.transpose(0, 2, 1) / np.float32(np.sqrt(width // heads))
@@ -138,7 +138,7 @@ def _attention(query: Array, key: Array, value: Array, heads: int) -> Array:
 
 
 def _gelu(x: Array) -> Array:
-    """x · Φ(x), with erf by Abramowitz and Stegun 7.1.26 (error below 1.5e-7, float32's own rounding)."""
+    """x · Φ(x), with erf by Abramowitz and Stegun 7.1.26. The error is below 1.5e-7, about float32's own rounding."""
     z = np.abs(x) / np.float32(np.sqrt(2))
     t = 1 / (1 + np.float32(0.3275911) * z)
     series = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))

@@ -1,14 +1,15 @@
-"""Region tokens: the mean of 4 × 4 bilinear samples of every box of a feature map; boxes of a fixed grid or a detector.
+"""Region tokens: the mean of 4 × 4 bilinear samples of each box of a feature map, as one matrix product.
 
-BriVL samples 4 × 4 points of a box, applies a 1 × 1 convolution and averages. All three are linear, so sampling and
-averaging are one matrix (regions × cells) and the convolution is a linear layer after it. The points of a box form a
-grid and bilinear weights are a product of a row's and a column's, so the mean over the points is one too: a box's row
-of the matrix is the outer product of H row weights and W column weights, for all boxes of a batch at once. For boxes
-that never change the matrix is made once per feature-map size.
+BriVL samples 4 × 4 points of a box, applies a 1 × 1 convolution and averages. All three steps are linear. So sampling
+and averaging are one matrix (regions × cells), and the convolution becomes a linear layer after it.
 
-The published code builds its affine matrix with the align_corners=True formula and then samples with
-align_corners=False; `convention="brivl"` keeps that, because released weights were trained with it. Its points lie at
-p · W / (W − 1) − 0.5 in cells where p · 1 − 0.5 would be right ("aligned").
+The points of a box form a grid, and a bilinear weight is the product of a row weight and a column weight. So is the
+mean over the points: a box's row of the matrix is the outer product of H row weights and W column weights. It is
+computed for all boxes of a batch at once. For a fixed grid the matrix is made once per size of feature map.
+
+The published code builds its affine matrix with the align_corners=True formula and samples with align_corners=False.
+Its points lie at p · W / (W − 1) − 0.5 cells, where p − 0.5 would be right. The released weights were trained so:
+`convention="brivl"` keeps it, "aligned" is the right place.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ Convention = Literal["brivl", "aligned"]
 
 
 def grid_boxes(grids: Sequence[int], width: float, height: float) -> Tensor:
-    """Boxes (x1, y1, x2, y2) of every n × n grid in `grids`, x outer and y inner as BriVL loops, shape (Σn², 4)."""
+    """Boxes (x1, y1, x2, y2) of every n × n grid in `grids`, float32 (Σn², 4). As in BriVL, x is the outer loop."""
     boxes = [
         (i * width / n, j * height / n, (i + 1) * width / n, (j + 1) * height / n)
         for n in grids
@@ -35,13 +36,13 @@ def grid_boxes(grids: Sequence[int], width: float, height: float) -> Tensor:
 
 
 def box_weights(boxes: Tensor, height: int, width: int, convention: Convention = "brivl") -> Tensor:
-    """The matrices M with `tokens = M @ features.flatten(1).T`, one for each set of boxes.
+    """The matrices M with `tokens = M @ features.flatten(1).T`, one per set of boxes.
 
     Args:
         boxes: (..., R, 4) float32 in feature-map units, x1, y1, x2, y2.
-        height, width: of the feature map.
-        convention: where the samples lie; see the top of this module. Outside the map "brivl" reads zeros, "aligned"
-            the nearest cell.
+        height, width: of the feature map, in cells.
+        convention: where the samples lie; see the top of this module. Outside the map, "brivl" reads zeros and
+            "aligned" the nearest cell.
 
     Returns:
         (..., R, H·W) float32.

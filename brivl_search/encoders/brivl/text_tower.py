@@ -1,4 +1,4 @@
-"""BriVL's text tower: BERT-style encoder → self-attention → masked mean → MLP → unit vector."""
+"""BriVL's text tower: BERT-style encoder → self-attention → masked mean → MLP → unit vector (arXiv 2110.14378)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from brivl_search.errors import EncoderError
 
 
 class TextTower(nn.Module):
-    """Token ids to unit vectors. Unlike the published BriVL code, the encoder is given the attention mask, so a
-    vector does not depend on how far its batch was padded; `padding="seen"` in its config does as they do."""
+    """Token ids → unit vectors.
+
+    The backbone gets the attention mask, so a vector does not depend on the padding of its batch. The published code
+    gives none; `padding="seen"` in the config reproduces that.
+    """
 
     def __init__(self, config: TextTowerConfig, dim: int) -> None:
         """Builds the tower with random weights.
@@ -50,11 +53,11 @@ class TextTower(nn.Module):
         return self.backbone(input_ids=ids, attention_mask=mask.long()).last_hidden_state  # type: ignore[no-any-return]
 
     def hidden(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """As `forward` without the last layer: (B, hidden)."""
+        """As `forward`, without the last layer: (B, hidden)."""
         return self.head.hidden(self._tokens(ids, mask), mask)
 
     def pool(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """As `forward` without the MLP, which is `head.finish`: (B, width)."""
+        """As `forward`, without the MLP (`head.finish`): (B, width)."""
         return self.head.pool(self._tokens(ids, mask), mask)
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""WordPiece tokens for the text tower, by the `tokenizers` library: transformers' own, without its import time."""
+"""WordPiece tokens for the text tower, by the `tokenizers` library. It is what transformers uses, and imports fast."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from brivl_search.errors import EncoderError
 
 
 class TextTokenizer:
-    """Reads a checkpoint's `tokenizer.json`, or a BERT `vocab.txt`, and pads batches."""
+    """The tokenizer of a checkpoint's `tokenizer.json` or of a BERT `vocab.txt`."""
 
     def __init__(self, folder: Path, max_length: int) -> None:
         """Opens the tokenizer of a checkpoint folder.
@@ -43,14 +43,14 @@ class TextTokenizer:
 
     @property
     def size(self) -> int:
-        """Words it knows."""
+        """Number of words in the vocabulary."""
         return int(self._tokenizer.get_vocab_size())
 
     def save(self, folder: Path) -> None:
         self._tokenizer.save(str(folder / "tokenizer.json"))
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of every text, [CLS] and [SEP] included, at most `max_length` (a cut text keeps its [SEP])."""
+        """Token ids of each text with [CLS] and [SEP], at most `max_length`. A text that is cut keeps its [SEP]."""
         whole = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
         return [ids if len(ids) <= self.max_length else [*ids[: self.max_length - 1], ids[-1]] for ids in whole]
 
@@ -59,7 +59,7 @@ class TextTokenizer:
         return [max(len(e.ids) - self.max_length, 0) for e in self._tokenizer.encode_batch(list(texts))]
 
     def batch(self, ids: Sequence[Sequence[int]], *, multiple: int = 1) -> tuple[np.ndarray, np.ndarray]:
-        """Pads to the longest, or to the next `multiple` of tokens: ids (B, T) int64 and mask (B, T) bool."""
+        """Token ids → ids int64 (B, T) and mask bool (B, T); T: the longest row, rounded up to a `multiple`."""
         longest = max((len(row) for row in ids), default=1)
         longest = max(longest, min(-(-longest // multiple) * multiple, self.max_length))
         out = np.full((len(ids), longest), self.pad_id, dtype=np.int64)

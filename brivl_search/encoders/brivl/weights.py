@@ -1,7 +1,7 @@
-"""The tensors of a checkpoint's file: float32, float16, or large matrices in int8 with a scale for every row.
+"""How tensors are stored in a checkpoint's file: float32, float16, or large matrices in int8.
 
-int8 halves a file once more: value ≈ integer · scale of its row, the scale being the row's largest magnitude / 127.
-It is only how they are kept; towers compute in what they were loaded into.
+int8 halves the file once more. A value is about integer · scale, with one scale per row: the row's largest magnitude
+divided by 127. This concerns storage only; a tower computes in float32 or bfloat16.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LARGE = 65_536  # numbers; smaller matrices stay float16
 
 
 def quantize(tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Matrix (R, C) → int8 (R, C) and float32 scales (R, 1); a value is off by at most half a scale."""
+    """Matrix (R, C) → int8 (R, C) and scales float32 (R, 1). A value is off by at most half its row's scale."""
     import torch
 
     values = tensor.float()
@@ -28,13 +28,13 @@ def quantize(tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], *, half: bool, int8: bool = False) -> None:
-    """Writes one safetensors file beside its place and renames it.
+    """Writes one safetensors file under a temporary name and renames it.
 
     Args:
-        path: of the file.
+        path: the file.
         tensors: by name.
-        half: float16 for floating point; BatchNorm statistics stay float32.
-        int8: matrices of `LARGE` numbers and more in int8, the rest as `half` says.
+        half: floating point in float16; BatchNorm statistics stay float32.
+        int8: matrices of at least `LARGE` numbers in int8, the rest as `half` says.
     """
     from safetensors.torch import save_file
 
@@ -53,10 +53,10 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], *, half: bool
 
 
 def names_of(file: Any) -> list[str]:
-    """Of an open safetensors file, the tensors without their scales."""
+    """Names of the tensors in an open safetensors file, without the scales."""
     return [name for name in file.keys() if not name.endswith(SCALE)]  # noqa: SIM118 - not a dict
 
 
 def scales_of(file: Any) -> set[str]:
-    """The tensors that are kept in int8."""
+    """Names of the tensors that are stored in int8."""
     return {name.removesuffix(SCALE) for name in file.keys() if name.endswith(SCALE)}  # noqa: SIM118 - not a dict

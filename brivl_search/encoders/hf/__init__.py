@@ -1,8 +1,9 @@
 """`hf:ORG/NAME` and `hf:FOLDER`: encoders in the format of transformers and sentence-transformers.
 
-files     a name becomes a folder on this disk, downloaded if need be; hashes of what lies in it
-family    what its config says: sizes, preprocessing, text length, padding
-encoder   the towers of CLIP, ChineseCLIP, AltCLIP, MetaCLIP 2, SigLIP and SigLIP 2 through transformers
+files     finds the folder of a model, downloads it if necessary, hashes its files
+family    reads the config files: sizes, preprocessing, text length, padding
+encoder   CLIP, Chinese-CLIP, AltCLIP, MetaCLIP 2, SigLIP and SigLIP 2, by transformers
+towers    loads one tower of such a model without the other
 sentence  everything that sentence-transformers can load
 """
 
@@ -13,18 +14,17 @@ from typing import TYPE_CHECKING
 from brivl_search.encoders.hf.files import find_model
 
 if TYPE_CHECKING:
-    from brivl_search.encoders.base import Encoder
-    from brivl_search.encoders.brivl.encoder import Precision
+    from brivl_search.encoders.base import LoadedEncoder, Precision
 
 __all__ = ["load_hf"]
 
 
-def load_hf(name: str, *, device: str = "auto", precision: Precision = "auto") -> Encoder:
-    """The encoder called hf:`name`: a folder, or ORG/NAME[@REVISION]; `?dim=N` at its end keeps N dimensions.
+def load_hf(name: str, *, device: str = "auto", precision: Precision = "auto") -> LoadedEncoder:
+    """Loads hf:`name`: a folder, or ORG/NAME[@REVISION]. `?dim=N` at its end keeps N dimensions.
 
     Raises:
-        EncoderError: it is not to be had, damaged, of an unknown kind, or N is not for this model.
-        DependencyError: it needs sentence-transformers or sentencepiece, which are not installed.
+        EncoderError: the model cannot be found, is damaged or of an unknown kind, or cannot be cut to N dimensions.
+        DependencyError: it needs sentence-transformers, which is not installed.
     """
     found = find_model(name)
     if (found.folder / "modules.json").is_file():

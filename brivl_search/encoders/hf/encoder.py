@@ -1,4 +1,4 @@
-"""The `Encoder` over a two-tower model of transformers; towers load separately, when first used."""
+"""The encoder over a two-tower model of transformers. Each tower is loaded when it is first used."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brivl_search.corpus.patches import unpack
-from brivl_search.encoders.brivl.encoder import Precision
-from brivl_search.encoders.calibration import Calibration
+from brivl_search.encoders.base import Origin, Precision
 from brivl_search.encoders.hf.family import read_facts
 from brivl_search.encoders.hf.files import FoundModel, digest, tokenizer_files, weight_files
 from brivl_search.encoders.known import known_matryoshka
+from brivl_search.encoders.on_torch import TorchEncoder
 from brivl_search.encoders.truncate import check_dim, cut
 from brivl_search.errors import DependencyError, EncoderError
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     import torch
 
 
-class TransformersEncoder:
-    """Images and texts to unit vectors with a model of transformers (see `brivl_search.encoders.base.Encoder`)."""
+class TransformersEncoder(TorchEncoder):
+    """Images and texts → unit vectors with a model of transformers (see `brivl_search.encoders.base.LoadedEncoder`)."""
 
     def __init__(
         self, found: FoundModel, *, device: str = "auto", precision: Precision = "auto", batch_size: int = 64
     ) -> None:
-        """Reads the config files and hashes the weights; imports neither torch nor transformers.
+        """Reads the config files and hashes the weights. Imports neither torch nor transformers.
 
         Args:
             found: the model.
@@ -37,30 +37,14 @@ class TransformersEncoder:
             batch_size: images or texts per forward pass.
 
         Raises:
-            EncoderError: a file is missing or damaged, the kind of model is not known, or it cannot be truncated.
+            EncoderError: a file is missing or damaged, the kind of model is unknown, or its vectors cannot be cut.
         """
-        self.name, self.folder = found.name, found.folder
-        self.facts = read_facts(found.folder)
-        self.pixels = self.facts.pixels
-        self.calibration: Calibration | None = None
+        self.folder, self.facts = found.folder, read_facts(found.folder)
+        super().__init__(found.name, self.facts.pixels, device=device, precision=precision, batch_size=batch_size)
         sizes = self.facts.matryoshka or known_matryoshka(found.name)
         self.dim = check_dim(found.name, self.facts.dim, found.truncate_dim, sizes)
         files = [*weight_files(found.folder), *tokenizer_files(found.folder)]
         self.fingerprint = "hf-" + digest(files, {**self.facts.settings, "dim": self.dim})[:24]
-        self.batch_size = batch_size
-        self._device, self._precision = device, precision
-
-    @cached_property
-    def device(self) -> torch.device:
-        from brivl_search.encoders.device import pick_device
-
-        return pick_device(self._device)
-
-    @cached_property
-    def _autocast(self) -> bool:
-        from brivl_search.encoders.device import has_fast_bf16
-
-        return self._precision == "bf16" or (self._precision == "auto" and has_fast_bf16(self.device))
 
     @cached_property
     def image_tower(self) -> Any:
@@ -79,10 +63,10 @@ class TransformersEncoder:
 
     @cached_property
     def tokenizer(self) -> Any:
-        """transformers' tokenizer of the model.
+        """The model's tokenizer, by transformers.
 
         Raises:
-            DependencyError: it is a sentencepiece model and that library is not installed.
+            DependencyError: it needs sentencepiece, which is not installed.
             EncoderError: its files are missing or damaged.
         """
         from transformers import AutoTokenizer
@@ -97,11 +81,7 @@ class TransformersEncoder:
                 ) from None
             raise EncoderError(f"the tokenizer in {self.folder} cannot be read: {reason[:300]}") from None
 
-    def encode_images(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """uint8 RGB (n, S, S, 3) → float32 (n, dim), unit length."""
-        size = self.pixels.size
-        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (size, size, 3):
-            raise ValueError(f"pixels must be uint8 (n, {size}, {size}, 3), not {pixels.dtype} {pixels.shape}")
+    def _encode_pixels(self, pixels: NDArray[np.uint8], origins: Sequence[Origin] | None) -> NDArray[np.float32]:
         import torch
 
         from brivl_search.encoders.hf.towers import features
@@ -116,7 +96,7 @@ class TransformersEncoder:
         return cut(out, self.dim)
 
     def _image_inputs(self, pixels: NDArray[np.uint8]) -> dict[str, torch.Tensor]:
-        """What the model's forward pass takes of pixels (B, S, S, 3)."""
+        """Pixels uint8 (B, S, S, 3) → the arguments of the model's forward pass."""
         import torch
 
         mean = torch.tensor(self.facts.mean, device=self.device)
@@ -132,8 +112,7 @@ class TransformersEncoder:
         normal = ((colours - mean) / std).flatten(2) * mask[..., None]  # what pads is zero after normalisation
         return {"pixel_values": normal, "pixel_attention_mask": mask.int(), "spatial_shapes": torch.from_numpy(shapes)}
 
-    def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Texts → float32 (n, dim), unit length; batches are sorted by length, so little is spent on padding."""
+    def _encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         import torch
 
         from brivl_search.encoders.hf.towers import features
@@ -157,10 +136,7 @@ class TransformersEncoder:
                 out[rows] = features(tower.get_text_features(**named)).float().cpu().numpy()
         return cut(out, self.dim)
 
-    def warm_up(self) -> None:
-        self.encode_images(np.zeros((1, self.pixels.size, self.pixels.size, 3), dtype=np.uint8))
-
-    def cut_tokens(self, texts: Sequence[str]) -> list[int]:
+    def _cut_tokens(self, texts: Sequence[str]) -> list[int]:
         if not texts:
             return []
         whole = self.tokenizer([self.facts.clean(text) for text in texts], truncation=False, verbose=False)

@@ -1,6 +1,6 @@
-"""What a two-tower model of transformers says about itself in its config files, read without transformers or torch.
+"""The config files of a two-tower model of transformers, read without transformers or torch.
 
-A family is told by `model_type` in config.json. What the families do differently, and where that is written down:
+`model_type` in config.json tells the family. How the families differ, and where that is documented:
 
     clip          77 tokens; short side to 224, centre cut out (openai/CLIP `_transform`)
     chinese_clip  52 tokens, lower case, “ ” become " (OFA-Sys/Chinese-CLIP `_preprocess_text`); squashed to a square
@@ -47,15 +47,15 @@ class Family:
 
     Attributes:
         model_class: its class in transformers, with `get_text_features` and `get_image_features`.
-        pictures: its image processor's defaults.
-        tokens: the length it was trained with; None: as many as it has positions.
+        pictures: the defaults of its image processor.
+        tokens: the length of texts it was trained with; None: its number of positions.
         positions: default of text_config.max_position_embeddings.
-        special_positions: positions that no token can have.
+        special_positions: how many positions no token can have.
         pad_to_longest: False: every text is padded to the full length, and the model sees the padding.
-        lower: texts are put in lower case, whatever the tokenizer does.
+        lower: texts are lowercased, whatever the tokenizer does.
         straight_quotes: “ and ” become ".
-        dim_key: where the embedding size is: in config.json, or in its text_config.
-        dim: its default.
+        dim_key: path of the embedding size in config.json.
+        dim: default of the embedding size.
     """
 
     model_class: str
@@ -100,17 +100,17 @@ FAMILIES = {
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """One model, as its config files describe it.
+    """A model, as its config files describe it.
 
     Attributes:
-        family: its kind.
+        family: its family.
         dim: length of its vectors.
-        max_length: tokens of a text.
+        max_length: most tokens of a text.
         pixels: how a picture becomes pixels.
-        mean: subtracted from pixels 0..255, per channel.
-        std: what they are divided by.
-        matryoshka: sizes that a vector may be cut to, by the model's own word; empty: none.
-        settings: all of config.json and of the preprocessing that decides a vector.
+        mean: per channel, subtracted from pixels 0..255.
+        std: per channel, what the difference is divided by.
+        matryoshka: lengths that its vectors can be cut to, if the config names them; empty: none.
+        settings: everything in config.json and in the preprocessing that decides a vector.
     """
 
     family: Family
@@ -123,17 +123,17 @@ class ModelFacts:
     settings: dict[str, Any]
 
     def clean(self, text: str) -> str:
-        """A text as the family's training saw it."""
+        """The text in the form that the family was trained with."""
         if self.family.straight_quotes:
             text = text.replace("“", '"').replace("”", '"')
         return text.lower() if self.family.lower else text
 
 
 def read_facts(folder: Path) -> ModelFacts:
-    """What the config files in `folder` say.
+    """Reads the config files in `folder`.
 
     Raises:
-        EncoderError: a file is missing or damaged, or this kind of model or of preprocessing is not known here.
+        EncoderError: a file is missing or damaged, or the kind of model or of preprocessing is not supported.
     """
     config = read_json(folder / "config.json")
     kind = config.get("model_type")
@@ -185,10 +185,10 @@ def _check_size(folder: Path, kind: str, vision: dict[str, Any], pixels: PixelSp
 
 
 def read_preprocessing(folder: Path) -> dict[str, Any]:
-    """The settings of an image processor: preprocessor_config.json, or its part of processor_config.json.
+    """The settings of a folder's image processor, from preprocessor_config.json or processor_config.json.
 
     Raises:
-        EncoderError: there is neither.
+        EncoderError: neither file has them.
     """
     if (folder / "preprocessor_config.json").is_file():
         return read_json(folder / "preprocessor_config.json")
@@ -200,10 +200,10 @@ def read_preprocessing(folder: Path) -> dict[str, Any]:
 
 
 def pixel_spec(pictures: Mapping[str, Any]) -> PixelSpec:
-    """An image processor's resizing as ours.
+    """The resizing of an image processor as a `PixelSpec`.
 
     Raises:
-        KeyError, TypeError, ValueError: it does something that `PixelSpec` cannot say.
+        KeyError, TypeError, ValueError: `PixelSpec` cannot express it.
     """
     if not pictures.get("do_resize", True):
         raise ValueError("do_resize is false")
@@ -225,7 +225,7 @@ def pixel_spec(pictures: Mapping[str, Any]) -> PixelSpec:
 
 
 def patch_spec(pictures: Mapping[str, Any], patch: int) -> PixelSpec:
-    """For models that take a picture's patches."""
+    """As `pixel_spec`, for models that take a picture as patches (SigLIP 2 NaFlex)."""
     if int(pictures["patch_size"]) != patch:
         raise ValueError(f"patch_size is {pictures['patch_size']}, and the model's is {patch}")
     most = int(pictures["max_num_patches"])
@@ -245,7 +245,7 @@ Channels = tuple[float, float, float]
 
 
 def normalisation(pictures: Mapping[str, Any]) -> tuple[Channels, Channels]:
-    """Mean and deviation for pixels 0..255: (x · rescale_factor − mean) / std, written as (x − a) / b."""
+    """a and b per channel, so that (x − a) / b is the processor's (x · rescale_factor − mean) / std for x = 0..255."""
     factor = float(pictures.get("rescale_factor", 1 / 255)) if pictures.get("do_rescale", True) else 1.0
     if not pictures.get("do_normalize", True):
         return (0.0, 0.0, 0.0), (1 / factor, 1 / factor, 1 / factor)
@@ -256,7 +256,7 @@ def normalisation(pictures: Mapping[str, Any]) -> tuple[Channels, Channels]:
 
 
 def matryoshka(folder: Path) -> tuple[int, ...]:
-    """Sizes that vectors may be cut to, where a model's config names them."""
+    """Lengths that vectors can be cut to, if the model's config names them; empty: none."""
     for name in ("config.json", "config_sentence_transformers.json"):
         values = read_json(folder / name) if (folder / name).is_file() else {}
         sizes = values.get("matryoshka_dimensions") or values.get("matryoshka_dims")

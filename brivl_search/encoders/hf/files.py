@@ -1,7 +1,7 @@
-"""Where a model lies on this disk, fetched from the Hugging Face hub only if it does not, and hashes of its files.
+"""The folder of a model, downloaded from the Hugging Face hub only if it is not on this disk; hashes of its files.
 
-Everything goes through huggingface_hub, so HF_ENDPOINT, HF_HOME, HF_HUB_OFFLINE and HF_TOKEN mean what they always do.
-A model that is in the cache is used as it lies there: no network, and the same vectors tomorrow.
+Everything goes through huggingface_hub, so HF_ENDPOINT, HF_HOME, HF_HUB_OFFLINE and HF_TOKEN have their usual meaning.
+A model in the cache is used as it is: without the network, and with the same vectors tomorrow.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class FoundModel:
     """A model on this disk.
 
     Attributes:
-        name: how it is called in an index: hf:ORG/NAME[@REVISION] or hf:/FOLDER, and ?dim=N.
+        name: its name in an index: hf:ORG/NAME[@REVISION] or hf:/FOLDER, with ?dim=N if it is cut.
         folder: where its files are.
-        truncate_dim: how many of its dimensions are kept; None: all.
+        truncate_dim: how many dimensions of its vectors are kept; None: all.
     """
 
     name: str
@@ -45,10 +45,10 @@ class FoundModel:
 
 
 def find_model(name: str) -> FoundModel:
-    """The model called hf:`name`, downloaded if it is not on this disk. A folder wins over the hub's name.
+    """Finds the model hf:`name` and downloads it if it is not on this disk. A folder wins over a name of the hub.
 
     Raises:
-        EncoderError: no such model, or it cannot be downloaded; the message names the ways out.
+        EncoderError: there is no such model, or it cannot be downloaded; the message says what to do.
     """
     dim = None
     if found := _DIM.fullmatch(name):
@@ -67,7 +67,7 @@ def find_model(name: str) -> FoundModel:
 
 
 def cached(repo: str, revision: str | None = None) -> Path | None:
-    """The folder of a hub model in this computer's cache; None unless all that is needed lies there."""
+    """The folder of a model in Hugging Face's cache on this disk; None unless it is complete."""
     from huggingface_hub import try_to_load_from_cache
 
     for probe in ("config.json", "modules.json"):
@@ -78,7 +78,7 @@ def cached(repo: str, revision: str | None = None) -> Path | None:
 
 
 def complete(folder: Path) -> bool:
-    """Whether a model's folder has settings, a tokenizer and all its weights: an interrupted download lacks some."""
+    """Whether a folder has settings, a tokenizer and all weights. After an interrupted download it lacks some."""
     if (folder / "modules.json").is_file():
         try:
             modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
@@ -99,10 +99,10 @@ def _has_weights(folder: Path) -> bool:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files of a model's weights: one, or the shards that its index names.
+    """The files of a model's weights: one file, or the shards that its index lists.
 
     Raises:
-        EncoderError: there are none, or a shard is missing.
+        EncoderError: there are no weights, or a shard is missing.
     """
     for name in ("model.safetensors", "pytorch_model.bin"):
         if (folder / name).is_file():
@@ -118,17 +118,17 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def tokenizer_files(folder: Path) -> list[Path]:
-    """Every file that a tokenizer may be read from, by name."""
+    """All files that a tokenizer may consist of, sorted."""
     return sorted(
         path for path in folder.iterdir() if path.is_file() and any(fnmatch(path.name, one) for one in _TOKENIZER)
     )
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
+    """Reads a JSON object from a file.
 
     Raises:
-        EncoderError: it cannot be read, or is no object.
+        EncoderError: the file cannot be read, or holds no object.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -140,7 +140,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def digest(paths: Iterable[Path], settings: Any) -> str:
-    """SHA-256 over files, by name and content, and over settings, which must be JSON-ready."""
+    """SHA-256 over names and contents of files and over `settings`, which must be JSON-ready; hexadecimal."""
     total = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for path in paths:
         total.update(path.name.encode() + b"\0" + _content(path).encode())
@@ -148,7 +148,7 @@ def digest(paths: Iterable[Path], settings: Any) -> str:
 
 
 def _content(path: Path) -> str:
-    """Of a large file in the hub's cache it is known without reading it: the hub names those by it."""
+    """The SHA-256 of a file. In Hugging Face's cache, large files are named by it and need not be read."""
     blob = path.resolve()
     if blob.parent.name == "blobs" and _BLOB.fullmatch(blob.name):
         return blob.name
@@ -156,7 +156,7 @@ def _content(path: Path) -> str:
 
 
 def wanted(files: Sequence[str]) -> list[str]:
-    """Of the files of a hub repository those that an encoder is made of: not the same weights in other formats."""
+    """The files of a hub repository that an encoder needs. Weights in several formats are taken once."""
     sentence = "modules.json" in files
     out = []
     for name in files:

@@ -1,8 +1,8 @@
-"""The `Encoder` over whatever sentence-transformers loads: its CLIP models, and newer ones for texts and pictures.
+"""The encoder over any model of sentence-transformers: its CLIP models, and newer ones for texts and pictures.
 
-A model is told by modules.json. Its own processor prepares pictures; they come to it as squares, because that is what
-decoding processes hand over: of the size and cut that its image processor names, or 448 pixels, squashed, for models
-that take any size.
+A folder with modules.json is such a model. Its own processor prepares the pictures, which it gets as squares, because
+the decoding processes produce squares. Their size and crop are those of its image processor. Models that take any size
+get 448 × 448 pixels, squashed.
 """
 
 from __future__ import annotations
@@ -12,48 +12,42 @@ import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from brivl_search.corpus.images import PixelSpec
-from brivl_search.encoders.brivl.encoder import Precision
-from brivl_search.encoders.calibration import Calibration
+from brivl_search.encoders.base import Origin, Precision
 from brivl_search.encoders.hf.family import matryoshka, pixel_spec, read_facts, read_preprocessing
 from brivl_search.encoders.hf.files import FoundModel, digest
 from brivl_search.encoders.known import known_matryoshka
+from brivl_search.encoders.on_torch import TorchEncoder
 from brivl_search.encoders.truncate import check_dim, cut
 from brivl_search.errors import DependencyError, EncoderError
-
-if TYPE_CHECKING:
-    import torch
 
 ANY_SIZE = PixelSpec(448, "squash", "bicubic")
 _NOT_HASHED = {".md", ".png", ".jpg", ".jpeg", ".svg", ".gif", ".onnx", ".py"}
 
 
-class SentenceEncoder:
-    """Images and texts to unit vectors by sentence-transformers (see `brivl_search.encoders.base.Encoder`).
+class SentenceEncoder(TorchEncoder):
+    """Images and texts → unit vectors by sentence-transformers (see `brivl_search.encoders.base.LoadedEncoder`).
 
-    Code that comes with a model runs only where BRIVL_SEARCH_TRUST_REMOTE_CODE=1 is set.
+    Code that comes with a model runs only if BRIVL_SEARCH_TRUST_REMOTE_CODE=1 is set. Texts get the model's default
+    prompt, if it has one.
     """
 
     def __init__(
         self, found: FoundModel, *, device: str = "auto", precision: Precision = "auto", batch_size: int = 32
     ) -> None:
-        """Reads the config files and hashes the weights; loads the model only if they do not say its vectors' size.
+        """Reads the config files and hashes the weights. Loads the model only to learn the length of its vectors.
 
         Raises:
-            EncoderError: a file is missing or damaged, or the model cannot be truncated.
+            EncoderError: a file is missing or damaged, or the vectors cannot be cut.
             DependencyError: sentence-transformers is not installed.
         """
-        self.name, self.folder = found.name, found.folder
-        self.calibration: Calibration | None = None
-        self.batch_size = batch_size
-        self._device, self._precision = device, precision
-        self._first = _first_module(found.folder)
-        self.pixels = _pixels(self._first)
+        self.folder, self._first = found.folder, _first_module(found.folder)
+        super().__init__(found.name, _pixels(self._first), device=device, precision=precision, batch_size=batch_size)
         self._full_dim = self._dim()
         sizes = matryoshka(found.folder) or known_matryoshka(found.name)
         self.dim = check_dim(found.name, self._full_dim, found.truncate_dim, sizes)
@@ -72,12 +66,6 @@ class SentenceEncoder:
         if dim is None:
             raise EncoderError(f"{self.name}: sentence-transformers does not know how long its vectors are")
         return int(dim)
-
-    @cached_property
-    def device(self) -> torch.device:
-        from brivl_search.encoders.device import pick_device
-
-        return pick_device(self._device)
 
     @cached_property
     def model(self) -> Any:
@@ -110,29 +98,14 @@ class SentenceEncoder:
                 ) from None
             raise EncoderError(f"{self.name} cannot be loaded by sentence-transformers: {reason}") from None
 
-    @cached_property
-    def _autocast(self) -> bool:
-        from brivl_search.encoders.device import has_fast_bf16
-
-        return self._precision == "bf16" or (self._precision == "auto" and has_fast_bf16(self.device))
-
-    def encode_images(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """uint8 RGB (n, S, S, 3) → float32 (n, dim), unit length.
-
-        Raises:
-            EncoderError: the model takes texts only.
-        """
-        size = self.pixels.size
-        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (size, size, 3):
-            raise ValueError(f"pixels must be uint8 (n, {size}, {size}, 3), not {pixels.dtype} {pixels.shape}")
+    def _encode_pixels(self, pixels: NDArray[np.uint8], origins: Sequence[Origin] | None) -> NDArray[np.float32]:
         if not self.model.supports("image"):
             raise EncoderError(f"{self.name} embeds {', '.join(map(str, self.model.modalities))}, and no images")
         from PIL import Image
 
         return self._encode([{"image": Image.fromarray(square)} for square in pixels])
 
-    def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Texts → float32 (n, dim), unit length; with the model's default prompt, if it has one."""
+    def _encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         # As dictionaries: a bare text that is the address of a picture would be fetched and embedded as one.
         return self._encode([{"text": text} for text in texts])
 
@@ -147,10 +120,7 @@ class SentenceEncoder:
             )
         return cut(found.float().cpu().numpy(), self.dim)
 
-    def warm_up(self) -> None:
-        self.encode_images(np.zeros((1, self.pixels.size, self.pixels.size, 3), dtype=np.uint8))
-
-    def cut_tokens(self, texts: Sequence[str]) -> list[int]:
+    def _cut_tokens(self, texts: Sequence[str]) -> list[int]:
         limit, tokenizer = self.model.max_seq_length, self.model.tokenizer
         if not texts or limit is None or tokenizer is None:
             return [0] * len(texts)
@@ -167,7 +137,7 @@ def _first_module(folder: Path) -> Path:
 
 
 def _pixels(folder: Path) -> PixelSpec:
-    """What the model's image processor does, where that makes squares of one size."""
+    """The resizing of the model's image processor if it makes squares of one size, else `ANY_SIZE`."""
     try:
         return read_facts(folder).pixels
     except EncoderError:
@@ -179,6 +149,6 @@ def _pixels(folder: Path) -> PixelSpec:
 
 
 def _hashed(folder: Path) -> list[Path]:
-    """Every file of the model but pictures, texts about it, and program code."""
+    """All files of the model except pictures, texts about it, and program code."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix.lower() not in _NOT_HASHED)
     return [path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)]

@@ -1,4 +1,4 @@
-"""One tower of a two-tower model of transformers: the other one is neither read nor given memory."""
+"""Loads one tower of a two-tower model of transformers. The other one is not read and takes no memory."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Side = Literal["image", "text"]
 
 
 def load_tower(folder: Path, family: Family, side: Side) -> torch.nn.Module:
-    """The model with one tower only, float32, for `features`.
+    """The model with one tower only, in float32. `features` reads its outputs.
 
-    `from_pretrained` makes the model on the meta device and then reads what it asks for. A subclass that drops the
-    other tower before that is all it takes, and everything that transformers knows about its files (shards, tensors
-    renamed since, old pickles) goes on working.
+    `from_pretrained` builds the model on the meta device and then reads the tensors that it has. So a subclass that
+    drops the other tower first is enough. All that transformers knows about its files still works: shards, tensors
+    with old names, pickles.
 
     Raises:
         EncoderError: weights are missing, damaged, or do not fit the config.
@@ -63,13 +63,13 @@ def load_tower(folder: Path, family: Family, side: Side) -> torch.nn.Module:
 
 
 def features(found: Any) -> torch.Tensor:
-    """The tensor in what `get_text_features` and `get_image_features` return: since transformers 5 an output."""
+    """The tensor in a result of `get_text_features` or `get_image_features`, which transformers 5 wraps."""
     return getattr(found, "pooler_output", found)  # type: ignore[no-any-return]
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """No bars and reports of transformers on the user's terminal, and no thread of it that talks to the hub."""
+    """Silences transformers: no progress bars, no reports, and no thread that talks to the hub."""
     from transformers.utils import logging
 
     os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from brivl_search.encoders.calibration import Calibration, expected_calibration_error
+from brivl_search.encoders.calibration import Calibration
+from brivl_search.evaluation.calibrating import expected_calibration_error
 from brivl_search.evaluation.pairs import Direction, DirectionName, Pairs
 from brivl_search.evaluation.result import Evaluation
 from brivl_search.metrics import pair_scores, top_lists

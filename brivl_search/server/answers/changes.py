@@ -14,8 +14,11 @@ from brivl_search.corpus.decode_pool import default_workers
 from brivl_search.corpus.images import PixelSpec
 from brivl_search.errors import UsageError
 from brivl_search.ingest import maintenance
-from brivl_search.ingest.run import BuildOptions, add
+from brivl_search.ingest.options import BuildOptions
+from brivl_search.ingest.report import Silent
+from brivl_search.ingest.run import add
 from brivl_search.server.answers.items import Item
+from brivl_search.server.answers.kinds import ending
 from brivl_search.server.protocol import keys
 from brivl_search.server.protocol.problems import Refusal
 from brivl_search.server.workers.batching import Overloaded
@@ -24,16 +27,6 @@ from brivl_search.server.workers.service import Service, Towers
 T = TypeVar("T")
 
 _WAITING = 16  # changes; more are refused
-_ENDINGS = (
-    (b"\xff\xd8\xff", ".jpg"),
-    (b"\x89PNG", ".png"),
-    (b"GIF8", ".gif"),
-    (b"BM", ".bmp"),
-    (b"II*\0", ".tif"),
-    (b"MM\0*", ".tif"),
-    (b"\0\0\0\x0cjP  ", ".jp2"),
-    (b"P6", ".ppm"),
-)
 
 
 class Changes:
@@ -47,7 +40,7 @@ class Changes:
     async def add_paths(self, paths: Sequence[str]) -> dict[str, Any]:
         """`schemas.AddAnswer`. The paths must lie under the index's folders, or the folder of uploads."""
         if not paths:
-            raise Refusal(400, "nothing to add: give `paths`, or upload `image` files")
+            raise Refusal(400, "nothing to add: give `paths`, or upload `image` files", "nothing_to_add")
         absolute = [await asyncio.to_thread(self._permitted, path) for path in paths]
         return await self._alone(lambda: self._add(absolute))
 
@@ -55,7 +48,7 @@ class Changes:
         """`schemas.AddAnswer`. They are decoded first, so that nothing is kept that is no picture."""
         folder = self._service.settings.upload_dir
         if folder is None:
-            raise Refusal(403, "this server keeps no uploads: start it with --upload-dir FOLDER")
+            raise Refusal(403, "this server keeps no uploads: its `upload_dir` names no folder", "no_uploads")
         for data in uploads:
             await self._service.decoders.pixels(data, PixelSpec(8))
         # Kept only when it is this change's turn: one before it may remove the same picture, and its file with it.
@@ -83,7 +76,8 @@ class Changes:
         if self._service.settings.upload_dir is not None:
             folders.append(os.fspath(self._service.settings.upload_dir))
         if not any(_inside(real, os.path.realpath(folder)) and _inside(absolute, folder) for folder in folders):
-            raise Refusal(403, f"{path} does not lie under a folder of the index: add it with brivl-search add")
+            message = f"{path} does not lie under a folder of the index: add it with brivl-search add"
+            raise Refusal(403, message, "outside", path=path)
         return absolute
 
     def _add(self, paths: Sequence[str]) -> dict[str, Any]:
@@ -94,7 +88,7 @@ class Changes:
             max_megapixels=settings.max_megapixels,
             decode_timeout_s=settings.decode_timeout_s,
         )
-        report = add(paths, self._service.reader.directory, Towers(self._service), options, _Silent())
+        report = add(paths, self._service.reader.directory, Towers(self._service), options, Silent())
         self._service.engine.refresh()
         return {
             "generation": self._service.reader.info.generation,
@@ -110,7 +104,7 @@ class Changes:
         try:
             report = maintenance.remove(self._service.reader.directory, keys=[item.key])
         except UsageError:  # another client was faster
-            raise Refusal(404, "no item of the index has this key") from None
+            raise Refusal(404, "no item of the index has this key", "no_such_item") from None
         self._service.engine.refresh()
         folder = self._service.settings.upload_dir
         if item.modality == "image" and folder is not None and item.key == kept_path(folder, item.sha256, item.key):
@@ -125,7 +119,7 @@ class Changes:
 def keep(folder: Path, data: bytes) -> str:
     """Writes an upload into the folder, under a name made of its content, and tells its absolute path."""
     sha256 = hashlib.sha256(data).hexdigest()
-    path = kept_path(folder, sha256, _ending(data))
+    path = kept_path(folder, sha256, ending(data))
     if not os.path.exists(path):
         os.makedirs(os.path.dirname(path), exist_ok=True)
         temporary = f"{path}.{secrets.token_hex(4)}.tmp"
@@ -143,24 +137,5 @@ def kept_path(folder: Path, sha256: str | None, name: str) -> str:
     return os.path.join(os.path.abspath(folder), known[:2], known + os.path.splitext("x" + name)[1])
 
 
-def _ending(data: bytes) -> str:
-    for magic, ending in _ENDINGS:
-        if data.startswith(magic):
-            return ending
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return ".webp"
-    if data[4:8] == b"ftyp":
-        return ".avif" if data[8:12] in (b"avif", b"avis") else ".heic"
-    return ".ico" if data[:4] == b"\0\0\1\0" else ".jp2"
-
-
 def _inside(path: str, folder: str) -> bool:
     return path == folder or path.startswith(os.path.join(folder, ""))
-
-
-class _Silent:
-    """The progress of a build that nobody watches."""
-
-    def phase(self, name: str, total: int | None) -> None: ...
-    def advance(self, steps: int) -> None: ...
-    def note(self, line: str) -> None: ...

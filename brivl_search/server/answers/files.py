@@ -15,22 +15,13 @@ from starlette.responses import Response
 
 from brivl_search.errors import ImageError
 from brivl_search.server.answers.items import Item, find_picture
+from brivl_search.server.answers.kinds import media_type
 from brivl_search.server.protocol.problems import Refusal
 from brivl_search.server.workers.decoding import ChangedError, read_indexed
 from brivl_search.server.workers.service import Service
 
 _CACHE_BYTES = 16 << 20
 _GONE = ("file vanished", "permission denied", "not a regular file", "read error")
-_KINDS = (
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"\x89PNG", "image/png"),
-    (b"GIF8", "image/gif"),
-    (b"BM", "image/bmp"),
-    (b"II*\0", "image/tiff"),
-    (b"MM\0*", "image/tiff"),
-    (b"\0\0\1\0", "image/x-icon"),
-    (b"\0\0\0\x0cjP  ", "image/jp2"),
-)
 
 
 class Files:
@@ -84,7 +75,7 @@ class Files:
             raise _refusal(error) from None
         base = item.image.rpartition("/")[2].encode("utf-8", "replace").decode("utf-8")
         headers["Content-Disposition"] = f"inline; filename*=UTF-8''{percent(base, safe='')}"
-        return Response(data, 200, headers, content_type(data))
+        return Response(data, 200, headers, media_type(data))
 
 
 def _headers(tag: str) -> dict[str, str]:
@@ -93,17 +84,8 @@ def _headers(tag: str) -> dict[str, str]:
 
 def _refusal(error: ImageError) -> Refusal:
     if isinstance(error, ChangedError):
-        return Refusal(409, str(error))
-    return Refusal(404 if error.reason in _GONE else 409, f"the file cannot be shown: {error}")
-
-
-def content_type(data: bytes) -> str:
-    """By its first bytes, whatever the file is called: so nothing that is no picture passes for a page."""
-    for magic, kind in _KINDS:
-        if data.startswith(magic):
-            return kind
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "image/webp"
-    if data[4:8] == b"ftyp":
-        return "image/avif" if data[8:12] in (b"avif", b"avis") else "image/heic"
-    return "application/octet-stream"
+        return Refusal(409, str(error), "file_changed", **error.details)
+    message = f"the file cannot be shown: {error}"
+    if error.reason in _GONE:
+        return Refusal(404, message, "file_gone", **error.details)
+    return Refusal(409, message, "file_unreadable", **error.details)

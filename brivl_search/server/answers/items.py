@@ -60,7 +60,7 @@ async def find_item(service: Service, name: str) -> Item:
     reader = await service.fresh()
     item = await asyncio.to_thread(look_up, reader, name)
     if item is None:
-        raise Refusal(404, "no item of the index has this key")
+        raise Refusal(404, "no item of the index has this key", "no_such_item")
     return item
 
 
@@ -70,7 +70,7 @@ async def find_picture(service: Service, name: str) -> Item:
     if item.modality == "image":
         return item
     if item.image is None:
-        raise Refusal(404, "this caption has no picture")
+        raise Refusal(404, "this caption has no picture", "no_picture_of_caption")
     return await find_item(service, keys.encode("image", item.image))
 
 

@@ -13,7 +13,7 @@ from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
 from brivl_search.server.answers.items import find_item
-from brivl_search.server.protocol.problems import Refusal
+from brivl_search.server.protocol.problems import Refusal, too_many
 from brivl_search.server.settings import Settings
 from brivl_search.server.workers.service import NOBODY, Service, Vector
 
@@ -43,7 +43,10 @@ async def read_request(request: Request, model: type[M], settings: Settings) -> 
         return model.model_validate_json(await request.body()), []
     if kind != "multipart/form-data":
         raise Refusal(
-            415, f"content type {kind}: send application/json, or multipart/form-data with `request` and `image`"
+            415,
+            f"content type {kind}: send application/json, or multipart/form-data with `request` and `image`",
+            "content_type",
+            content_type=kind,
         )
     body, uploads = "{}", []
     async with request.form(max_files=settings.max_uploads, max_fields=16, max_part_size=4 << 20) as form:
@@ -55,13 +58,20 @@ async def read_request(request: Request, model: type[M], settings: Settings) -> 
                 check_size(len(data), settings)
                 uploads.append(data)
             else:
-                raise Refusal(422, f"part {name[:40]!r}: the parts are `request`, JSON, and `image`, files")
+                raise Refusal(
+                    422,
+                    f"part {name[:40]!r}: the parts are `request`, JSON, and `image`, files",
+                    "unknown_part",
+                    part=name[:40],
+                )
     return model.model_validate_json(body), uploads
 
 
 def check_size(size: int, settings: Settings) -> None:
-    if size > settings.max_upload_bytes:
-        raise Refusal(413, f"the picture is larger than {settings.max_upload_bytes:,} bytes, the limit of this server")
+    limit = settings.max_upload_bytes
+    if size > limit:
+        message = f"the picture is larger than {limit:,} bytes, the limit of this server"
+        raise Refusal(413, message, "upload_too_large", limit=limit)
 
 
 def from_base64(text: str, settings: Settings) -> bytes:
@@ -70,16 +80,17 @@ def from_base64(text: str, settings: Settings) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        raise Refusal(422, "base64: this is none") from None
+        raise Refusal(422, "base64: this is none", "not_base64") from None
 
 
 def clean(text: str, settings: Settings, where: str = "text") -> str:
     """A text as the towers take it. Raises Refusal: it is empty or too long."""
     if len(text) > settings.max_text:
-        raise Refusal(413, f"{where}: more than {settings.max_text:,} characters, the limit of this server")
+        message = f"{where}: more than {settings.max_text:,} characters, the limit of this server"
+        raise Refusal(413, message, "text_too_long", where=where, limit=settings.max_text)
     text = text.encode("utf-8", "replace").decode("utf-8").strip()
     if not text:
-        raise Refusal(400, f"{where}: the text is empty: give some words")
+        raise Refusal(400, f"{where}: the text is empty: give some words", "empty_text", where=where)
     return text
 
 
@@ -91,7 +102,7 @@ async def picture_vectors(service: Service, refs: Sequence[Ref], uploads: Sequen
         ImageError: a picture cannot be read.
     """
     if len(refs) > service.settings.max_uploads:
-        raise Refusal(413, f"{len(refs)} pictures: this server takes {service.settings.max_uploads} in a request")
+        raise too_many(len(refs), "pictures", service.settings.max_uploads, "too_many_pictures")
     known: dict[int, Vector] = {}
     files: dict[int, bytes] = {}
     for at, ref in enumerate(refs):
@@ -102,7 +113,8 @@ async def picture_vectors(service: Service, refs: Sequence[Ref], uploads: Sequen
         else:
             assert ref.image is not None
             if ref.image >= len(uploads):
-                raise Refusal(422, f"image {ref.image}: the request holds {len(uploads)} `image` parts, counted from 0")
+                message = f"image {ref.image}: the request holds {len(uploads)} `image` parts, counted from 0"
+                raise Refusal(422, message, "no_such_upload", image=ref.image, uploads=len(uploads))
             files[at] = uploads[ref.image]
     known |= dict(zip(files, await embed_files(service, list(files.values())), strict=True))
     return [known[at] for at in range(len(refs))]

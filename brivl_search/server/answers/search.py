@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 from brivl_search.errors import UsageError
 from brivl_search.search.dedupe import ALIKE
-from brivl_search.search.engine import Hit, SearchOptions
 from brivl_search.search.filters import Filter
+from brivl_search.search.hits import Hit
+from brivl_search.search.options import SearchOptions
 from brivl_search.search.queries import TARGETS, Query, Term
-from brivl_search.search.vectors import Vector, combine
+from brivl_search.search.vectors import combine
 from brivl_search.server.answers.items import find_item
 from brivl_search.server.answers.pictures import clean, picture_vectors
 from brivl_search.server.protocol import keys
-from brivl_search.server.protocol.problems import Refusal
-from brivl_search.server.protocol.schemas import PictureRef, SearchFilters, SearchRequest, SearchTerm
-from brivl_search.server.workers.service import Search, Service, options_for
+from brivl_search.server.protocol.problems import Refusal, too_many
+from brivl_search.server.protocol.schemas.base import PictureRef
+from brivl_search.server.protocol.schemas.search import SearchFilters, SearchRequest, SearchTerm
+from brivl_search.server.workers.service import Search, Service, Vector, options_for
 
 
 @dataclass(frozen=True)
@@ -36,13 +39,13 @@ async def answer(service: Service, request: SearchRequest, uploads: Sequence[byt
     """`schemas.SearchAnswer`. Raises Refusal, BrivlSearchError."""
     start = time.perf_counter()
     settings = service.settings
-    if request.offset + request.k > settings.max_k:
-        raise Refusal(
-            413, f"offset + k is {request.offset + request.k}: this server gives {settings.max_k} hits at most"
-        )
+    deep = request.offset + request.k
+    if deep > settings.max_k:
+        message = f"offset + k is {deep}: this server gives {settings.max_k} hits at most"
+        raise Refusal(413, message, "too_many_hits", asked=deep, limit=settings.max_k)
     terms = _terms(request, len(uploads))
     if len(terms) > settings.max_terms:
-        raise Refusal(413, f"{len(terms)} terms: this server takes {settings.max_terms} in a query")
+        raise too_many(len(terms), "terms", settings.max_terms, "too_many_terms")
     options = _options(request)
     query, vector = await _combined(service, terms, uploads, request)
     hits, reader = await service.search(Search(query, vector, options))
@@ -55,7 +58,14 @@ async def answer(service: Service, request: SearchRequest, uploads: Sequence[byt
         "offset": request.offset,
         "more": len(hits) == request.offset + request.k < settings.max_k,
         "hits": [hit_row(hit) for hit in page],
+        "note": None if hits or not options.filter else await _why_nothing(service, query, options),
     }
+
+
+async def _why_nothing(service: Service, query: Query, options: SearchOptions) -> dict[str, Any] | None:
+    """`schemas.problem.Note`."""
+    reason = await asyncio.to_thread(service.engine.why_nothing, query, options)
+    return None if reason is None else asdict(reason)
 
 
 def _target(query: Query, captions: bool) -> Literal["image", "text"]:
@@ -72,7 +82,8 @@ def _terms(request: SearchRequest, uploads: int) -> list[SearchTerm]:
     terms += [SearchTerm(image=at) for at in range(uploads) if at not in named]
     terms = [term for term in terms if term.weight]
     if not any(term.weight > 0 for term in terms):
-        raise Refusal(400, "nothing to look for: give `text`, an image, or a term with a weight above 0")
+        message = "nothing to look for: give `text`, an image, or a term with a weight above 0"
+        raise Refusal(400, message, "nothing_asked")
     return terms
 
 
@@ -93,7 +104,7 @@ def _filter(wanted: SearchFilters) -> Filter:
     where = []
     for name, values in wanted.where.items():
         if "=" in name or not name.strip():
-            raise UsageError(f"where: {name!r} is no name of a field")
+            raise UsageError(f"`where`: {name!r} is no name of a field", code="bad_where", details={"where": name})
         where += [f"{name}={value}" for value in ([values] if isinstance(values, str) else values)]
     return Filter.of(
         under=wanted.under,
@@ -136,7 +147,7 @@ async def _combined(
     query = kind(tuple(parts[at] for at in range(len(terms))), request.k + request.offset, TARGETS[request.target])
     vector = combine(query, [vectors[at] for at in range(len(terms))])
     if isinstance(vector, UsageError):
-        raise Refusal(400, "the terms cancel each other out: change a weight")
+        raise Refusal(400, "the terms cancel each other out: change a weight", "terms_cancel")
     return query, vector
 
 
@@ -144,10 +155,10 @@ def unit(numbers: Sequence[float], dim: int) -> Vector:
     """A client's vector, scaled to unit length. Raises Refusal."""
     vector = np.asarray(numbers, np.float64)
     if vector.shape != (dim,):
-        raise Refusal(422, f"vector: {len(numbers)} numbers, and this encoder has {dim}")
+        raise Refusal(422, f"vector: {len(numbers)} numbers, and this encoder has {dim}", "bad_vector", dim=dim)
     length = float(np.linalg.norm(vector)) if np.isfinite(vector).all() else np.inf
     if not 1e-12 < length < 1e30:
-        raise Refusal(422, "vector: it has no direction")
+        raise Refusal(422, "vector: it has no direction", "bad_vector", dim=dim)
     scaled: Vector = (vector / length).astype(np.float32)
     return scaled
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -12,42 +12,24 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from brivl_search.errors import (
-    BrivlSearchError,
-    CorpusError,
-    DependencyError,
-    EncoderError,
-    ImageError,
-    IndexIncompatibleError,
-    IndexMissingError,
-    UsageError,
-    system_error,
-)
-from brivl_search.server.protocol.schemas import Problem
+from brivl_search.errors import BrivlSearchError, CorpusError, ImageError, IndexBusyError, UsageError, system_error
+from brivl_search.server.protocol.codes import TYPES
 from brivl_search.server.workers.batching import Overloaded
-
-_TYPES = {
-    400: "usage",
-    401: "unauthorized",
-    403: "forbidden",
-    404: "not_found",
-    405: "not_found",
-    409: "conflict",
-    413: "too_large",
-    415: "usage",
-    422: "invalid",
-    429: "rate_limited",
-    503: "index",
-}
-_OPTION = re.compile(r"--([a-z][a-z-]*)")
 
 
 class Refusal(Exception):
-    """A request that is answered with a status and a line."""
+    """A request that is answered with a status and a line; code and details as of `codes`."""
 
-    def __init__(self, status: int, message: str, headers: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, status: int, message: str, code: str, headers: dict[str, str] | None = None, **details: Any
+    ) -> None:
         super().__init__(message)
-        self.status, self.headers = status, headers
+        self.status, self.headers, self.code, self.details = status, headers, code, details
+
+
+def too_many(asked: int, what: str, limit: int, code: str) -> Refusal:
+    """A request for more of something than this server takes."""
+    return Refusal(413, f"{asked} {what}: this server takes {limit} in a request", code, asked=asked, limit=limit)
 
 
 def to_json(value: Any) -> bytes:
@@ -65,41 +47,53 @@ class Json(Response):
         return to_json(content)
 
 
-def problem(status: int, message: str, headers: dict[str, str] | None = None, *, kind: str = "") -> Json:
-    """The answer for an error."""
-    body = {"error": {"type": kind or _TYPES.get(status, "internal"), "message": " ".join(message.split())}}
-    return Json(body, status, headers)
+def problem(
+    status: int,
+    message: str,
+    headers: dict[str, str] | None = None,
+    *,
+    kind: str = "",
+    code: str = "",
+    details: Mapping[str, Any] | None = None,
+) -> Json:
+    """The answer for an error; its type is that of the status, and its code the type, unless they are given."""
+    kind = kind or TYPES.get(status, "internal")
+    said = {"type": kind, "message": " ".join(message.split()), "code": code or kind, "details": details or {}}
+    return Json({"error": said}, status, headers)
 
 
 def explain(error: Exception) -> Json | None:
     """The answer to one of our errors; None for any other, which is a defect."""
     if isinstance(error, Refusal):
-        return problem(error.status, str(error), error.headers)
+        return problem(error.status, str(error), error.headers, code=error.code, details=error.details)
     if isinstance(error, Overloaded):
         return problem(
             503, "too much is waiting to be answered: try again later", {"Retry-After": "1"}, kind="overloaded"
         )
     if isinstance(error, ValidationError):
-        return problem(422, _first(error.errors()))
+        return _invalid(error.errors())
     if isinstance(error, ImageError):
-        return problem(413 if error.reason == "too large" else 400, f"the picture cannot be used: {error}")
+        return _told(413 if error.reason == "too large" else 400, error, f"the picture cannot be used: {error}")
     if isinstance(error, UsageError | CorpusError):
-        # The messages name options of the command line; fields of requests have the same names.
-        return problem(400, _OPTION.sub(lambda found: f"`{found[1].replace('-', '_')}`", str(error)))
-    if isinstance(error, IndexMissingError | IndexIncompatibleError | EncoderError | DependencyError):
-        return problem(503, str(error))
+        return _told(400, error)
+    if isinstance(error, IndexBusyError):
+        return _told(409, error)
     if isinstance(error, BrivlSearchError):
-        return problem(409 if "another build" in str(error) else 503, str(error))
+        return _told(503, error)
     if known := system_error(error):
-        return problem(503, str(known))
+        return _told(503, known)
     return None
 
 
-def _first(errors: Any) -> str:
+def _told(status: int, error: BrivlSearchError, message: str = "") -> Json:
+    return problem(status, message or str(error), code=error.code, details=error.details)
+
+
+def _invalid(errors: Any) -> Json:
     """Where and what, of the first thing that is wrong."""
     error = errors[0]
-    where = ".".join(str(part) for part in error["loc"] if part != "body")
-    return f"{where}: {error['msg']}" if where else str(error["msg"])
+    where, why = ".".join(str(part) for part in error["loc"] if part != "body"), str(error["msg"])
+    return problem(422, f"{where}: {why}" if where else why, details={"where": where, "why": why})
 
 
 def install(app: FastAPI) -> None:
@@ -117,26 +111,9 @@ def install(app: FastAPI) -> None:
 
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        return problem(422, _first(error.errors()))
+        return _invalid(error.errors())
 
     for kind in (Refusal, Overloaded, ValidationError, BrivlSearchError, OSError):
         app.add_exception_handler(kind, known)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(RequestValidationError, invalid)
-
-
-def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Errors of a route, for the OpenAPI document."""
-    said = {
-        400: "Something in it cannot be used",
-        401: "A token is wanted",
-        403: "Not allowed",
-        404: "Not in the index",
-        409: "The file has changed, or another build is writing",
-        413: "Too large",
-        415: "Neither JSON nor multipart",
-        422: "Not of the shape above",
-        429: "Too many requests",
-        503: "The index cannot answer now",
-    }
-    return {status: {"model": Problem, "description": said[status]} for status in sorted({401, 403, 429, *statuses})}

@@ -14,9 +14,10 @@ from brivl_search import __version__
 from brivl_search.errors import BrivlSearchError
 from brivl_search.index import MODALITIES, IndexReader
 from brivl_search.server.answers.pictures import read_request
-from brivl_search.server.protocol.problems import Json, Refusal, documented, problem
-from brivl_search.server.protocol.schemas import IndexAnswer, Limits, Problem, Session, Status
-from brivl_search.server.routes.search import body
+from brivl_search.server.protocol.openapi import body, documented, gives
+from brivl_search.server.protocol.problems import Json, Refusal, problem
+from brivl_search.server.protocol.schemas.problem import Problem
+from brivl_search.server.protocol.schemas.status import IndexAnswer, Limits, Session, Status
 from brivl_search.server.security import COOKIE, fits
 from brivl_search.server.workers.service import Service
 
@@ -29,7 +30,7 @@ def router(service: Service) -> APIRouter:
     settings = service.settings
     fields: dict[int, list[str]] = {}  # of a generation
 
-    @routes.get("/v1/index", summary="What is searched", responses={200: {"model": IndexAnswer}, **documented(503)})
+    @routes.get("/v1/index", **gives("What is searched", IndexAnswer, 503))
     async def index() -> Json:
         reader = await service.fresh()
         info = reader.info
@@ -70,7 +71,7 @@ def router(service: Service) -> APIRouter:
     async def session(request: Request) -> Response:
         shown, _ = await read_request(request, Session, settings)
         if not fits(settings, shown.token):
-            raise Refusal(401, "this is not the token")
+            raise Refusal(401, "this is not the token", "wrong_token")
         answer = Response(None, 204)
         if settings.token is not None:
             secure = request.url.scheme == "https"
@@ -103,7 +104,7 @@ def router(service: Service) -> APIRouter:
     )
     async def metrics() -> Response:
         return Response(
-            await asyncio.to_thread(service.metrics.text), media_type="text/plain; version=0.0.4; charset=utf-8"
+            await asyncio.to_thread(service.telemetry.text), media_type="text/plain; version=0.0.4; charset=utf-8"
         )
 
     return routes

@@ -17,10 +17,12 @@ from brivl_search.encoders.base import Encoder, Origin, encode_pictures
 from brivl_search.encoders.calibration import Calibration
 from brivl_search.errors import BrivlSearchError
 from brivl_search.index import IndexReader
-from brivl_search.search.engine import Engine, Hit, SearchOptions
+from brivl_search.search.engine import Engine
+from brivl_search.search.hits import Hit
+from brivl_search.search.options import SearchOptions
 from brivl_search.search.queries import Query
-from brivl_search.server.metrics import Metrics
 from brivl_search.server.settings import Settings
+from brivl_search.server.telemetry import Telemetry
 from brivl_search.server.workers.batching import Batcher
 from brivl_search.server.workers.decoding import Decoders
 
@@ -55,7 +57,7 @@ class Service:
 
     def __init__(self, engine: Engine, settings: Settings) -> None:
         self.engine, self.settings = engine, settings
-        self.metrics = Metrics()
+        self.telemetry = Telemetry()
         self.texts: Batcher[str, Vector] = Batcher(self._encode_texts, "texts", most=settings.batch)
         self.pictures: Batcher[Picture, Vector] = Batcher(self._encode_pictures, "pictures", most=settings.batch)
         self._quick: Batcher[Search, Found] = self._searcher("search")
@@ -69,14 +71,14 @@ class Service:
         for name, worker in (
             ("texts", self.texts), ("pictures", self.pictures), ("search", self._quick), ("slow-search", self._slow)
         ):  # fmt: skip
-            self.metrics.watch(name, lambda worker=worker: worker.waiting)  # type: ignore[misc]
+            self.telemetry.watch(name, lambda worker=worker: worker.waiting)  # type: ignore[misc]
         for modality in ("image", "text"):
-            self.metrics.watch_index(
+            self.telemetry.watch_index(
                 modality,
                 lambda modality=modality: self.reader.info.of(modality).rows,  # type: ignore[misc]
                 lambda modality=modality: self.reader.info.of(modality).bytes,  # type: ignore[misc]
             )
-        self.metrics.watch_generation(lambda: self.reader.info.generation)
+        self.telemetry.watch_generation(lambda: self.reader.info.generation)
 
     def _searcher(self, name: str) -> Batcher[Search, Found]:
         return Batcher(
@@ -157,8 +159,8 @@ class Service:
         return vectors
 
     def _encoded(self, worker: str, count: int, seconds: float) -> None:
-        self.metrics.batch(worker, count)
-        self.metrics.step("encode", seconds, count)
+        self.telemetry.batch(worker, count)
+        self.telemetry.step("encode", seconds, count)
 
     def _search(self, name: str, some: Sequence[Search]) -> Sequence[Found]:
         with steps.collect() as seconds:
@@ -166,8 +168,8 @@ class Service:
                 [one.query for one in some], some[0].options, vectors=[one.vector for one in some]
             )
         for step, spent in seconds.items():
-            self.metrics.step(step, spent, len(some))
-        self.metrics.batch(name, len(some))
+            self.telemetry.step(step, spent, len(some))
+        self.telemetry.batch(name, len(some))
         reader = self.engine.reader
         return [Found(answer, reader) for answer in answers]
 

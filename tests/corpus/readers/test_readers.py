@@ -92,7 +92,7 @@ def test_split_chooses(make: Builder, split: str, count: int, tmp_path: Path) ->
     root = make(tmp_path)
     assert len(load_dataset(root, split=split).images) == count
     assert all("split" in line.fields for line in good(root, split=split))
-    with pytest.raises(UsageError, match=r"--split nowhere: .* (has the splits|is not divided)"):
+    with pytest.raises(UsageError, match=r"`split` nowhere: .* (has the splits|is not divided)"):
         load_dataset(root, split="nowhere")
 
 
@@ -150,10 +150,10 @@ def test_images_elsewhere(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=r"captions_val2014.json:1: image .* does not exist"):
         load_dataset(root)
     assert len(load_dataset(root, images=tmp_path / "photos").images) == 3
-    with pytest.raises(UsageError, match=r"--images .*: no such folder"):
+    with pytest.raises(UsageError, match=r"`images` .*: no such folder"):
         load_dataset(root, images=tmp_path / "nowhere")
     for make in (datasets.chinese_clip, datasets.webdataset, datasets.chinese_clip_lmdb, datasets.img2dataset):
-        with pytest.raises(UsageError, match=r"--images: the images of .* (are inside|lie beside)"):
+        with pytest.raises(UsageError, match=r"`images`: the images of .* (are inside|lie beside)"):
             load_dataset(make(tmp_path / make.__name__), images=tmp_path)
 
 
@@ -170,7 +170,7 @@ def test_what_is_no_dataset_or_two(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="both can be read as chinese-clip or chinese-clip-lmdb: choose one"):
         load_dataset(both)
     assert load_dataset(both, format="chinese-clip-lmdb").format == "chinese-clip-lmdb"
-    with pytest.raises(UsageError, match="--dataset-format coco-cn: use one of captions, flickr, coco, karpathy"):
+    with pytest.raises(UsageError, match="`dataset_format` coco-cn: use one of captions, flickr, coco, karpathy"):
         load_dataset(both, format="coco-cn")
     write_lines(both / "captions.jsonl", [{"image": "x.jpg"}])
     assert "captions" in recognise(both) and open_dataset(both).name == "captions"  # ours goes before any other

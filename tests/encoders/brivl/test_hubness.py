@@ -1,4 +1,4 @@
-"""The correction of hubs: its formula, its fit, and how it travels with a checkpoint."""
+"""The correction of hubness: its formula, its fit, and how it travels with a checkpoint."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from brivl_search.encoders.brivl.checkpoint import save_checkpoint, write_hubs
+from brivl_search.encoders.brivl.checkpoint import save_checkpoint, write_hubness
 from brivl_search.encoders.brivl.encoder import BriVLEncoder
-from brivl_search.encoders.brivl.hubness import HUBS, Bank, Hubs
+from brivl_search.encoders.brivl.hubness import HUBNESS, Bank, Hubness
 from brivl_search.errors import EncoderError
 from train.mini.hubness import fit_hubs
 
@@ -28,7 +28,7 @@ def test_the_product_of_two_vectors_is_the_formula() -> None:
     rotation = np.delete(np.eye(16, dtype=np.float32), [2, 5], 1)
     of_images = Bank(texts[:7] * 0.8, rng.dirichlet(np.ones(7)).astype(np.float32), 0.5, 0.2, 0.1)
     of_texts = Bank(images[:4] * 0.9, rng.dirichlet(np.ones(4)).astype(np.float32), 0.3, 0.1, 0.2)
-    hubs = Hubs(rotation, of_images, of_texts, 0.4)
+    hubs = Hubness(rotation, of_images, of_texts, 0.4)
 
     def near(vector: np.ndarray, bank: Bank) -> float:
         both = zip(bank.shares, bank.centroids, strict=True)
@@ -71,8 +71,8 @@ def test_it_is_part_of_a_checkpoint(tiny_checkpoint: Path, tmp_path: Path) -> No
     said = ["a red circle", "绿色的圆", "a photo of a dog on grass"]
     texts, images = plain.encode_texts(said), plain.encode_images(pixels)
     hubs = fit_hubs(np.concatenate([texts] * 3), images, centroids=(2, 2))
-    write_hubs(folder, hubs)
-    kept = Hubs.load(folder, plain.dim)
+    write_hubness(folder, hubs)
+    kept = Hubness.load(folder, plain.dim)
     assert kept is not None
     np.testing.assert_allclose(kept.images(images), hubs.images(images), atol=0.01)  # centroids are kept as float16
     corrected = BriVLEncoder(folder, precision="fp32", device="cpu")
@@ -83,16 +83,16 @@ def test_it_is_part_of_a_checkpoint(tiny_checkpoint: Path, tmp_path: Path) -> No
         kept.texts(corrected._numpy_text_tower.encode(corrected.tokenizer.ids(said))), kept.texts(texts), atol=1e-4
     )
     save_checkpoint(folder, plain.config, plain.image_tower, plain.text_tower, plain.tokenizer)
-    assert not (folder / HUBS).exists()  # other weights, other hubs
+    assert not (folder / HUBNESS).exists()  # other weights, other hubs
 
 
 def test_a_damaged_file_is_told(tiny_checkpoint: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(tiny_checkpoint, tmp_path / "with")
-    (folder / HUBS).write_bytes(b"nothing")
+    (folder / HUBNESS).write_bytes(b"nothing")
     with pytest.raises(EncoderError, match=r"hubs\.safetensors cannot be read"):
         BriVLEncoder(folder).encode_texts(["a"])
     few = np.eye(8, dtype=np.float32)
-    write_hubs(folder, fit_hubs(few, few, centroids=(2, 2)))
+    write_hubness(folder, fit_hubs(few, few, centroids=(2, 2)))
     with pytest.raises(EncoderError, match="not of a model of 32 dimensions"):
         BriVLEncoder(folder).encode_texts(["a"])
 
@@ -103,7 +103,7 @@ def test_a_file_of_one_temperature_for_both_is_still_read(tmp_path: Path) -> Non
     tensors = hubs.tensors()
     for name in ("image", "text"):
         tensors[f"{name}.settings"] = tensors[f"{name}.settings"][:2]
-    save_file(tensors, tmp_path / HUBS)
-    old = Hubs.load(tmp_path, 8)
+    save_file(tensors, tmp_path / HUBNESS)
+    old = Hubness.load(tmp_path, 8)
     assert old is not None and old.of_texts.temperature == pytest.approx(0.05)
     np.testing.assert_allclose(old.images(few), hubs.images(few), atol=1e-3)

@@ -43,7 +43,7 @@ def test_same_vectors_as_torch(tmp_path: Path, head: dict[str, Any], half: bool)
 def test_same_vectors_with_the_bundled_model() -> None:
     encoder = BriVLEncoder(BUNDLED / "brivl-mini", device="cpu", precision="fp32")
     given = NumpyTextTower(encoder.folder, encoder.config.text).encode(encoder.tokenizer.ids(TEXTS))
-    assert np.abs(encoder.checkpoint.hubs.texts(given) - encoder.encode_texts(TEXTS)).max() < 2e-6
+    assert np.abs(encoder.checkpoint.hubness.texts(given) - encoder.encode_texts(TEXTS)).max() < 2e-6
 
 
 def test_gelu() -> None:

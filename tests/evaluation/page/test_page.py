@@ -13,12 +13,14 @@ import pytest
 from PIL import Image
 
 from brivl_search.corpus.dataset import load_dataset
-from brivl_search.encoders.calibration import Calibration, expected_calibration_error
+from brivl_search.encoders.calibration import Calibration
 from brivl_search.evaluation import Evaluation, EvaluationOptions, compare, evaluate_dataset, evaluate_index
+from brivl_search.evaluation.calibrating import expected_calibration_error
 from brivl_search.evaluation.page import content, write_page
 from brivl_search.evaluation.page.charts import even_ticks
 from brivl_search.index import IndexReader
-from brivl_search.ingest.run import BuildOptions, build_index
+from brivl_search.ingest.options import BuildOptions
+from brivl_search.ingest.run import build_index
 from brivl_search.metrics import Bootstrap, pair_scores
 from tests.support.pictures import write_corpus, write_lines
 from tests.support.stub import Silent, StubEncoder

@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +19,8 @@ from starlette.testclient import TestClient
 
 from brivl_search.server import create_app
 from tests.support import serving
-from tests.support.pictures import draw, encoded
+from tests.support.serving import RED
 from tests.support.stub import StubEncoder
-
-RED = encoded(draw("red", "circle"), "PNG")
 
 # What a user of clip-retrieval writes. Its package pulls in torch and more; the client itself needs `requests` alone.
 USE = """
@@ -44,17 +41,6 @@ print(json.dumps({
     "captions": texts.query(image=sys.argv[3]),
 }))
 """
-
-
-@pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return serving.write_site(tmp_path_factory.mktemp("site"), 30)
-
-
-@pytest.fixture(scope="module")
-def client(index: Path) -> Iterator[TestClient]:
-    with serving.client(index) as client:
-        yield client
 
 
 def test_wenlan(client: TestClient) -> None:

@@ -13,7 +13,8 @@ import pytest
 pytest.importorskip("fastapi", reason="the server needs pip install '.[serve]'")
 
 from brivl_search import steps
-from brivl_search.ingest.run import BuildOptions, build_index
+from brivl_search.ingest.options import BuildOptions
+from brivl_search.ingest.run import build_index
 from brivl_search.search.engine import SearchOptions
 from brivl_search.server.workers.batching import Batcher, Overloaded
 from tests.support import serving

@@ -30,6 +30,7 @@ from train.data.photos import Augment
 from train.data.stream import Plan, ShardSteps, Source, read_sources
 from train.pairs import pack
 from train.pairs.shards import Pair, Shard, ShardReader, list_shards
+from train.recipe import Shards
 
 CAPTIONS = {"zh": 0.5, "en": 0.5}
 
@@ -222,12 +223,12 @@ def test_a_pair_that_cannot_be_used_is_replaced_by_the_next(packed: dict[str, Pa
         dataset[0]
 
 
-def streamed(folder: Path, packed: dict[str, Path], **train: Any) -> Path:
+def streamed(folder: Path, packed: dict[str, Path], kind: str = "tar", **train: Any) -> Path:
     folder.mkdir(exist_ok=True)
     recipe = write_recipe(folder, packed["source"], **train)
     data = [{"folder": str(packed["source"]), "captions": CAPTIONS, "hold_out_last": 9}]
     lines = [line for line in recipe.read_text(encoding="utf-8").splitlines() if not line.startswith("data = ")]
-    shards = [{"folder": str(packed[train.get("kind", "tar")]), "captions": CAPTIONS}]
+    shards = [{"folder": str(packed[kind]), "captions": CAPTIONS}]
     recipe.write_text("\n".join(lines) + "\n" + to_toml({"data": data, "shards": shards}), encoding="utf-8")
     return recipe
 
@@ -255,7 +256,8 @@ TOY = {"batch": 12, "captions": 2, "seed": 5, "pixels": PixelSpec(8), "buffer": 
 
 def toy_losses(folder: Path, vocab: Path, rank: int, processes: int) -> tuple[list[float], list[int]]:
     """MoCo's losses over an epoch of shards, and the ids this process saw."""
-    from train.model.moco import MoCo, TwoTowers
+    from train.model.moco import MoCo
+    from train.model.towers import TwoTowers
 
     torch.manual_seed(0)
 
@@ -269,7 +271,7 @@ def toy_losses(folder: Path, vocab: Path, rank: int, processes: int) -> tuple[li
             return torch.nn.functional.normalize(self.linear(x.double()), dim=-1)
 
     model = MoCo(TwoTowers(Tower(8 * 8 * 3), Tower(120)), 8, queue_size=48, in_batch_negatives=True).double()
-    sources = read_sources([{"folder": str(folder), "captions": CAPTIONS}], Path("/"), folder)
+    sources = read_sources([Shards(folder=str(folder), captions=CAPTIONS)], Path("/"), folder)
     augment = Augment(PixelSpec(8), 0.5, 0.3)
     data = ShardSteps(sources, TextTokenizer(vocab, 16), augment=augment, rank=rank, processes=processes, **TOY)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)

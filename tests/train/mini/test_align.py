@@ -13,6 +13,14 @@ from tests.train.test_pretrain import photos, to_toml  # noqa: F401 - a fixture
 from train.data.photos import Photo
 from train.mini.align import align, ridge, text_pairs
 
+REST = {
+    "run": "run",
+    "init": {"tokenizer": "none"},
+    "model": {},
+    "teachers": [],
+    "train": {"steps": 1, "batch": 1, "lr": 1e-3},
+}  # what joining does not read
+
 
 def test_a_caption_learns_from_its_translation_or_from_all() -> None:
     captions = {"en": ["a dog", "a red dog"], "mt": ["狗", "红狗"], "zh": ["一只狗"]}
@@ -40,7 +48,7 @@ def test_the_joined_checkpoint_has_both_towers(tmp_path: Path, photos: Path) -> 
     text, image = make_checkpoint(tmp_path / "text", seed=1), make_checkpoint(tmp_path / "image", seed=2)
     recipe = tmp_path / "recipe.toml"
     data = [{"folder": str(photos), "captions": {"zh": 1, "en": 1}, "hold_out_last": 9}]
-    recipe.write_text(to_toml({"data": data, "parallel": {"zh": "en"}}), encoding="utf-8")
+    recipe.write_text(to_toml({**REST, "data": data, "parallel": {"zh": "en"}}), encoding="utf-8")
     cosine = align(recipe, text, image, tmp_path / "joined", "en")
     assert cosine > 0.9  # 9 kinds of sentences are easily fitted
     joined, old_text, old_image = (load_file(tmp_path / n / "model.safetensors") for n in ("joined", "text", "image"))

@@ -17,6 +17,7 @@ from tests.support.tiny import tiny_model, write_vocab
 from tests.train.test_pretrain import photos, to_toml  # noqa: F401 - a fixture
 from train.data.photos import read_photos
 from train.mini import distill, teachers
+from train.recipe import TextRecipe, read_recipe
 
 
 @pytest.fixture(scope="module")
@@ -85,9 +86,9 @@ def test_a_teachers_vector_is_the_mean_over_its_tokens(teacher: Path, tmp_path: 
 
 
 def test_lessons_point_at_the_right_targets(recipe: Path, teacher: Path) -> None:
-    content = distill.read_recipe(recipe, [])
+    content = read_recipe(recipe, [], TextRecipe)
     centre: dict[str, torch.Tensor] = {}
-    found = read_photos(content["data"], recipe.parent)
+    found = read_photos(content.data, recipe.parent)
     lessons = distill.collect(found.train, content, recipe.parent, recipe.parent / "cache", centre)
 
     def target(name: str, text: str) -> torch.Tensor:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.support.folders import REPO
 from tests.support.pictures import COLOURS, SHAPES, draw
 from tests.support.stub import StubEncoder
 from train.data.photos import read_folder
 from train.mini import zeroshot
-from train.pretrain import read_recipe
+from train.recipe import Data, read_recipe
 
 THINGS = [(colour, shape) for colour in ("red", "blue", "green") for shape in ("circle", "square")]
 
@@ -30,13 +32,16 @@ def labels(tmp_path: Path) -> Path:
 
 
 def test_training_leaves_out_what_zeroshot_takes(labels: Path, tmp_path: Path) -> None:
-    spec = {"folder": ".", "file": "labels.jsonl", "captions": {"en": 1}}
-    (tmp_path / "recipe.toml").write_text("[[data]]\nfolder = '.'\n\n[[data]]\nfolder = '.'\n", encoding="utf-8")
-    recipe = read_recipe(tmp_path / "recipe.toml", ["data.1.skip_every=3"])
-    assert recipe["data"] == [{"folder": "."}, {"folder": ".", "skip_every": 3}]
-    photos = read_folder({**spec, "skip_every": 3}, tmp_path)
+    spec: dict[str, Any] = {"folder": ".", "file": "labels.jsonl", "captions": {"en": 1}}
+    recipe = read_recipe(REPO / "train" / "recipes" / "brivl-mini.toml", ["data.2.skip_every=3"])
+    assert [(data.file, data.skip_every) for data in recipe.data] == [
+        ("captions.jsonl", 0),
+        ("captions.jsonl", 0),
+        ("labels.jsonl", 3),
+    ]
+    photos = read_folder(Data(**spec, skip_every=3), tmp_path)
     assert [Path(photo.path).name for photo in photos.train] == ["0.png", "1.png", "3.png", "4.png"] and not photos.val
-    held = read_folder({**spec, "skip_every": 3, "hold_out_last": 3}, tmp_path)
+    held = read_folder(Data(**spec, skip_every=3, hold_out_last=3), tmp_path)
     assert [Path(photo.path).name for photo in held.train] == ["0.png", "1.png"] and len(held.val) == 3
 
 

@@ -7,15 +7,18 @@ import math
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 from torch.nn import functional as F
 
 from brivl_search.encoders.brivl.config import ModelConfig
 from brivl_search.encoders.brivl.text_tower import TextTower
+from tests.support.recipes import training
 from tests.support.tiny import tiny_model
+from train.model.build import build_towers, freeze_text, only_its_mlp_learns
 from train.model.losses import clip_loss, info_nce
-from train.model.moco import Clip, KeyQueue, MoCo, SentenceCache, TwoTowers
-from train.pretrain import build_towers, freeze_text, only_its_mlp_learns
+from train.model.moco import Clip, KeyQueue, MoCo
+from train.model.towers import SentenceCache, TwoTowers
 
 
 def unit(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -202,7 +205,7 @@ def test_a_frozen_tower_gives_the_same_vectors_in_training_and_reads_a_text_once
     torch.manual_seed(0)
     model = tiny_model()
     model["text"]["head"] = model["text"]["head"] | {"dropout": 0.5, "mlp_dropout": 0.5}
-    towers = build_towers(ModelConfig.from_dict(model), {"frozen_towers": ["text"]})
+    towers = build_towers(ModelConfig.from_dict(model), training(frozen_towers=["text"]))
     ids = torch.tensor([[2, 40, 41, 3], [2, 42, 3, 0], [2, 40, 41, 3]])
     trained = MoCo(towers, 32, queue_size=4).train()
     assert not any(p.requires_grad for p in towers.text.parameters()) and not towers.text.training
@@ -210,14 +213,14 @@ def test_a_frozen_tower_gives_the_same_vectors_in_training_and_reads_a_text_once
     vectors = trained.online.embed_texts(ids, ids > 0)
     torch.testing.assert_close(vectors, towers.text.eval()(ids, ids > 0))
     assert trained.online.sentences is trained.slow.sentences and len(trained.slow.sentences.known) == 2
-    with pytest.raises(SystemExit, match="frozen_towers names"):
-        build_towers(ModelConfig.from_dict(model), {"frozen_towers": ["texts"]})
+    with pytest.raises(ValidationError, match="'image' or 'text'"):
+        training(frozen_towers=["texts"])
 
 
 def test_every_member_is_taught_and_the_key_is_their_mean() -> None:
     torch.manual_seed(0)
     model = tiny_model(image=tiny_model()["image"] | {"members": 2})
-    towers = build_towers(ModelConfig.from_dict(model), {"frozen_towers": ["text"]})
+    towers = build_towers(ModelConfig.from_dict(model), training(frozen_towers=["text"]))
     step = MoCo(towers, 32, queue_size=12, momentum=1.0, in_batch_negatives=True).train()
     towers.text.eval()
     images = torch.randint(0, 256, (3, 64, 64, 3), dtype=torch.uint8)

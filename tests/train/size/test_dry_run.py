@@ -13,8 +13,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from brivl_search.encoders.brivl.config import ModelConfig
 from tests.support.folders import REPO
+from tests.support.recipes import training
 from tests.support.tiny import tiny_model
 from train import pretrain
+from train.model.build import build_towers, objective
 from train.model.moco import MoCo
 from train.size import dry_run
 from train.size.cost import measure, segments
@@ -32,8 +34,8 @@ def made(backbone: str = "mobilenetv2_035", **train: Any) -> tuple[MoCo, dict[st
     }
     config = ModelConfig.from_dict(model)
     torch.manual_seed(0)
-    cfg = {"loss": "moco", "queue_size": 32, "in_batch_negatives": True, **train}
-    moco = pretrain.objective(pretrain.build_towers(config, cfg), config.dim, cfg)
+    cfg = training(**{"queue_size": 32, "in_batch_negatives": True, **train})
+    moco = objective(build_towers(config, cfg), config.dim, cfg)
     assert isinstance(moco, MoCo)
     moco.online.text_chunks = moco.slow.text_chunks = 1
     moco.train()
@@ -127,11 +129,11 @@ def test_checkpointed_blocks_behind_frozen_ones_are_recomputed() -> None:
 def test_fake_tensors_cost_what_real_ones_do() -> None:
     model = tiny_model()
     config = ModelConfig.from_dict(model)
-    cfg = {"loss": "moco", "queue_size": 32, "bf16": True}
-    found = dry_run.sizes(config, cfg, pretrain.build_towers)
-    towers = pretrain.build_towers(config, cfg)
+    cfg = training(queue_size=32, bf16=True)
+    found = dry_run.sizes(config, cfg)
+    towers = build_towers(config, cfg)
     assert found.all == sum(p.numel() for p in towers.parameters())
-    moco = pretrain.objective(towers, config.dim, cfg)
+    moco = objective(towers, config.dim, cfg)
     moco.online.text_chunks = moco.slow.text_chunks = 1
     moco.train()
     costs = []

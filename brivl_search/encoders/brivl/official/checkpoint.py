@@ -1,12 +1,12 @@
 """Checkpoints of the published BriVL code (`{"learnable": state dict}` in a .pth): names, weights, tokenizer.
 
-A state dict has four towers, "imgencoder.", "textencoder." and their momentum copies "imgencoder_mom.",
-"textencoder_mom."; files with one tower exist too. What a tower of ours does not have: the CNN's classifier and BERT's
-pooler, which BriVL never uses, and `position_ids`, which transformers saved until 4.30.
+A state dict has four towers: "imgencoder.", "textencoder." and their momentum copies "imgencoder_mom." and
+"textencoder_mom.". Some files hold one tower only. Three parts have no place in our towers: the CNN's classifier and
+BERT's pooler, which BriVL never uses, and `position_ids`, which transformers saved until 4.30.
 
-The file does not say its sizes or preprocessing. They are those of a published model (`PUBLISHED`), told by the sizes
-of two matrices and, where models differ in preprocessing alone, by the file's name; of any other model, in the file of
-the same name that ends in .json, like the config.json of a checkpoint folder.
+The file does not contain its sizes or its preprocessing. A published model (`PUBLISHED`) is recognised by the sizes of
+two matrices, and by the file's name if models differ only in preprocessing. Any other model needs a file of the same
+name that ends in .json; its content is that of a checkpoint folder's config.json.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from brivl_search.encoders.brivl.checkpoint import TowerName
 from brivl_search.encoders.brivl.config import ModelConfig
-from brivl_search.encoders.brivl.hubness import Hubs
+from brivl_search.encoders.brivl.hubness import Hubness
+from brivl_search.encoders.digests import file_sha256
 from brivl_search.errors import EncoderError
 
 if TYPE_CHECKING:
@@ -60,10 +61,10 @@ _VOCABULARIES = ("hfl/chinese-roberta-wwm-ext", "hfl/chinese-roberta-wwm-ext-lar
 def published_config(name: str) -> ModelConfig:
     """The sizes and preprocessing of a published model.
 
-    `brivl-1.0` and `brivl-2.0` are as released: tf_efficientnet_b5 and Chinese RoBERTa base, 2048-d; 380 × 380 and
-    detector boxes, 456 × 456 and a grid. `brivl-paper` is what the papers describe and nobody released:
-    tf_efficientnet_b7 and RoBERTa large, 2560-d. All keep the quirks their weights were trained with
-    (`PixelSpec.antialias`, `TextTowerConfig.padding`, `ImageTowerConfig.roi`).
+    `brivl-1.0` and `brivl-2.0` are the released models: tf_efficientnet_b5 and Chinese RoBERTa base, 2048 dimensions.
+    1.0 takes 380 × 380 pixels and detector boxes, 2.0 takes 456 × 456 and a grid. `brivl-paper` is the model that the
+    papers describe and nobody released: tf_efficientnet_b7 and RoBERTa large, 2560 dimensions. All keep the quirks
+    their weights were trained with (`PixelSpec.antialias`, `TextTowerConfig.padding`, `ImageTowerConfig.roi`).
 
     Raises:
         EncoderError: no such model.
@@ -87,18 +88,18 @@ class OfficialCheckpoint:
     """A .pth of the published code as a `brivl_search.encoders.brivl.checkpoint.Checkpoint`."""
 
     def __init__(self, where: str) -> None:
-        """Finds the file and its sizes; reads weights only where the file's name does not tell the model.
+        """Finds the file and its sizes. Reads the weights only if the model cannot be told without them.
 
         Args:
-            where: the path; PATH@MODEL names the published model, PATH@FILE.json another one's sizes.
+            where: the path; PATH@MODEL names the published model, PATH@FILE.json the sizes of another one.
 
         Raises:
-            EncoderError: no such file, or one that fits no known model.
+            EncoderError: there is no such file, or it fits no known model.
         """
         path, _, model = where.rpartition("@") if "@" in where and not Path(where).exists() else (where, "", "")
         self.path = Path(path).expanduser().absolute()
         self.folder: Path | None = None
-        self.hubs: Hubs | None = None
+        self.hubness: Hubness | None = None
         if not self.path.is_file():
             raise EncoderError(f"official:{where}: there is no file {path}: give the path of a BriVL .pth")
         beside = self.path.with_suffix(".json")
@@ -116,16 +117,16 @@ class OfficialCheckpoint:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of weights, sizes and a vocabulary of its own.
+        """Hash of the weights, the sizes, and the vocabulary if it is not the usual one.
 
-        A zip file has a checksum of every tensor in its directory; hashing those takes a moment, two gigabytes take
-        seconds, and every query from the shell needs it.
+        The directory of a zip file has a checksum of every tensor. Hashing those is quick, hashing two gigabytes takes
+        seconds, and every query from the shell needs the fingerprint.
         """
         digest = hashlib.sha256(json.dumps(self.config.sizes(), sort_keys=True).encode())
         digest.update(self._weights_digest())
         own = self._own_tokenizer()
-        if own is not None and _sha256(own) != VOCABULARY_SHA256:
-            digest.update(_sha256(own).encode())
+        if own is not None and file_sha256(own) != VOCABULARY_SHA256:
+            digest.update(file_sha256(own).encode())
         return "brivl-" + digest.hexdigest()[:24]
 
     def _weights_digest(self) -> bytes:
@@ -135,12 +136,12 @@ class OfficialCheckpoint:
                     entries = [(i.filename.partition("/")[2], i.file_size, i.CRC) for i in file.infolist()]
                 if all(crc for _, size, crc in entries if size):  # torch can be told to write none
                     return hashlib.sha256(repr(sorted(entries)).encode()).digest()
-            return bytes.fromhex(_sha256(self.path))
+            return bytes.fromhex(file_sha256(self.path))
         except (OSError, zipfile.BadZipFile) as error:
             raise EncoderError(f"{self.path} cannot be read: {error}") from None
 
     def state(self) -> dict[str, torch.Tensor]:
-        """All tensors under their official names, mapped from the file where its format allows that.
+        """All tensors by their official names, memory-mapped if the file's format allows it.
 
         Raises:
             EncoderError: the file is damaged, or not a BriVL state dict.
@@ -165,7 +166,7 @@ class OfficialCheckpoint:
         return state
 
     def _recognise(self) -> str:
-        """Which published model the file is."""
+        """The name of the published model that the file holds."""
         shapes = {name: tuple(tensor.shape) for name, tensor in self.state().items()}
         fitting = [name for name in PUBLISHED if _fits(shapes, published_config(name))]
         if not fitting:
@@ -185,7 +186,7 @@ class OfficialCheckpoint:
     def tensors(
         self, tower: TowerName, *, momentum: bool = False, state: Mapping[str, torch.Tensor] | None = None
     ) -> dict[str, torch.Tensor]:
-        """One tower's tensors under our names, from what `state` gave or the file; empty if there are none."""
+        """The tensors of one tower by our names, from `state` or else from the file; empty if there are none."""
         prefix = TOWERS[tower] + ("_mom." if momentum else ".")
         whole = self.state() if state is None else state
         return rename(tower, {name.removeprefix(prefix): t for name, t in whole.items() if name.startswith(prefix)})
@@ -206,10 +207,10 @@ class OfficialCheckpoint:
             raise EncoderError(f"{self.path} does not fit {self.config.name}: {first[0].strip()}") from None
 
     def tokenizer(self) -> TextTokenizer:
-        """From tokenizer.json or vocab.txt beside the file, else Chinese RoBERTa's from the Hugging Face cache or hub.
+        """The tokenizer.json or vocab.txt beside the file, else Chinese RoBERTa's from Hugging Face's cache or hub.
 
         Raises:
-            EncoderError: it is nowhere to be had, or of another size than the word embeddings.
+            EncoderError: there is none, or its size is not that of the word embeddings.
         """
         from brivl_search.encoders.brivl.tokenizer import TextTokenizer
 
@@ -227,7 +228,7 @@ class OfficialCheckpoint:
 
 
 def rename(tower: TowerName, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Official names without their tower's prefix → ours; what BriVL does not use is left out, a strange name kept."""
+    """Official names without their tower's prefix → ours. Unused tensors are dropped, unknown names are kept."""
     out = {}
     for name, tensor in tensors.items():
         if name.startswith(UNUSED[tower]):
@@ -240,7 +241,7 @@ def rename(tower: TowerName, tensors: Mapping[str, torch.Tensor]) -> dict[str, t
 
 
 def _fits(shapes: Mapping[str, tuple[int, ...]], config: ModelConfig) -> bool:
-    """Whether the embedding size, and the text tower's width and depth where it is there, are the config's."""
+    """Whether the size of the embeddings, and of the word embeddings if there are some, is the config's."""
     text = config.text.backbone
     wanted = {
         "imgencoder.learnable.imgFC.fc2.bias": (config.dim,),
@@ -252,16 +253,16 @@ def _fits(shapes: Mapping[str, tuple[int, ...]], config: ModelConfig) -> bool:
 
 
 def find_vocabulary() -> Path:
-    """vocab.txt of Chinese RoBERTa: from the Hugging Face cache, else the hub (HF_ENDPOINT and HF_HOME count).
+    """vocab.txt of Chinese RoBERTa, from Hugging Face's cache or else from its hub (HF_ENDPOINT and HF_HOME count).
 
     Raises:
-        EncoderError: neither has it.
+        EncoderError: neither has it, or it is another vocabulary.
     """
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
     for repo in _VOCABULARIES:
         place = try_to_load_from_cache(repo, "vocab.txt")
-        if isinstance(place, str) and _sha256(Path(place)) == VOCABULARY_SHA256:
+        if isinstance(place, str) and file_sha256(Path(place)) == VOCABULARY_SHA256:
             return Path(place)
     try:
         path = Path(hf_hub_download(_VOCABULARIES[0], "vocab.txt"))
@@ -271,16 +272,8 @@ def find_vocabulary() -> Path:
             f"the vocabulary of {_VOCABULARIES[0]} is not on this disk and cannot be downloaded ({reason}): put its "
             "vocab.txt beside the checkpoint, or set HF_ENDPOINT to a mirror"
         ) from None
-    if _sha256(path) != VOCABULARY_SHA256:
+    if file_sha256(path) != VOCABULARY_SHA256:
         raise EncoderError(
             f"{path} is not the vocabulary BriVL was trained with: put the right vocab.txt beside the .pth"
         )
     return path
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise EncoderError(f"{path} cannot be read: {error.strerror}") from None

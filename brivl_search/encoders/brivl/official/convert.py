@@ -1,4 +1,4 @@
-"""Official BriVL checkpoints become checkpoint folders: half the bytes, one tower if enough, no momentum copies."""
+"""Official BriVL checkpoints → checkpoint folders: half the size, optionally one tower, without momentum copies."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MOMENTUM = "momentum.safetensors"
 
 @dataclass(frozen=True)
 class Converted:
-    """What a conversion wrote; `parameters` and `bytes` of the towers, without momentum copies."""
+    """What a conversion wrote. `parameters` and `bytes` are those of the towers, without momentum copies."""
 
     folder: Path
     config: ModelConfig
@@ -33,15 +33,18 @@ class Converted:
 
 
 def corrected(config: ModelConfig) -> ModelConfig:
-    """The same model without the published code's quirks: the text tower does not see padding, pictures are shrunk with
-    antialiasing, boxes are sampled where they are. Its vectors are no longer those of BriVL."""
+    """The same model without the published code's quirks.
+
+    The text tower does not see padding, pictures are scaled with antialiasing, boxes are sampled where they are. Its
+    vectors differ from BriVL's.
+    """
     pixels = dataclasses.replace(config.image.pixels, antialias=True)
     image = dataclasses.replace(config.image, pixels=pixels, roi="aligned")
     return dataclasses.replace(config, image=image, text=dataclasses.replace(config.text, padding="masked"))
 
 
 def expected(config: ModelConfig, tower: TowerName) -> dict[str, torch.Tensor]:
-    """The tensors a tower of `config` has, on the meta device: shapes without memory."""
+    """The tensors that a tower of `config` has, on the meta device: shapes without memory."""
     import torch
 
     from brivl_search.encoders.brivl.image_tower import ImageTower
@@ -61,19 +64,19 @@ def convert(
     parity: bool = True,
     keep_momentum: bool = False,
 ) -> Converted:
-    """Writes a checkpoint folder; the state dict is read from the mapped file tensor by tensor.
+    """Writes a checkpoint folder. The state dict is read tensor by tensor from the memory-mapped file.
 
     Args:
         checkpoint: the .pth.
-        folder: new, or empty.
-        towers: which of them.
-        half: float16 weights (BatchNorm statistics stay float32).
-        parity: keep the quirks the weights were trained with; else see `corrected`.
-        keep_momentum: write the momentum copies too, to momentum.safetensors, under the same names.
+        folder: a new or empty folder.
+        towers: which towers to write.
+        half: weights in float16; BatchNorm statistics stay float32.
+        parity: keep the quirks that the weights were trained with; else see `corrected`.
+        keep_momentum: also write the momentum copies, by the same names, to momentum.safetensors.
 
     Raises:
-        UsageError: the folder holds something already.
-        EncoderError: a tower is missing, or does not fit.
+        UsageError: the folder is not empty.
+        EncoderError: a tower is missing, or does not fit the config.
     """
     if folder.is_dir() and any(folder.iterdir()):
         raise UsageError(f"{folder} is not empty: give a new folder for the checkpoint")

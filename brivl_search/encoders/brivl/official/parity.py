@@ -1,10 +1,11 @@
-"""Whether an encoder reproduces what published weights gave for the sample in BriVL's repository, three pictures.
+"""Parity: does an encoder reproduce the vectors that the published weights gave for the sample in BriVL's repository?
 
-Pictures are not rounded to grey levels here, as they are on the way into an index, because the published code never did
-that. Rounding moved scores by up to 0.006 in brivl-mini (63 photos, resized without antialiasing).
+The sample is a folder with three pictures, example.jsonl (`image_id`, `sentences`, `bbox`), and the vectors that the
+published code wrote for them: np_img.npy and np_text.npy, float32 (n, dim), unit length. The text of a picture is its
+`sur_text`.
 
-A sample is a folder with example.jsonl (`image_id`, `sentences`, `bbox`), the pictures, and np_img.npy and np_text.npy,
-float32 (n, dim), unit length, which the published code wrote for them: the text is each picture's `sur_text`.
+Pixels are not rounded to whole grey levels here, because the published code did not round them; an index does. For
+brivl-mini, rounding changed scores by up to 0.006 (63 photos, scaled without antialiasing).
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ TOLERANCE = 0.01
 
 @dataclass(frozen=True)
 class ParityReport:
-    """One value a picture.
+    """The comparison, one value per picture.
 
     Attributes:
-        names: of the pictures.
-        scores: cosine of each picture and its text, by the encoder.
-        published: the same by the sample's own vectors; .611, .818 and .744 for BriVL 1.0's.
-        image_cosines: of the encoder's vector of each picture with the sample's.
-        text_cosines: likewise for the texts.
+        names: file names of the pictures.
+        scores: cosine of the encoder's vectors of each picture and its text.
+        published: the same cosine of the sample's vectors; .611, .818 and .744 for BriVL 1.0.
+        image_cosines: cosine of the encoder's and the sample's vector of each picture.
+        text_cosines: the same for the texts.
     """
 
     names: list[str]
@@ -54,16 +55,16 @@ class ParityReport:
 
 
 def check_sample(encoder: BriVLEncoder, folder: Path) -> ParityReport:
-    """Embeds a sample's pictures, with its boxes, and texts, and compares.
+    """Embeds the sample's pictures, with its boxes, and its texts, and compares the vectors.
 
     Raises:
         UsageError: the folder is not a sample.
         CorpusError: a picture or a line of it cannot be read.
-        EncoderError: the encoder's vectors are of another size.
+        EncoderError: the encoder's vectors have another length.
     """
     for name in (RECORDS, IMAGES, TEXTS):
         if not (folder / name).is_file():
-            raise UsageError(f"{folder} is not a BriVL sample: it has no {name}; give its folder with --sample")
+            raise UsageError(f"{folder} is not a BriVL sample: it has no {name}; give its folder with `sample`")
     records = _records(folder / RECORDS)
     image_vectors, text_vectors = _vectors(folder / IMAGES), _vectors(folder / TEXTS)
     if not len(records) == len(image_vectors) == len(text_vectors):

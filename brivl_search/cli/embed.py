@@ -1,0 +1,129 @@
+"""The verb embed: pictures and texts to vectors."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from brivl_search.cli.app import app
+from brivl_search.cli.options import (
+    Batch,
+    DeviceOption,
+    EncoderOption,
+    Hidden,
+    Megapixels,
+    Quiet,
+    Strict,
+    Verbose,
+    Workers,
+)
+from brivl_search.cli.reading import Reader, bar_beside, load, warn_beside
+from brivl_search.errors import UsageError
+
+if TYPE_CHECKING:
+    from brivl_search.output import Bar
+
+
+class FloatKind(StrEnum):
+    float32 = "float32"
+    float16 = "float16"
+
+
+@app.command()
+def embed(
+    images: Annotated[
+        list[Path] | None, typer.Argument(metavar="[IMAGE...]", help="Image files, or folders of them.")
+    ] = None,
+    text: Annotated[list[str] | None, typer.Option("--text", "-t", help="A text.")] = None,
+    texts: Annotated[
+        str | None, typer.Option("--texts", metavar="FILE|-", help="A text a line; - reads them from stdin.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="X.npy", help="Write X.npy and X.jsonl, as `import` takes them."),
+    ] = None,
+    dtype: Annotated[FloatKind, typer.Option(help="Of the vectors.")] = FloatKind.float32,
+    include_hidden: Hidden = False,
+    max_megapixels: Megapixels = 178,
+    workers: Workers = None,
+    batch_size: Batch = 64,
+    strict: Strict = False,
+    encoder: EncoderOption = None,
+    device: DeviceOption = "auto",
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Turn images or texts into unit vectors: X.npy with X.jsonl, or JSON lines on stdout."""
+    from brivl_search.embedding.batches import embed_texts, numbers
+    from brivl_search.embedding.pictures import find_pictures
+    from brivl_search.output import print_jsonl
+    from brivl_search.transfer.vector_file import VectorFile, image_record
+
+    said = _texts(text or (), texts)
+    if not images and not said:
+        raise UsageError("nothing to embed: name images or folders, or give --text TEXT or --texts FILE")
+    if images and said and out is not None:
+        raise UsageError("--out holds either images or texts, as `import` takes them: run embed once for each")
+    found = find_pictures(images, include_hidden=include_hidden) if images else None
+    if out is not None and out.suffix != ".npy":
+        raise UsageError(f"--out {out}: give a name that ends in .npy; the records go beside it, in .jsonl")
+    loaded = load(encoder, device)
+    read = None
+
+    def rows(bar: Bar) -> Iterator[tuple[dict[str, Any], Any]]:
+        nonlocal read
+        if found is not None:
+            read = Reader(found, loaded, bar, workers, batch_size, max_megapixels)
+            for one in read:
+                yield image_record(one.decoded, None if out is None else out.parent), one.vector
+        if said:
+            bar.phase("texts", len(said))
+            for line, vector in embed_texts(said, loaded):
+                bar.advance(1)
+                yield {"text": line}, vector
+
+    with bar_beside(quiet, "table" if out else "jsonl") as bar:
+        if out is not None:
+            with VectorFile(out, loaded.dim, dtype.value) as file:
+                for record, vector in rows(bar):
+                    file.add(record, vector)
+                if read is not None:
+                    read.check()
+        else:
+            for record, vector in rows(bar):
+                if found is not None and "path" in record:
+                    record["path"] = found.as_given(record["path"])
+                print_jsonl([{**record, "vector": numbers(vector, dtype.value)}])
+    if said and not quiet and (cut := sum(n > 0 for n in loaded.cut_tokens(said))):
+        warn_beside(f"{cut:,} texts are longer than the text tower takes; their ends were not seen")
+    if read is not None:
+        read.finish(quiet, verbose, strict)
+    if out is not None and not quiet:
+        from brivl_search.output import say
+
+        modality = "image" if found is not None else "text"
+        say(f"{out}: {file.rows:,} × {loaded.dim} {dtype.value}, records in {file.records}, by {loaded.name}")
+        say(f"to index them: brivl-search import --vectors {out} --records {file.records} --modality {modality}")
+
+
+def _texts(given: Sequence[str], source: str | None) -> list[str]:
+    from brivl_search.embedding.batches import clean_text
+
+    said = [clean_text(text, "--text") for text in given]
+    if source is None:
+        return said
+    try:
+        content = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+        lines = content.decode("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise UsageError(f"--texts {source}: {reason}: give a text file with a text a line") from None
+    said += [line.strip() for line in lines if line.strip()]
+    if not said:
+        raise UsageError(f"--texts {source} holds no text: write one a line")
+    return said

@@ -1,0 +1,219 @@
+"""Verbs that take pictures and captions in: build-index, sync, add."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from brivl_search.cli.app import app, byte_count, caption_fields, load_for, seconds_so_far
+from brivl_search.cli.options import (
+    DEFAULT_INDEX,
+    Batch,
+    Boxes,
+    Captions,
+    Codec,
+    CodecKind,
+    Detector,
+    DeviceOption,
+    EncoderOption,
+    Format,
+    Hidden,
+    Images,
+    IndexKind,
+    IndexOption,
+    Kind,
+    Megapixels,
+    Memory,
+    Quiet,
+    Split,
+    Strict,
+    TruncateOption,
+    Verbose,
+    Workers,
+)
+from brivl_search.errors import SkippedItemsError, UsageError
+
+if TYPE_CHECKING:
+    from brivl_search.ingest.options import BuildOptions
+    from brivl_search.ingest.report import BuildReport
+
+
+def _options(
+    index_type: IndexKind | None,
+    captions: str | None,
+    include_hidden: bool,
+    max_megapixels: float,
+    workers: int | None,
+    batch_size: int,
+    codec: CodecKind | None,
+    memory: str | None,
+    dataset_format: str | None = None,
+    split: str | None = None,
+    images: Path | None = None,
+) -> BuildOptions:
+    from brivl_search.corpus.sources import DatasetChoice
+    from brivl_search.ingest.options import BuildOptions
+
+    return BuildOptions(
+        index_type=index_type.value if index_type else None,
+        include_hidden=include_hidden,
+        workers=workers,
+        max_megapixels=max_megapixels,
+        caption_fields=caption_fields(captions),
+        batch_size=batch_size,
+        codec=codec.value if codec else None,
+        memory=None if memory is None else byte_count("--memory", memory),
+        dataset=DatasetChoice(dataset_format, split, None if images is None else str(images)),
+    )
+
+
+def _regions(boxes: Path | None, detector: str | None) -> str:
+    """What --boxes or --detector add to an encoder's name."""
+    if boxes is not None and detector is not None:
+        raise UsageError("--boxes and --detector exclude each other: regions come from one of them")
+    if boxes is not None:
+        return f"+boxes={boxes.absolute()}"
+    return "" if detector is None else f"+detector={detector}"
+
+
+def _finish(report: BuildReport, index: Path, quiet: bool, verbose: bool, strict: bool, encoder: Any = None) -> None:
+    from brivl_search.output import say
+    from brivl_search.output.build import print_build
+
+    if not quiet:
+        print_build(report, str(index), verbose=verbose, seconds=seconds_so_far())
+        boxes: Any = getattr(encoder, "boxes", None)
+        if without := getattr(boxes, "without", 0):
+            say(f"{without:,} new images are not in {boxes.path}: the fixed grid served as their regions")
+        if report.commit is not None and report.commit.generation == 1:
+            say(f'search it: brivl-search query "a dog on grass"{"" if index == DEFAULT_INDEX else f" -i {index}"}')
+    if strict and (report.skipped or report.bad_captions):
+        raise SkippedItemsError(
+            f"{len(report.skipped)} files and {len(report.bad_captions)} caption lines were skipped (--strict)"
+        )
+
+
+@app.command("build-index")
+def build_index(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(metavar="FOLDER...", help="Folders of images, searched in depth; datasets (tar, json, ...)."),
+    ],
+    index: IndexOption = DEFAULT_INDEX,
+    encoder: EncoderOption = None,
+    truncate_dim: TruncateOption = None,
+    boxes: Boxes = None,
+    detector: Detector = None,
+    index_type: Kind = None,
+    codec: Codec = None,
+    memory: Memory = None,
+    captions: Captions = None,
+    dataset_format: Format = None,
+    split: Split = None,
+    images: Images = None,
+    include_hidden: Hidden = False,
+    max_megapixels: Megapixels = 178,
+    workers: Workers = None,
+    batch_size: Batch = 64,
+    strict: Strict = False,
+    device: DeviceOption = "auto",
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Index the images (and captions.jsonl) under FOLDER, or a dataset; run it again to take in what has changed."""
+    from brivl_search.ingest.run import build_index as build
+    from brivl_search.output import Bar
+
+    choices = _options(
+        index_type,
+        captions,
+        include_hidden,
+        max_megapixels,
+        workers,
+        batch_size,
+        codec,
+        memory,
+        dataset_format,
+        split,
+        images,
+    )
+    loaded = load_for(index, encoder, device, _regions(boxes, detector), truncate_dim)
+    with Bar(quiet=quiet) as bar:
+        report = build(folders, index, loaded, choices, bar)
+    _finish(report, index, quiet, verbose, strict, loaded)
+
+
+@app.command()
+def sync(
+    folders: Annotated[
+        list[Path] | None, typer.Argument(metavar="[FOLDER...]", help="[default: all folders of the index]")
+    ] = None,
+    index: IndexOption = DEFAULT_INDEX,
+    captions: Captions = None,
+    include_hidden: Hidden = False,
+    max_megapixels: Megapixels = 178,
+    workers: Workers = None,
+    batch_size: Batch = 64,
+    strict: Strict = False,
+    device: DeviceOption = "auto",
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Bring an existing index in step with its folders: take in what is new or changed, forget what is gone."""
+    from brivl_search.corpus.sources import DatasetChoice
+    from brivl_search.index import IndexReader
+    from brivl_search.ingest.run import build_index as build
+    from brivl_search.output import Bar
+
+    choices = _options(None, captions, include_hidden, max_megapixels, workers, batch_size, None, None)
+    with IndexReader.open(index) as reader:
+        roots = [absolute for _, absolute in reader.info.roots]
+    if not (folders or roots):
+        raise UsageError(f"the index at {index} remembers no folder: name one, e.g. brivl-search sync ./images")
+    choices = replace(
+        choices, known_datasets={path: DatasetChoice.of(how) for path, how in reader.info.datasets.items()}
+    )
+    known = {absolute: given for given, absolute in reader.info.roots if Path(given).absolute() == Path(absolute)}
+    loaded = load_for(index, None, device)
+    with Bar(quiet=quiet) as bar:
+        report = build(folders or [known.get(root, root) for root in roots], index, loaded, choices, bar)
+    _finish(report, index, quiet, verbose, strict, loaded)
+
+
+@app.command()
+def add(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", help="Images, folders of them, caption files (.jsonl), datasets.")
+    ],
+    index: IndexOption = DEFAULT_INDEX,
+    encoder: EncoderOption = None,
+    truncate_dim: TruncateOption = None,
+    boxes: Boxes = None,
+    detector: Detector = None,
+    captions: Captions = None,
+    dataset_format: Format = None,
+    split: Split = None,
+    images: Images = None,
+    include_hidden: Hidden = False,
+    max_megapixels: Megapixels = 178,
+    workers: Workers = None,
+    batch_size: Batch = 64,
+    strict: Strict = False,
+    device: DeviceOption = "auto",
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Add images, folders or captions to the index; nothing is removed."""
+    from brivl_search.ingest.run import add as add_paths
+    from brivl_search.output import Bar
+
+    choices = _options(
+        None, captions, include_hidden, max_megapixels, workers, batch_size, None, None, dataset_format, split, images
+    )
+    loaded = load_for(index, encoder, device, _regions(boxes, detector), truncate_dim)
+    with Bar(quiet=quiet) as bar:
+        report = add_paths(paths, index, loaded, choices, bar)
+    _finish(report, index, quiet, verbose, strict, loaded)

@@ -1,0 +1,82 @@
+"""The verb match: how well texts and pictures belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from brivl_search.cli.app import app
+from brivl_search.cli.options import DeviceOption, EncoderOption
+from brivl_search.cli.reading import NO_PROBABILITY, RowOption, load
+
+if TYPE_CHECKING:
+    pass
+
+
+@app.command()
+def match(
+    text: Annotated[list[str], typer.Option("--text", "-t", help="A text; give several for a matrix.")],
+    image: Annotated[list[Path], typer.Option("--image", help="A picture; give several for a matrix.")],
+    form: RowOption = None,
+    encoder: EncoderOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Say how well texts and pictures belong together: the cosine, and the probability (match)."""
+    from brivl_search.embedding import zero_shot
+    from brivl_search.embedding.batches import clean_text
+    from brivl_search.output import default_format, print_csv, print_jsonl, warn
+
+    texts = [clean_text(one, "--text") for one in text]
+    loaded = load(encoder, device)
+    cosines = zero_shot.match(loaded, texts, [str(path) for path in image])
+    for said, cut in zip(texts, loaded.cut_tokens(texts), strict=True):
+        if cut:
+            warn(f"{said[:40]!r} is longer than the text tower takes: its last {cut} tokens were not seen")
+    calibration = loaded.calibration
+    rows: list[dict[str, Any]] = []
+    for said, scores in zip(texts, cosines.tolist(), strict=True):
+        for path, score in zip(image, scores, strict=True):
+            known = {} if calibration is None else {"match": round(calibration.probability(score), 4)}
+            rows.append({"text": said, "image": str(path), "score": round(score, 6), **known})
+    shown = form.value if form else default_format()
+    if shown == "jsonl":
+        print_jsonl(rows)
+    elif shown == "csv":
+        print_csv(rows, list(rows[0]))
+    else:
+        if calibration is None:
+            warn(NO_PROBABILITY)
+        _match_table(texts, [str(path) for path in image], rows)
+
+
+def _match_table(texts: Sequence[str], images: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
+    """A matrix for up to four texts and several pictures, else a row for each pair."""
+    from rich.text import Text
+
+    from brivl_search.display import harmless
+    from brivl_search.output import PathCell, match_bar, show, table
+
+    out = table()
+    known = "match" in rows[0]
+    if 1 < len(texts) <= 4 and len(images) > 1:
+        out.add_column("image")
+        for text in texts:
+            out.add_column(Text(harmless(text)), overflow="fold")
+        for at, image in enumerate(images):
+            cells = []
+            for row in rows[at :: len(images)]:
+                cells.append(Text(f"{row['score']:6.3f}") + (Text("  ") + match_bar(row["match"]) if known else Text()))
+            out.add_row(PathCell(image), *cells)
+    else:
+        out.add_column("score", justify="right")
+        if known:
+            out.add_column("match")
+        out.add_column("text", overflow="fold")
+        out.add_column("image")
+        for row in rows:
+            bar = [match_bar(row["match"])] if known else []
+            out.add_row(f"{row['score']:.3f}", *bar, Text(harmless(row["text"])), PathCell(row["image"]))
+    show(out)

@@ -1,0 +1,156 @@
+"""Options that several verbs share, and the words that they take."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class HitFormat(StrEnum):
+    table = "table"
+    jsonl = "jsonl"
+    csv = "csv"
+    paths = "paths"
+
+
+class ReportFormat(StrEnum):
+    table = "table"
+    json = "json"
+
+
+class IndexKind(StrEnum):
+    auto = "auto"
+    ivfpq = "ivfpq"
+    exact = "exact"
+
+
+class CodecKind(StrEnum):
+    fastscan = "fastscan"
+    pq8 = "pq8"
+
+
+class Target(StrEnum):
+    auto = "auto"
+    images = "images"
+    texts = "texts"
+    image = "image"
+    text = "text"
+
+
+IndexOption = Annotated[
+    Path, typer.Option("--index", "-i", envvar="BRIVL_SEARCH_INDEX", help="Folder of the index.", show_envvar=True)
+]
+
+
+EncoderOption = Annotated[
+    str | None,
+    typer.Option(
+        "--encoder",
+        envvar="BRIVL_SEARCH_ENCODER",
+        help="Bundled name, checkpoint folder, hf:ORG/NAME, official:PATH, plug-in (see: models list).",
+        show_envvar=True,
+    ),
+]
+
+
+TruncateOption = Annotated[
+    int | None,
+    typer.Option("--truncate-dim", metavar="N", help="Keep N dimensions of the vectors; Matryoshka models only."),
+]
+
+
+LayoutOption = Annotated[
+    str | None, typer.Option("--dataset-format", help="Layout of the --dataset [default: recognised].")
+]
+
+
+SplitOption = Annotated[str | None, typer.Option("--split", help="Only this split of the --dataset, such as test.")]
+
+
+ImagesOption = Annotated[Path | None, typer.Option("--images", help="Folder of the --dataset's images.")]
+
+
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
+
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary; errors only.")]
+
+
+ReportOption = Annotated[ReportFormat | None, typer.Option("--format", help="table, or json (default in a pipe).")]
+
+
+DEFAULT_INDEX = Path("indexes/default")
+
+
+Kind = Annotated[IndexKind | None, typer.Option("--index-type", help="How vectors are searched; auto decides by size.")]
+
+
+Codec = Annotated[
+    CodecKind | None,
+    typer.Option("--codec", help="Codes of IVF-PQ: fastscan (faster) or pq8 (searched in place, nothing copied)."),
+]
+
+
+Memory = Annotated[
+    str | None,
+    typer.Option(metavar="SIZE", help="Most bytes for FAISS's part of an index, e.g. 2G: fewer code bytes a row."),
+]
+
+
+Captions = Annotated[
+    str | None,
+    typer.Option(metavar="FIELDS", help="Fields of captions.jsonl to index [default: zh,en,captions]."),
+]
+
+
+Format = Annotated[
+    str | None,
+    typer.Option(
+        "--dataset-format",
+        metavar="NAME",
+        help="Read it as a dataset: captions, flickr, coco, karpathy, aic-icc, chinese-clip, muge, chinese-clip-lmdb, "
+        "webdataset, img2dataset, csv [default: files are recognised, folders are folders of images].",
+    ),
+]
+
+
+Split = Annotated[str | None, typer.Option("--split", metavar="NAME", help="Only this split of a dataset, e.g. test.")]
+
+
+Images = Annotated[
+    Path | None,
+    typer.Option("--images", metavar="DIR", help="Where the images of a dataset lie [default: the customary folders]."),
+]
+
+
+Hidden = Annotated[bool, typer.Option(help="Also files and folders beginning with a dot.")]
+
+
+Megapixels = Annotated[float, typer.Option(min=0.01, help="Skip larger images.")]
+
+
+Workers = Annotated[int | None, typer.Option(min=0, help="Decoding processes [default: one per CPU].")]
+
+
+Batch = Annotated[int, typer.Option(min=1, help="Images per forward pass.")]
+
+
+Boxes = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Boxes of the pictures as regions: JSON lines with image_id and bbox (BriVL's)."),
+]
+
+
+Detector = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="A detector's boxes as regions: hf:ORG/NAME, torchvision:NAME[=WEIGHTS]."),
+]
+
+
+Strict = Annotated[bool, typer.Option(help="Exit with 4 if anything was skipped.")]
+
+
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Name every skipped file.")]

@@ -1,0 +1,92 @@
+"""What classify, match and embed share: they need an encoder and no index, and read pictures one by one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from brivl_search.errors import CorpusError, SkippedItemsError
+
+if TYPE_CHECKING:
+    from brivl_search.embedding.batches import Embedded
+    from brivl_search.embedding.pictures import Pictures
+    from brivl_search.encoders.base import Encoder
+    from brivl_search.output import Bar
+
+
+class RowFormat(StrEnum):
+    table = "table"
+    jsonl = "jsonl"
+    csv = "csv"
+
+
+RowOption = Annotated[RowFormat | None, typer.Option("--format", help="Default: table on a terminal, jsonl in a pipe.")]
+NO_PROBABILITY = "this encoder has no calibration: the score is the cosine, and there is no probability"
+
+
+# -- what the verbs share ----------------------------------------------------------------------------------------
+
+
+def load(encoder: str | None, device: str) -> Encoder:
+    from brivl_search.encoders import DEFAULT, load_encoder
+
+    return load_encoder(encoder or DEFAULT, device=device)
+
+
+def bar_beside(quiet: bool, form: str) -> Bar:
+    """No bar on a terminal that the results stream to."""
+    from brivl_search.output import Bar
+
+    return Bar(quiet=quiet or (form != "table" and sys.stdout.isatty()))
+
+
+def warn_beside(line: str) -> None:
+    from brivl_search.output import warn
+
+    warn(line)
+
+
+class Reader:
+    """The pictures that could be read, one after the other; what could not is told at the end."""
+
+    def __init__(
+        self, found: Pictures, encoder: Encoder, bar: Bar, workers: int | None, batch_size: int, megapixels: float
+    ) -> None:
+        self._found, self._encoder, self._bar = found, encoder, bar
+        self._options: dict[str, Any] = {"workers": workers, "batch_size": batch_size, "max_megapixels": megapixels}
+        self._skipped = list(found.skipped)
+        self._read = 0
+
+    def __iter__(self) -> Iterator[Embedded]:
+        from brivl_search.corpus.walk import Skipped
+        from brivl_search.embedding.batches import embed_images
+
+        files = self._found.files
+        self._bar.phase("images", len(files))
+        for one in embed_images(files, self._encoder, advance=self._bar.advance, **self._options):
+            if one.vector is None:
+                decoded = one.decoded
+                self._skipped.append(Skipped(decoded.file.path, decoded.reason, decoded.detail))
+            else:
+                self._read += 1
+                yield one
+
+    def check(self) -> None:
+        """Raises CorpusError if there was no picture that could be read."""
+        if not self._read:
+            first = self._skipped[0]
+            raise CorpusError(f"no image can be read: {first.path}: {first.reason} ({len(self._skipped):,} skipped)")
+
+    def finish(self, quiet: bool, verbose: bool, strict: bool) -> None:
+        """Tells what was skipped; raises SkippedItemsError under --strict, CorpusError if nothing was read."""
+        from brivl_search.output import print_skips
+
+        if not quiet:
+            print_skips(self._skipped, verbose=verbose)
+        if strict and self._skipped:
+            raise SkippedItemsError(f"{len(self._skipped):,} files were skipped (--strict)")
+        self.check()

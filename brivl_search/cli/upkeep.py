@@ -1,0 +1,144 @@
+"""Verbs that keep an index in order: remove, compact, tune, verify."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from brivl_search.cli.app import app, byte_count, load_for
+from brivl_search.cli.options import DEFAULT_INDEX, Codec, DeviceOption, IndexOption, Memory, Quiet
+from brivl_search.errors import IndexIncompatibleError, UsageError
+
+if TYPE_CHECKING:
+    pass
+
+
+@app.command()
+def remove(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(metavar="[PATH...]", help="Images or folders, which need not exist any more.")
+    ] = None,
+    under: Annotated[
+        list[Path] | None, typer.Option("--under", metavar="FOLDER", help="All that was indexed below this folder.")
+    ] = None,
+    key: Annotated[list[str] | None, typer.Option("--key", help="The item with exactly this key.")] = None,
+    index: IndexOption = DEFAULT_INDEX,
+    quiet: Quiet = False,
+) -> None:
+    """Forget images (and their captions); the files themselves are left alone."""
+    from brivl_search.ingest.maintenance import remove as remove_items
+    from brivl_search.output import say
+    from brivl_search.output.build import say_state
+
+    done = remove_items(index, paths=paths or (), under=under or (), keys=key or ())
+    if not quiet:
+        say(f"{done.images:,} images and {done.captions:,} captions removed")
+        say_state(index, done.commit)
+
+
+@app.command()
+def compact(
+    index: IndexOption = DEFAULT_INDEX,
+    codec: Codec = None,
+    memory: Memory = None,
+    device: DeviceOption = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Merge small shards, drop removed rows, train the quantizer anew where the collection has outgrown it."""
+    from brivl_search.index import IndexReader, gpu
+    from brivl_search.ingest.maintenance import compact as compact_index
+    from brivl_search.output import Bar, say
+
+    with IndexReader.open(index) as reader:
+        before = reader.info
+    gpu.choose(device)
+    with Bar(quiet=quiet) as bar:
+        bar.phase("compacting", None)
+        report = compact_index(
+            index,
+            encode=lambda texts: load_for(index, None, device).encode_texts(texts),
+            codec=codec.value if codec else None,
+            memory=None if memory is None else byte_count("--memory", memory),
+            progress=bar.note,
+        )
+    if quiet:
+        return
+    for note in report.notes:
+        say(note)
+    with IndexReader.open(index) as reader:
+        after = reader.info
+    if not report.changed:
+        say(f"index {index}: nothing to compact")
+    for name, old, new in (("images", before.image, after.image), ("captions", before.text, after.text)):
+        if report.changed and (old.shards or new.shards):
+            say(
+                f"{name}: {len(old.shards)} → {len(new.shards)} shards, {old.removed:,} → {new.removed:,} removed "
+                f"rows, {old.bytes:,} → {new.bytes:,} bytes"
+                + (", quantizer trained anew" if report.of("image" if name == "images" else "text").trained else "")
+            )
+
+
+@app.command()
+def tune(
+    recall: Annotated[float, typer.Option(help="recall@10 of exact search to reach, at most 1.")] = 0.99,
+    queries: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Text queries, one a line, to measure with [default: the index's captions]."),
+    ] = None,
+    index: IndexOption = DEFAULT_INDEX,
+    device: DeviceOption = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Measure IVF-PQ against exact search on real queries; store the fastest setting that reaches the recall."""
+    from brivl_search.index import gpu
+    from brivl_search.ingest.maintenance import tune as tune_index
+    from brivl_search.output import Bar, show, warn
+    from brivl_search.output.index import tuning_table
+
+    vectors = None
+    if queries is not None:
+        try:
+            texts = [line.strip() for line in queries.read_text("utf-8-sig").splitlines() if line.strip()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"--queries {queries}: {error}") from None
+        if not texts:
+            raise UsageError(f"--queries {queries} holds no query: write one a line")
+        vectors = load_for(index, None, device).encode_texts(texts)
+    gpu.choose(device)
+    with Bar(quiet=quiet) as bar:
+        bar.phase("tuning", None)
+        report = tune_index(index, recall=recall, queries=vectors, progress=bar.note)
+    for note in report.notes:
+        warn(note)
+    if not quiet:
+        show(tuning_table(report.found))
+
+
+@app.command()
+def verify(
+    index: IndexOption = DEFAULT_INDEX,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Drop missing and damaged shards; the next sync embeds their files again.")
+    ] = False,
+) -> None:
+    """Check every shard's checksum and row counts against the catalog."""
+    from brivl_search.index import verify as check
+    from brivl_search.ingest.maintenance import repair as repair_index
+    from brivl_search.output import say
+    from brivl_search.output.index import print_verification
+
+    if repair:
+        lost, commit = repair_index(index)
+        for name, items in lost.items():
+            say(f"dropped {name}: {items:,} items, which the next sync takes in again")
+        if not lost:
+            say(f"no shard to drop; generation {commit.generation}")
+    report = check(index)
+    print_verification(report)
+    if not report.ok:
+        raise IndexIncompatibleError(
+            f"the index at {index} is damaged: brivl-search verify --repair --index {index} drops damaged shards, and "
+            "sync embeds their files again; if that does not help, delete it and run build-index"
+        )

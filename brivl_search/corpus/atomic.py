@@ -1,0 +1,38 @@
+"""A file or a folder that appears whole: written under another name beside its place, then renamed.
+
+    with appearing(path) as (temporary,):
+        temporary.write_text("...")
+
+A reader sees the old file or the new one, never half of one. Nothing is synced to the disk: after a power cut the old
+file, or an empty one, may be there.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def appearing(*paths: Path) -> Iterator[tuple[Path, ...]]:
+    """Temporary names beside `paths`; what is written under them takes its place in order when the `with` ends well.
+
+    After an error the temporary files are removed, and what stood at `paths` stays.
+
+    Raises:
+        OSError: a name cannot take its place.
+    """
+    temporary = tuple(path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in paths)
+    try:
+        yield temporary
+        for new, path in zip(temporary, paths, strict=True):
+            os.replace(new, path)
+    finally:
+        for new in temporary:
+            if new.is_dir():
+                shutil.rmtree(new, ignore_errors=True)
+            else:
+                new.unlink(missing_ok=True)

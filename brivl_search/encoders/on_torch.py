@@ -1,0 +1,101 @@
+"""What the encoders that run on torch share: device, precision, batches, and which inputs they take."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brivl_search.corpus.pixels import PixelSpec
+from brivl_search.encoders.base import Origin, Precision
+from brivl_search.encoders.calibration import Calibration
+from brivl_search.encoders.inputs import Pictures, Texts, as_texts, encode_any
+
+if TYPE_CHECKING:
+    import torch
+
+# OpenMP threads that wait by spinning take the cores that decode the next pictures. Read once, when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+class TorchEncoder(ABC):
+    """Base of the encoders here (see `brivl_search.encoders.base.LoadedEncoder`). Making one does not import torch.
+
+    A subclass sets `dim` and `fingerprint` and does the forward passes.
+    """
+
+    dim: int
+    fingerprint: str
+
+    def __init__(self, name: str, pixels: PixelSpec, *, device: str, precision: Precision, batch_size: int) -> None:
+        """Keeps the settings.
+
+        Args:
+            name: how the user calls the encoder.
+            pixels: how a picture becomes the tower's pixels.
+            device: a torch device, or "auto": the GPU where there is one.
+            precision: "auto": bfloat16 where the processor multiplies it natively, else float32.
+            batch_size: pictures or texts per forward pass.
+        """
+        self.name, self.pixels, self.batch_size = name, pixels, batch_size
+        self.calibration: Calibration | None = None
+        self._device, self._precision = device, precision
+
+    @cached_property
+    def device(self) -> torch.device:
+        """The torch device of the towers.
+
+        Raises:
+            UsageError: it does not exist here.
+        """
+        from brivl_search.encoders.device import pick_device
+
+        return pick_device(self._device)
+
+    @cached_property
+    def _autocast(self) -> bool:
+        from brivl_search.encoders.device import has_fast_bf16
+
+        return self._precision == "bf16" or (self._precision == "auto" and has_fast_bf16(self.device))
+
+    def encode_images(self, pictures: Pictures) -> NDArray[np.float32]:
+        """Pictures, or a ready batch uint8 RGB (n, S, S, 3) → float32 (n, dim), unit length.
+
+        See `brivl_search.encoders.inputs.encode_any` for the forms a picture may have.
+
+        Raises:
+            UsageError: something else was given, or a path does not exist.
+            ImageError: a picture cannot be decoded.
+        """
+        return encode_any(pictures, self.pixels, self.dim, self._encode_pixels)
+
+    def encode_texts(self, texts: Texts) -> NDArray[np.float32]:
+        """Texts → float32 (n, dim), unit length. A single text counts as a sequence of one.
+
+        Raises:
+            UsageError: something in it is not a str.
+        """
+        return self._encode_texts(as_texts(texts))
+
+    def cut_tokens(self, texts: Texts) -> list[int]:
+        """How many tokens of each text do not fit into the text tower; 0: the whole text fits."""
+        return self._cut_tokens(as_texts(texts))
+
+    def warm_up(self) -> None:
+        """Loads the image tower and runs it once."""
+        self.encode_images(np.zeros((1, self.pixels.size, self.pixels.size, 3), dtype=np.uint8))
+
+    @abstractmethod
+    def _encode_pixels(self, pixels: NDArray[np.uint8], origins: Sequence[Origin] | None) -> NDArray[np.float32]:
+        """uint8 RGB (n, S, S, 3), and where they come from if that is known, → float32 (n, dim), unit length."""
+
+    @abstractmethod
+    def _encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]: ...
+
+    @abstractmethod
+    def _cut_tokens(self, texts: Sequence[str]) -> list[int]: ...

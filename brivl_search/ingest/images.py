@@ -1,0 +1,127 @@
+"""The image side of a build: pictures are decoded, embedded once for each content, and become rows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from brivl_search.corpus.decode_pool import Decoded, decode_all, default_workers
+from brivl_search.corpus.walk import ImageFile, Skipped
+from brivl_search.embedding.batches import encode_decoded, in_batches, look_ahead
+from brivl_search.encoders.base import Encoder
+from brivl_search.index import IndexWriter, Item
+from brivl_search.ingest.forget import PASSING_REASONS
+from brivl_search.ingest.options import BuildOptions
+from brivl_search.ingest.report import BuildReport, Progress
+
+
+class ImageStage:
+    """Stages the pictures of a build as rows.
+
+    Args:
+        writer, encoder, progress, report, options: of the build.
+        indexed: the images that the index will hold; those that are skipped leave it.
+        flush: called between batches.
+    """
+
+    def __init__(
+        self,
+        writer: IndexWriter,
+        encoder: Encoder,
+        progress: Progress,
+        report: BuildReport,
+        options: BuildOptions,
+        *,
+        indexed: set[str],
+        flush: Callable[[], None],
+    ) -> None:
+        self.writer, self.encoder, self.progress = writer, encoder, progress
+        self.report, self.options = report, options
+        self.indexed, self.flush = indexed, flush
+        self.fresh: set[str] = set()  # contents of the present batch that the encoder has to see
+        self.started: float | None = None
+
+    def changed(self, files: Sequence[ImageFile]) -> list[ImageFile]:
+        """The files that the index does not know by size and time."""
+        todo: list[ImageFile] = []
+        for file in files:
+            state = self.writer.known("image", file.path)
+            if state is not None and (state.size, state.mtime_ns) == (file.size, file.mtime_ns):
+                self.report.unchanged += 1
+            else:
+                todo.append(file)
+        return todo
+
+    def stage(self, todo: Sequence[ImageFile]) -> None:
+        """Decodes and embeds files; each content is embedded once."""
+        if not todo:
+            return
+        self.progress.phase("images", len(todo))
+        for batch in in_batches(self._decoded(todo), self.options.batch_size, self._is_fresh):
+            self._embed(batch)
+        self.writer.flush()
+        if self.started is not None:
+            self.report.embed_seconds = time.perf_counter() - self.started
+
+    def _decoded(self, todo: Sequence[ImageFile]) -> Iterator[Decoded]:
+        for decoded in decode_all(
+            todo,
+            self.encoder.pixels,
+            workers=default_workers() if self.options.workers is None else self.options.workers,
+            max_megapixels=self.options.max_megapixels,
+            timeout_s=self.options.decode_timeout_s,
+            ahead=look_ahead(self.options.batch_size),
+            known_hashes=self._known_hashes,
+        ):
+            if decoded.reason:
+                self._skip(decoded)
+            else:
+                yield decoded
+
+    def _is_fresh(self, one: Decoded) -> bool:
+        if one.known or one.sha256 in self.fresh or self.writer.has_vector("image", one.sha256):
+            return False
+        self.fresh.add(one.sha256)
+        return True
+
+    def _known_hashes(self, file: ImageFile) -> tuple[str, ...]:
+        state = self.writer.known("image", file.path)
+        return (state.content,) if state is not None and state.size == file.size else ()
+
+    def _embed(self, batch: Sequence[Decoded]) -> None:
+        """Embeds each fresh content of a batch once and stages all of the batch."""
+        first = {one.sha256: one for one in reversed(batch) if one.sha256 in self.fresh}
+        if first:
+            if self.started is None:
+                self.progress.note("loading the encoder")
+                self.encoder.warm_up()  # start-up, and not needed where nothing is new
+                self.progress.note("images")
+                self.started = time.perf_counter()
+            self.writer.stage_vectors("image", list(first), encode_decoded(self.encoder, list(first.values())))
+        for one in batch:
+            item = Item(one.file.path, one.sha256, one.file.size, one.file.mtime_ns, self._record(one))
+            self.writer.put("image", item)
+        self.report.embedded += len(first)
+        self.report.reused += len(batch) - len(first)
+        self.progress.advance(len(batch))
+        self.fresh.clear()
+        self.flush()
+
+    def _record(self, one: Decoded) -> dict[str, object]:
+        """What users see of an image; one that was not decoded, because its content is known, keeps what it had."""
+        if one.known and (before := self.writer.record("image", one.file.path)) is not None:
+            return before
+        record: dict[str, object] = {"path": one.file.path, "width": one.width, "height": one.height}
+        return record | ({"taken": one.taken} if one.taken else {})
+
+    def _skip(self, decoded: Decoded) -> None:
+        path = decoded.file.path
+        self.report.skipped.append(Skipped(path, decoded.reason, decoded.detail))
+        self.progress.advance(1)
+        if self.writer.known("image", path) is None:
+            self.indexed.discard(path)
+        elif decoded.reason in PASSING_REASONS:
+            self.report.kept_unreadable += 1
+        else:
+            self.indexed.discard(path)
+            self.writer.remove("image", path)

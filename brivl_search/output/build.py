@@ -1,0 +1,72 @@
+"""What a build did, on stderr."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from brivl_search.display import printable
+from brivl_search.index import CommitReport
+from brivl_search.ingest.report import BuildReport
+from brivl_search.output import print_skips, say, warn
+
+SHOWN = 5  # examples named of each kind of trouble
+
+
+def print_build(report: BuildReport, directory: str, *, verbose: bool, seconds: float | None = None) -> None:
+    """The summary of a build, on stderr: counts, every skip reason with examples, what the index now holds.
+
+    Args:
+        report: of the build.
+        directory: the index, as it was typed.
+        verbose: name every file that was skipped.
+        seconds: that the whole command took.
+    """
+    print_skips(report.skipped, verbose=verbose)
+    if report.bad_captions:
+        warn(f"{len(report.bad_captions):,} caption lines not used")
+        for line in report.bad_captions if verbose else report.bad_captions[:SHOWN]:
+            say(f"    {printable(line)}")
+        if len(report.bad_captions) > SHOWN and not verbose:
+            say(f"    ... and {len(report.bad_captions) - SHOWN:,} more (-v names them all)")
+    if report.cut_captions:
+        warn(f"{report.cut_captions:,} captions are longer than the text tower takes; their ends were not seen")
+    if report.kept_unreadable:
+        warn(f"{report.kept_unreadable:,} files cannot be read now; what the index holds of them is kept")
+    counts = [
+        (report.embedded, "embedded"),
+        (report.reused, "reused (duplicate, renamed or touched)"),
+        (report.unchanged, "unchanged"),
+        (len(report.skipped), "skipped"),
+    ]
+    gone = f"; {report.vanished:,} vanished and removed" if report.vanished else ""
+    say(f"{report.seen:,} images found: {_sum(counts)}{gone}")
+    if report.unread:
+        kinds = ", ".join(f"{count:,} {ending}" for ending, count in report.unread.most_common())
+        say(f"{report.unread.total():,} files are of kinds that are not read yet: {kinds}")
+    if report.captions or report.captions_removed:
+        captions = [
+            (report.captions_embedded, "embedded"),
+            (report.captions_reused, "the same text as another"),
+            (report.captions_unchanged, "unchanged"),
+        ]
+        removed = f"; {report.captions_removed:,} removed" if report.captions_removed else ""
+        say(f"{report.captions:,} captions: {_sum(captions)}{removed}")
+    if report.embed_seconds and report.embedded:
+        whole = f" of {seconds:,.1f} s" if seconds else ""
+        say(f"{report.embedded / report.embed_seconds:,.1f} images/s over {report.embed_seconds:,.1f} s{whole}")
+    if report.commit is not None:
+        for note in report.commit.notes:
+            say(note)
+        say_state(directory, report.commit)
+
+
+def _sum(parts: Sequence[tuple[int, str]]) -> str:
+    """The parts that are not zero; the first in any case."""
+    return ", ".join(f"{count:,} {what}" for at, (count, what) in enumerate(parts) if count or not at)
+
+
+def say_state(directory: Path | str, commit: CommitReport) -> None:
+    """What the index holds after a commit: the last line of every verb that changes one."""
+    images, captions = f"{commit.image.live:,} images", f"{commit.text.live:,} captions"
+    say(f"index {directory}: {images}, {captions}, generation {commit.generation}")

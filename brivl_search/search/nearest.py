@@ -1,0 +1,41 @@
+"""One search of one generation of the index: vectors → scored rows. Whatever chooses or orders rows belongs here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brivl_search.index import IndexReader, Modality, SearchResult
+from brivl_search.search import dedupe
+from brivl_search.search.allowed import Masks
+from brivl_search.search.options import SearchOptions
+from brivl_search.search.rows import ScoredRow, scored
+
+
+def nearest(
+    reader: IndexReader, modality: Modality, vectors: NDArray[np.float32], options: SearchOptions, allow: Masks | None
+) -> Iterator[list[ScoredRow]]:
+    """The rows nearest to each vector, best first.
+
+    Args:
+        reader: of the generation that is searched.
+        modality: what is searched.
+        vectors: float32 (n, dim), unit length.
+        options: how; its filter has become `allow`.
+        allow: rows that may be answered with, None: all.
+    """
+
+    def search(queries: NDArray[np.float32], k: int) -> SearchResult:
+        return reader.search(
+            modality, queries, k, exact=options.exact, nprobe=options.nprobe, rerank=options.rerank, allow=allow
+        )
+
+    if options.alike is not None:
+        for vector in vectors:
+            yield dedupe.group(reader, modality, vector, options.k, options.alike, search)
+        return
+    found = search(vectors, options.k)
+    for query in range(len(vectors)):
+        yield [ScoredRow(row, score) for row, score in scored(found, query)]

@@ -1,0 +1,37 @@
+"""How the index is searched: how many hits, how exactly, which of them count."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from brivl_search.search.filters import Filter
+
+EVERYTHING = Filter()
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """How the index is searched; None leaves a value to the index's own tuning.
+
+    Attributes:
+        k: hits, or groups of them.
+        exact: compare with every row.
+        nprobe: inverted lists visited.
+        rerank: candidates scored exactly.
+        min_score: hits below this cosine are left out.
+        min_match: hits below this probability are left out; only where one is known.
+        filter: what hits must satisfy.
+        alike: fold hits of at least this cosine into the best of them; None: do not.
+    """
+
+    k: int = 10
+    exact: bool = False
+    nprobe: int | None = None
+    rerank: int | None = None
+    min_score: float | None = None
+    min_match: float | None = None
+    filter: Filter = EVERYTHING
+    alike: float | None = None
+
+
+DEFAULTS = SearchOptions()

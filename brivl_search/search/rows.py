@@ -1,0 +1,35 @@
+"""Rows of the index that answer a query, before anything is read of their records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brivl_search.index import SearchResult
+
+RowId = tuple[int, int]  # position of the shard, row in it
+Search = Callable[[NDArray[np.float32], int], SearchResult]  # (queries, k); with the query's own filter and tuning
+
+
+@dataclass
+class ScoredRow:
+    """A row and its cosine with the query.
+
+    Attributes:
+        row: which.
+        score: cosine.
+        alike: rows that were folded into this one, each with its score, best first.
+    """
+
+    row: RowId
+    score: float
+    alike: list[tuple[RowId, float]] = field(default_factory=list)
+
+
+def scored(found: SearchResult, query: int) -> list[tuple[RowId, float]]:
+    """The rows found for one of the queries, best first, without the padding behind the last."""
+    columns = (found.shards[query].tolist(), found.rows[query].tolist(), found.scores[query].tolist())
+    return [((shard, row), score) for shard, row, score in zip(*columns, strict=True) if row >= 0]

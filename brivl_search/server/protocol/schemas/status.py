@@ -1,0 +1,52 @@
+"""The server itself: its index, its limits, a session."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field
+
+
+class Kind(BaseModel):
+    rows: int
+    kind: str
+
+
+class EncoderAnswer(BaseModel):
+    name: str
+    fingerprint: str
+    dim: int
+    match: Annotated[bool, Field(description="Whether it knows probabilities.")]
+
+
+class Limits(BaseModel):
+    max_k: int
+    max_upload_bytes: int
+    max_uploads: int
+    max_megapixels: float
+    max_terms: int
+    max_texts: int
+    max_text: int
+
+
+class IndexAnswer(BaseModel):
+    generation: int
+    directory: str
+    encoder: EncoderAnswer
+    images: Kind
+    texts: Kind
+    roots: list[str]
+    fields: list[str]
+    damage: list[str]
+    read_only: bool
+    uploads: bool
+    limits: Limits
+    version: str
+
+
+class Session(BaseModel, extra="forbid"):
+    token: Annotated[str, Field(max_length=1000)]
+
+
+class Status(BaseModel):
+    status: Literal["ok"]

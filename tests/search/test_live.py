@@ -1,0 +1,82 @@
+"""An open index follows what builds publish, and wants the encoder that fits."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from brivl_search.errors import EncoderError, IndexIncompatibleError, IndexMissingError, UsageError
+from brivl_search.index import IndexReader
+from brivl_search.search.engine import Engine, SearchOptions
+from tests.support.pictures import draw, write_corpus
+from tests.support.searching import build, names
+from tests.support.stub import StubEncoder
+
+
+def test_nothing_is_loaded_to_refuse(index: Path, tmp_path: Path) -> None:
+    with pytest.raises(IndexMissingError):
+        Engine(tmp_path / "none")
+    with pytest.raises(UsageError):
+        Engine(index, encoder="gone").by_text(" ", SearchOptions())
+
+
+def test_another_encoder_names_the_one_that_fits(index: Path) -> None:
+    with pytest.raises(
+        IndexIncompatibleError, match=r"is of encoder 'stub'.*'other' is another: give the one that fits with `encoder`"
+    ) as e:
+        Engine(index, encoder="other").by_text("a red ring", SearchOptions())
+    assert e.value.exit_code == 3
+
+
+def test_same_encoder_by_another_name_fits(index: Path) -> None:
+    assert Engine(index, encoder="moved").by_text("a red ring", SearchOptions(1))
+
+
+def test_encoder_that_is_gone(index: Path, tmp_path: Path, encoder: StubEncoder) -> None:
+    encoder.name = "gone"
+    write_corpus(tmp_path / "photos", 2)
+    of_gone = build(tmp_path / "photos", tmp_path / "of-gone", encoder)
+    with pytest.raises(IndexIncompatibleError, match=r"needs its encoder 'gone'.*give its new place with `encoder`"):
+        Engine(of_gone).by_text("x", SearchOptions())
+    assert Engine(of_gone, encoder="moved").by_text("x", SearchOptions(1))  # found at its new place
+    with pytest.raises(EncoderError):  # asked for by name: its own error
+        Engine(index, encoder="gone").by_text("x", SearchOptions())
+
+
+def test_a_long_lived_engine_sees_a_new_generation(tmp_path: Path, encoder: StubEncoder) -> None:
+    draw("red", "circle").save(tmp_path / "first.png")
+    index = build(tmp_path, tmp_path / "index", encoder)
+    engine = Engine(index)
+    before = engine.reader
+    assert names(engine.by_text("a red circle", SearchOptions())) == ["first.png"] and engine.reader is before
+    draw("blue", "cross").save(tmp_path / "second.png")
+    build(tmp_path, index, encoder)
+    assert names(engine.by_text("a blue cross", SearchOptions())) == ["second.png", "first.png"]
+    assert engine.reader is not before and before.count("image") == 1
+    shutil.rmtree(index)  # deleted under it: the last state goes on answering
+    assert names(engine.by_text("a blue cross", SearchOptions())) == ["second.png", "first.png"]
+    build(tmp_path, index, StubEncoder("other", "other-fingerprint"))
+    with pytest.raises(IndexIncompatibleError, match="built again with encoder 'other'"):
+        engine.by_text("a blue cross", SearchOptions())
+
+
+def test_an_untouched_catalog_costs_one_stat(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    status = (index / "catalog.lmdb").stat()
+    os.utime(index / "catalog.lmdb", ns=(status.st_atime_ns, status.st_mtime_ns - 10**11))  # not changed just now
+    with IndexReader.open(index) as reader:
+        monkeypatch.setattr("brivl_search.index.catalog.reading", None)
+        assert not reader.stale()
+
+
+def test_a_shard_that_fails_under_an_open_engine_is_left_out(tmp_path: Path, encoder: StubEncoder) -> None:
+    for number, (colour, shape) in enumerate([("red", "circle"), ("blue", "cross"), ("green", "ring")]):
+        draw(colour, shape).save(tmp_path / f"{number}.png")
+    index = build(tmp_path, tmp_path / "index", encoder, shard_rows=1)
+    engine = Engine(index)
+    shard = engine.reader._parts["image"][1].shard
+    shard._sums = shard._sums ^ 1  # what reading a rotten page gives: bytes and checksum differ
+    assert sorted(names(engine.by_text("a blue cross", SearchOptions()))) == ["0.png", "2.png"]
+    assert "image-000002.lmdb is damaged" in engine.reader.damage[0]

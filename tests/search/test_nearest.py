@@ -1,0 +1,59 @@
+"""The same rows come out, however the index is searched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from brivl_search.search.engine import Engine, SearchOptions
+from tests.support.pictures import COLOURS, SHAPES, write_corpus
+from tests.support.searching import build
+from tests.support.stub import StubEncoder
+
+QUERIES = [f"a {colour} {shape}" for colour in COLOURS for shape in SHAPES]
+
+
+def answers(engine: Engine, options: SearchOptions) -> list[list[str]]:
+    return [[hit.path for hit in engine.by_text(text, options)] for text in QUERIES]
+
+
+def test_exact_index_answers_exactly(index: Path) -> None:
+    engine = Engine(index)
+    assert engine.reader.info.image.kind == "exact"
+    assert answers(engine, SearchOptions(10)) == answers(engine, SearchOptions(10, exact=True))
+    vectors = np.concatenate([block for block, _, _ in engine.reader.vectors("image")]).astype(np.float32)
+    paths = [record["path"] for _, _, record in engine.reader.records("image")]
+    query = StubEncoder().encode_texts(QUERIES[:1])[0]
+    expected = [paths[i] for i in np.argsort(-(vectors @ query), kind="stable")[:10]]
+    assert answers(engine, SearchOptions(10))[0] == expected
+
+
+@pytest.fixture(scope="module")
+def ivfpq(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ivfpq")
+    write_corpus(folder / "photos", 300, size=(32, 32))
+    return build(folder / "photos", folder / "index", StubEncoder(), index_type="ivfpq")
+
+
+def test_ivfpq_finds_what_exact_search_finds(ivfpq: Path) -> None:
+    engine = Engine(ivfpq)
+    image = engine.reader.info.image
+    assert (image.kind, image.rows) == ("ivfpq", 300)
+    assert image.tuning is not None and image.tuning.recall is not None and image.tuning.kind == "cross-modal"
+    exact = answers(engine, SearchOptions(10, exact=True))
+    found = answers(engine, SearchOptions(10))
+    overlap = np.mean([len({*a} & {*b}) / 10 for a, b in zip(exact, found, strict=True)])
+    assert overlap >= 0.95
+    assert image.tuning.recall >= 0.95
+    assert answers(engine, SearchOptions(10, nprobe=image.nlist, rerank=300)) == exact
+    for text in QUERIES[:5]:  # scores are exact whichever way a row was found
+        scores = {hit.path: hit.score for hit in engine.by_text(text, SearchOptions(300, exact=True))}
+        for hit in engine.by_text(text, SearchOptions(10)):
+            assert hit.score == pytest.approx(scores[hit.path], abs=1e-5)
+
+
+def test_ivfpq_gives_all_rows_when_asked_for_more(ivfpq: Path) -> None:
+    hits = Engine(ivfpq).by_text("a red ring", SearchOptions(1000, nprobe=1))
+    assert len(hits) == 300 and len({hit.path for hit in hits}) == 300

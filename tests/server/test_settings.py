@@ -1,0 +1,24 @@
+"""Choices that would leave a server open are refused."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("fastapi", reason="the server needs pip install '.[serve]'")
+
+
+from brivl_search.errors import UsageError
+from brivl_search.server import Settings
+
+TOKEN = "correct horse battery staple"
+
+
+def test_beyond_loopback_a_token_is_needed() -> None:
+    for host in ("0.0.0.0", "::", "192.168.1.5", "example.org"):
+        with pytest.raises(UsageError, match="`token`"):
+            Settings(host=host)
+        assert Settings(host=host, token=TOKEN).requests_a_second == 100
+    for host in ("127.0.0.1", "localhost", "::1", "127.8.8.8"):
+        assert Settings(host=host).requests_a_second == 0
+    with pytest.raises(UsageError, match="8 ASCII"):
+        Settings(token="short")

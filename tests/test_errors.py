@@ -1,0 +1,84 @@
+"""Errors speak to every user: they name arguments, not options, and have codes that are known."""
+
+from __future__ import annotations
+
+import ast
+import pickle
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from brivl_search.errors import BrivlSearchError, ImageError, UsageError
+from tests.support.folders import REPO
+
+PACKAGE = REPO / "brivl_search"
+OPTION = re.compile(r"(?<!\S)--[a-z]|`--[a-z]|\(--[a-z]")
+OF_THE_COMMAND_LINE = {"cli", "output"}
+
+
+def sources() -> Iterator[tuple[Path, ast.Module]]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        yield path.relative_to(PACKAGE), ast.parse(path.read_text(encoding="utf-8"))
+
+
+def said(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """(line, text) of each string that is no docstring; an f-string is one text, without its values."""
+    passed_over = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            passed_over.add(id(node.value))
+        elif isinstance(node, ast.JoinedStr):
+            texts = [part for part in node.values if isinstance(part, ast.Constant)]
+            passed_over |= {id(part) for part in texts}
+            yield node.lineno, "…".join(str(part.value) for part in texts)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in passed_over:
+            yield node.lineno, node.value
+
+
+def test_no_message_of_the_library_names_an_option() -> None:
+    found = [
+        f"{path}:{line}: {text}"
+        for path, tree in sources()
+        if path.parts[0] not in OF_THE_COMMAND_LINE
+        for line, text in said(tree)
+        if OPTION.search(re.sub(r"`hf download .*?`", "", text))  # another program's
+    ]
+    assert not found, "\n".join(found)
+
+
+def given(tree: ast.Module) -> Iterator[str]:
+    """The codes that errors, refusals and reasons are made with."""
+    position = {"Refusal": 2, "Reason": 1, "too_many": 3}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            at = position.get(getattr(node.func, "id", ""), 99)
+            found = [word.value for word in node.keywords if word.arg == "code"] + node.args[at : at + 1]
+            yield from (one.value for one in found if isinstance(one, ast.Constant))
+
+
+def test_codes_are_known_and_used() -> None:
+    pytest.importorskip("fastapi", reason="the server needs pip install '.[serve]'")
+    from brivl_search.server.protocol.codes import CODES, TYPES
+
+    used = {
+        text
+        for path, tree in sources()
+        if path != Path("server/protocol/codes.py")
+        for _, text in said(tree)
+        if text in CODES
+    }
+    assert set(CODES) - used - set(TYPES.values()) == set()
+    assert {code for _, tree in sources() for code in given(tree)} <= set(CODES)
+
+
+def test_errors_cross_processes_whole() -> None:
+    error = UsageError("`k` is 0", code="bad_k", details={"k": 0})
+    again = pickle.loads(pickle.dumps(error))
+    assert (str(again), again.code, again.details) == (str(error), "bad_k", {"k": 0})
+    image = pickle.loads(pickle.dumps(ImageError("truncated", "at byte 7")))
+    assert (image.reason, image.detail, image.code) == ("truncated", "at byte 7", "picture")
+    assert image.details == {"reason": "truncated", "detail": "at byte 7"}
+    assert (BrivlSearchError("x").code, BrivlSearchError("x").details) == ("", {})

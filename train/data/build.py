@@ -1,0 +1,80 @@
+"""A recipe's data: photos of `[[data]]` or pairs of `[[shards]]`, as batches of steps; and the validation photos."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from brivl_search.encoders.brivl.image_tower import ImageTower
+from brivl_search.encoders.brivl.tokenizer import TextTokenizer
+from train import distributed
+from train.data.features import cached_views
+from train.data.photos import Augment, Photos, StepDataset, held_out, read_photos
+from train.data.stream import ShardSteps, read_sources
+from train.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What training reads, and what validation does.
+
+    Attributes:
+        steps: a batch for each step.
+        photos: training and validation photos; of a recipe with shards, the validation photos alone.
+        val_cached: feature maps of the validation photos behind the frozen blocks; None: they are read as pixels.
+    """
+
+    steps: StepDataset | ShardSteps
+    photos: Photos
+    val_cached: np.ndarray | None
+
+
+def build_data(
+    recipe: Recipe, base: Path, image: ImageTower, tokenizer: TextTokenizer, *, bf16: bool, rank: int, processes: int
+) -> TrainingData:
+    """Reads the tables and makes what is cached.
+
+    Args:
+        recipe: whose data.
+        base: folder of the recipe; its paths are relative to it.
+        image: the tower whose frozen blocks make the cached feature maps.
+        tokenizer: of the text tower.
+        bf16: whether feature maps are computed in bfloat16.
+        rank, processes: of this process and how many there are.
+    """
+    cfg, pixels, run = recipe.train, recipe.config.image.pixels, Path(recipe.run)
+    photos = held_out(recipe.data, base) if recipe.shards else read_photos(recipe.data, base)
+    augment = Augment(pixels, cfg.crop_scale, cfg.jitter, cfg.hue, cfg.grey)
+    cached = val_cached = None
+    if cfg.cached_blocks:
+        folder = Path(recipe.cache or run / "cache")
+        views = partial(
+            cached_views, folder, image.eval(), blocks=cfg.cached_blocks, pixels=pixels, augment=augment, bf16=bf16
+        )
+        with distributed.first_process_first():
+            cached = views(photos.train, views=cfg.views)
+            val_cached = views(photos.val, views=1)
+    common: dict[str, Any] = {
+        "batch": cfg.batch,
+        "captions": cfg.captions_per_image,
+        "seed": cfg.seed,
+        "pixels": pixels,
+        "augment": augment,
+        "plain_view": cfg.plain_view,
+        "token_dropout": cfg.token_dropout,
+        "flip": cfg.flip,
+        "rank": rank,
+        "processes": processes,
+    }
+    steps: StepDataset | ShardSteps
+    if recipe.shards:
+        with distributed.first_process_first():  # it makes the indexes that the others then find
+            sources = read_sources(recipe.shards, base, run / "indexes")
+        steps = ShardSteps(sources, tokenizer, buffer=cfg.shuffle_buffer, **common)
+    else:
+        steps = StepDataset(photos.train, tokenizer, cached=cached, **common)
+    return TrainingData(steps, photos, val_cached)
