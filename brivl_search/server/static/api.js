@@ -4,23 +4,22 @@ import { LostPicture, toRequest } from "./query.js";
 import { understood } from "./said.js";
 import { hasWords } from "./words.js";
 
-/** What went wrong. `kind` names the words for it (`e_KIND`), `values` fill their places. */
+/** What went wrong. */
 export class Trouble extends Error {
   /**
-   * @param kind of trouble.
-   * @param message the server's own line, where it gave one.
-   * @param retry seconds after which it is worth another try, 0: not by itself.
+   * @param kind names its words: `e_KIND` is the heading, `e_KIND_do` what it means.
+   * @param more.message the server's own line, where the words do not say all of it.
+   * @param more.retry seconds after which it is worth another try, 0: not by itself.
+   * @param more.values for the words.
+   * @param more.words [key, values] of words that explain it better than those of its kind.
    */
-  constructor(kind, message = "", retry = 0) {
+  constructor(kind, { message = "", retry = 0, values = {}, words = null } = {}) {
     super(message);
-    this.kind = kind;
-    this.retry = retry;
-    this.values = {};
-    this.known = false; // whether the words say all that the message does
+    Object.assign(this, { kind, retry, values, words });
   }
 }
 
-// By the server's type of error, for lines that the page does not know.
+// By the server's type of error, for codes that the page does not know.
 const KINDS = {
   too_large: "limit",
   rate_limited: "busy",
@@ -35,7 +34,7 @@ const KINDS = {
 const RETRIES = { busy: 2, starting: 1, unready: 3, index: 3, gone: 3 };
 
 let signIn = async () => {
-  throw new Trouble("usage", "unauthorized");
+  throw new Trouble("usage", { message: "unauthorized" });
 };
 
 /** `ask(again)` shows the form for the token and resolves once one was accepted. */
@@ -50,7 +49,7 @@ async function call(path, options = {}) {
       answer = await fetch(path, { credentials: "same-origin", ...options });
     } catch (error) {
       if (error.name === "AbortError") throw error;
-      throw new Trouble("gone", "", RETRIES.gone);
+      throw new Trouble("gone", { retry: RETRIES.gone });
     }
     if (answer.status === 401) {
       await signIn();
@@ -61,7 +60,7 @@ async function call(path, options = {}) {
       return await answer.json();
     } catch (error) {
       if (error.name === "AbortError") throw error;
-      throw new Trouble("gone", "", RETRIES.gone); // cut off, or another's page
+      throw new Trouble("gone", { retry: RETRIES.gone }); // cut off, or another's page
     }
   }
 }
@@ -74,16 +73,16 @@ async function trouble(answer) {
     // a proxy's page, say
   }
   const { status } = answer;
-  const message = said.message ?? "";
-  const found = understood(message);
-  let kind = found?.kind ?? KINDS[said.type] ?? (status >= 500 ? "internal" : "usage");
+  const known = understood(said);
+  let kind = known?.kind ?? KINDS[said.type] ?? (status >= 500 ? "internal" : "usage");
   if (!said.type) kind = { 413: "large", 429: "busy", 502: "gone", 503: "gone", 504: "gone" }[status] ?? kind; // not ours
-  const told = new Trouble(kind, message, Number(answer.headers.get("Retry-After")) || (RETRIES[kind] ?? 0));
-  if (found) {
-    told.values = found.values;
-    told.known = !found.values.reason || hasWords(found.values.reason);
-  }
-  return told;
+  const whole = known && (!known.words || hasWords(known.words[0]));
+  return new Trouble(kind, {
+    message: whole ? "" : said.message,
+    retry: Number(answer.headers.get("Retry-After")) || (RETRIES[kind] ?? 0),
+    values: known?.values,
+    words: whole ? known.words : null,
+  });
 }
 
 /** Gives the token to the server, which answers with a cookie; false if it is not the right one. */

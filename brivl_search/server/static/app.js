@@ -9,6 +9,7 @@ import { refuse, suspects, usable } from "./pictures.js";
 import * as problem from "./problem.js";
 import { PAGE, asks, emptyFilters, emptyQuery, fingerprint, fromAddress, hasFilters, mistake, toAddress } from "./query.js";
 import * as refine from "./refine.js";
+import { noted } from "./said.js";
 import * as settings from "./settings.js";
 import { found, say } from "./status.js";
 import * as welcome from "./welcome.js";
@@ -81,7 +82,7 @@ async function run(before = null) {
   sayEnd(null);
   if (!asks(query)) return rest(asked);
   const wrong = mistake(query.filters);
-  if (wrong) return failed(new api.Trouble("filter"), wrong.slice(1));
+  if (wrong) return failed(new api.Trouble("filter", { words: wrong.slice(1) }));
   const began = performance.now();
   const patience = setTimeout(() => {
     say(t("searching"));
@@ -94,6 +95,7 @@ async function run(before = null) {
     clearTimeout(patience);
     answered = { asked, target: query.target, more: answer.more, took: performance.now() - began };
     showHits(answer.hits, before);
+    if (!answer.hits.length) nothing(answer.note);
     if (about && answer.generation !== about.generation) learn(); // the index has changed meanwhile
   } catch (error) {
     clearTimeout(patience);
@@ -111,7 +113,6 @@ function showHits(hits, before) {
   if (query.item) openDetail(); // now with its score and its neighbours
   if (before?.y !== undefined) scrollTo(0, before.y);
   else if (scrollY > $("main").offsetTop) scrollTo(0, 0);
-  if (!hits.length) nothing();
   requestAnimationFrame(() => {
     if (performance.getEntriesByName("asked").length) performance.measure("first results", "asked");
     performance.clearMarks("asked");
@@ -132,16 +133,18 @@ function sayEnd(words, values = {}, again = null) {
 
 const withoutFilters = ["clear_filters", () => go({ ...query, filters: emptyFilters() })];
 
-function nothing() {
+/** No hits. `note`: the server's reason, if it gave one. */
+function nothing(note) {
   const filtered = hasFilters(query);
-  problem.show(new api.Trouble("empty"), null, filtered ? { words: ["e_empty_filters"], button: withoutFilters } : {});
+  const words = noted(note) ?? (filtered ? ["e_empty_filters", {}] : null);
+  problem.show(new api.Trouble("empty", { words }), null, { button: filtered ? withoutFilters : null });
 }
 
 const RETRIED = new Set(["gone", "index", "unready", "starting", "busy", "internal"]);
 
-/** Nothing can be shown for `query`. `words`: what explains it, if its kind has no words for that. */
-async function failed(error, words = null) {
-  const trouble = error instanceof api.Trouble ? error : new api.Trouble("page", String(error));
+/** Nothing can be shown for `query`. */
+async function failed(error) {
+  const trouble = error instanceof api.Trouble ? error : new api.Trouble("page", { message: String(error) });
   const asked = query;
   answered = null;
   grid.show([], "images");
@@ -154,8 +157,8 @@ async function failed(error, words = null) {
   let button = null;
   const left = { ...query, terms: query.terms.filter(usable), item: "" };
   if (left.terms.length < query.terms.length) button = [asks(left) ? "drop_terms" : "drop_all", () => go(left, { replace: true })];
-  else if (["filter", "no_match", "field_image", "field_text"].includes(trouble.kind)) button = withoutFilters;
-  problem.show(trouble, RETRIED.has(trouble.kind) ? retry : null, { limits: limits(), words, button });
+  else if (["filter", "no_match", "field", "folder"].includes(trouble.kind)) button = withoutFilters;
+  problem.show(trouble, RETRIED.has(trouble.kind) ? retry : null, { limits: limits(), button });
 }
 
 /** The terms that a search failed for: pictures that cannot be used, photos that are no longer in the index. */
@@ -265,7 +268,7 @@ map.start({
   open: (key) => go({ ...query, item: key }, { opened: true }),
   trouble: (error) => {
     map.hide();
-    problem.show(RETRIED.has(error.kind) ? error : new api.Trouble("map", error.message), retry);
+    problem.show(RETRIED.has(error.kind) ? error : new api.Trouble("map", { message: error.message }), retry);
   },
 });
 

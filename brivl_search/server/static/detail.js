@@ -69,7 +69,7 @@ export async function open(key, hit = null) {
     shown.path = about.absolute_path;
     fill({ ...hit, ...about }, about);
   } catch (error) {
-    if (error.name !== "AbortError" && shown?.key === key) handlers.trouble(error instanceof Trouble ? error : new Trouble("internal", String(error)));
+    if (error.name !== "AbortError" && shown?.key === key) handlers.trouble(error instanceof Trouble ? error : new Trouble("page", { message: String(error) }));
   }
 }
 

@@ -7,8 +7,8 @@ const IMAGE = "M6 5h12a2.5 2.5 0 0 1 2.5 2.5v9A2.5 2.5 0 0 1 18 19H6a2.5 2.5 0 0
 const SEARCH = "M10.5 4.5a6 6 0 1 0 0 12 6 6 0 0 0 0-12zM15 15l5 5M8 10.5h5";
 const ICONS = {
   empty: SEARCH,
-  field_image: SEARCH,
-  field_text: SEARCH,
+  field: SEARCH,
+  folder: SEARCH,
   filter: SEARCH,
   no_match: SEARCH,
   cancel: SEARCH,
@@ -35,17 +35,16 @@ let shown = null;
  * @param trouble what went wrong.
  * @param again offered as a button, and tried by itself after `trouble.retry` seconds if that is not 0.
  * @param options.limits values for the words: { megabytes, megapixels }.
- * @param options.words key of words that explain it, [key, values]; null: those of its kind, if there are any.
  * @param options.button another way out: [key of its label, action].
  */
-export function show(trouble, again = null, { limits = {}, words = null, button = null } = {}) {
+export function show(trouble, again = null, { limits = {}, button = null } = {}) {
   hide();
-  shown = [trouble, again, { limits, words, button }];
-  const values = { ...limits, ...trouble.values };
+  shown = [trouble, again, { limits, button }];
   const box = $("problem");
-  const children = [icon(ICONS[trouble.kind] ?? SERVER), el("h2", {}, plain(t(`e_${trouble.kind}`, values)))];
-  children.push(...explained(trouble, words, values).map((line) => el("p", {}, plain(line))));
-  if (trouble.message && !trouble.known && !ENOUGH.has(trouble.kind)) children.push(said(trouble.message));
+  const children = [icon(ICONS[trouble.kind] ?? SERVER), el("h2", {}, plain(t(`e_${trouble.kind}`, trouble.values)))];
+  const explained = explain(trouble, limits);
+  if (explained) children.push(el("p", {}, plain(explained)));
+  if (trouble.message && !ENOUGH.has(trouble.kind)) children.push(said(trouble.message));
   const buttons = [];
   if (button) buttons.push([t(button[0]), button[1]]);
   if (again) buttons.push([t("retry"), again]);
@@ -57,13 +56,11 @@ export function show(trouble, again = null, { limits = {}, words = null, button 
   if (again && trouble.retry) timer = setTimeout(again, 1000 * trouble.retry);
 }
 
-/** Lines under the heading. */
-function explained(trouble, words, values) {
-  if (words) return [t(...words)];
-  const { reason, there } = trouble.values;
-  if (reason && hasWords(reason)) return [t(reason, values)];
-  if (there === "none") return []; // the index has no fields at all
-  return hasWords(`e_${trouble.kind}_do`) ? [t(`e_${trouble.kind}_do`, values)] : [];
+/** The line under the heading; "" if there is none. */
+function explain({ kind, values, words }, limits) {
+  const [key, more] = words ?? [`e_${kind}_do`, values];
+  if (!hasWords(key) || more.there?.length === 0) return ""; // nothing that could be named
+  return t(key, { ...limits, ...more });
 }
 
 /** The server's own line, which is English. */

@@ -1,30 +1,49 @@
-// The server's lines that the page knows: what they mean, so that the page can say it in words and language of its own.
+// What the server's error codes mean on this page, so that it can say them in words and language of its own.
+// The codes are those of server/protocol/codes.py.
 
-// A group "kind" or "reason" completes the name of the words; the other groups fill their places.
-const KNOWN = [
-  [/^`where` (?<name>.+): no (?<kind>image|text) of the index has such a field \(there are: (?<there>.*)\)$/su, "field"],
-  [/^`min_match` needs a match/u, "no_match"],
-  [/^`(?:after|before|min_size)` /u, "filter"],
-  [/ holds no captions\b/u, "no_texts"],
-  [/ holds no images\b/u, "no_photos"],
-  [/^the terms cancel each other out/u, "cancel"],
-  [/^text: more than (?<n>[\d,]+) characters/u, "long"],
-  [/^\d+ terms: this server takes (?<n>\d+)/u, "terms"],
-  [/^\d+ pictures: this server takes (?<n>\d+)/u, "pictures"],
-  [/^Too many files\. Maximum number of files is (?<n>\d+)/u, "pictures"],
-  [/^the (?:picture|request) is larger than [\d,]+ bytes/u, "large"],
-  [/^the picture cannot be used: (?<reason>[a-z ]+)(?::|$)/u, "picture"],
-  [/^no index at /u, "index"],
-];
+import { number } from "./words.js";
 
-/** { kind, values } for words `e_${kind}`, of a line of the server; null if the page does not know it. */
-export function understood(message) {
-  for (const [pattern, name] of KNOWN) {
-    const found = pattern.exec(message);
-    if (!found) continue;
-    const { kind, reason, ...values } = found.groups ?? {};
-    if (reason) values.reason = `r_${reason.replaceAll(" ", "_")}`;
-    return { kind: kind ? `${name}_${kind}` : name, values };
-  }
-  return null;
+// code → details → [kind of trouble, values for its words, [key, values] of words that explain it]; null: as its kind has
+const ERRORS = {
+  unknown_field: ({ field, fields }) => ["field", { name: field, there: fields }],
+  no_such_folder: ({ folder, folders }) => ["folder", { name: folder, there: folders }],
+  bad_date: ({ value }) => ["filter", {}, ["e_day", { day: value }]],
+  bad_size: () => ["filter", {}, ["e_size", {}]],
+  bad_where: () => ["filter", {}, ["e_where", {}]],
+  no_match: () => ["no_match", {}],
+  nothing_of_target: ({ target }) => [target === "texts" ? "no_texts" : "no_photos", {}],
+  terms_cancel: () => ["cancel", {}],
+  text_too_long: ({ limit }) => ["long", { n: number(limit) }],
+  too_many_terms: ({ limit }) => ["terms", { n: number(limit) }],
+  too_many_pictures: ({ limit }) => ["pictures", { n: number(limit) }],
+  upload_too_large: () => ["large", {}],
+  request_too_large: () => ["large", {}],
+  picture: ({ reason }) => ["picture", {}, [`r_${String(reason).replaceAll(" ", "_")}`, {}]],
+  index_missing: () => ["index", {}],
+  busy: () => ["busy", {}],
+  no_such_item: () => ["item", {}],
+  foreign_host: () => ["forbidden", {}, ["e_foreign_host", {}]],
+  foreign_page: () => ["forbidden", {}, ["e_foreign_page", {}]],
+};
+
+/** { kind, values, words } of an error of the server; null if the page has no words for it. */
+export function understood({ code, details }) {
+  const [kind, values, words = null] = ERRORS[code]?.(details ?? {}) ?? [];
+  return kind ? { kind, values, words } : null;
+}
+
+// Of an answer without hits: why the filters let nothing through.
+const NOTES = {
+  filter_glob: ({ glob, names }) => [names.length ? "n_glob" : null, { glob, names }],
+  filter_after: ({ newest }) => [newest ? "n_newest" : "n_no_date", { day: newest }],
+  filter_before: ({ oldest }) => [oldest ? "n_oldest" : "n_no_date", { day: oldest }],
+  filter_min_size: ({ largest }) => ["n_largest", { largest }],
+  filter_where: ({ field, asked, values }) => [values.length ? "n_where" : null, { field, asked, values }],
+  filter_together: () => ["n_together", {}],
+};
+
+/** [key, values] of the words for the note of an answer; null if there are none. */
+export function noted(note) {
+  const [key, values] = (note && NOTES[note.code]?.(note.details)) ?? [];
+  return key ? [key, values] : null;
 }

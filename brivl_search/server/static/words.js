@@ -9,12 +9,14 @@ let language = "en";
 
 export const current = () => language;
 
-/** The words for `key` in the language of the page, with {places} filled in. */
+/** The words for `key` in the language of the page, with {places} filled in; a list is written as one. */
 export function t(key, values = {}) {
   const words = LANGUAGES[language][key];
   if (words === undefined) throw new Error(`no words for ${key}`);
-  return words.replace(/\{(\w+)\}/g, (_, name) => String(values[name]));
+  return words.replace(/\{(\w+)\}/g, (_, name) => listed(values[name]));
 }
+
+const listed = (value) => (Array.isArray(value) ? value.join(language === "zh" ? "、" : ", ") : String(value));
 
 // So that a screen reader takes the right voice; all that is asked of it is Chinese or English.
 export const tongue = (text) => (/\p{Script=Han}/u.test(text) ? "zh" : "en");

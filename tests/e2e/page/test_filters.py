@@ -63,14 +63,45 @@ def test_a_field_that_the_index_does_not_have(open_page: Open) -> None:
     page.get_by_label("Field = value").fill("colour=red")
     page.keyboard.press("Enter")
     alert = page.get_by_role("alert")
-    expect(alert.get_by_role("heading")).to_have_text("No photo here has a field “colour”")
+    expect(alert.get_by_role("heading")).to_have_text("There is no field “colour” here")
     expect(alert).to_contain_text("The fields are: height, split, width.")
-    page.get_by_role("radio", name="Captions").check()
-    expect(alert.get_by_role("heading")).to_have_text("No caption here has a field “colour”")
     page.locator("#language").click()
-    expect(alert.get_by_role("heading")).to_have_text("这里的说明文字没有“colour”字段")
-    expect(alert).to_contain_text(re.compile("可用的字段：field, .*split"))
-    assert not re.search("[a-z]{3,} [a-z]{3,}", alert.inner_text())  # nothing stays English
+    expect(alert.get_by_role("heading")).to_have_text("这里没有“colour”字段")
+    expect(alert).to_contain_text("可用的字段：height、split、width。")
+    expect(alert.locator(".said")).to_have_count(0)
+    alert.get_by_role("button", name="清除筛选").click()
+    expect(tiles(page).first).to_be_visible()
+
+
+@pytest.mark.parametrize(
+    ("where", "said", "chinese"),
+    [
+        ("glob=*.gif", "No name fits “*.gif”. Some that there are: 0000-red-circle.jpg,", "没有符合“*.gif”的文件名"),
+        ("from=2099-01-01", "The newest is of ", "最新的照片日期是 "),
+        ("to=1999-01-01", "The oldest is of ", "最早的照片日期是 "),
+        ("size=900", "The largest photo has 96x96 pixels.", "最大的照片为 96x96 像素。"),
+        ("where=split%3Ddev", "Some values that there are: test, train.", "现有的例如：test、train。"),
+        ("where=split%3Dtest&glob=*-blue-*", "Each filter alone lets something through", "单独使用都有结果"),
+        ("match=95&where=split%3Dtest&glob=*.png", "Nothing in the collection passes these filters.", "这些筛选条件"),
+    ],
+)
+def test_why_the_filters_let_nothing_through(open_page: Open, where: str, said: str, chinese: str) -> None:
+    page = open_page(f"?q=a+blue+cross&{where}")
+    alert = page.get_by_role("alert")
+    expect(alert.get_by_role("heading")).to_have_text("Nothing fits")
+    expect(alert).to_contain_text(said)
+    page.locator("#language").click()
+    expect(alert.get_by_role("heading")).to_have_text("没有找到")
+    expect(alert).to_contain_text(chinese)
+
+
+def test_a_folder_that_the_index_does_not_have(open_page: Open) -> None:
+    page = open_page("?q=a+red+ring&under=%2Fnowhere", locale="zh-CN")
+    alert = page.get_by_role("alert")
+    expect(alert.get_by_role("heading")).to_have_text("文件夹“/nowhere”里没有内容")
+    expect(alert).to_contain_text(re.compile("可用的例如：.*images。"))
+    page.locator("#language").click()
+    expect(alert.get_by_role("heading")).to_have_text("There is nothing in the folder “/nowhere”")
 
 
 def test_a_field_box_that_is_hidden_shows_what_an_address_asks_of_it(open_page: Open, bare_site: Site) -> None:

@@ -6,6 +6,8 @@ import json
 import re
 from typing import TYPE_CHECKING
 
+from brivl_search.server.protocol.codes import CODES
+from tests.support.folders import REPO
 from tests.support.page_site import LIMIT, Open, Serve, Site, drop, expect, look_for, tiles
 from tests.support.pictures import draw, encoded, noise_jpeg
 
@@ -99,6 +101,11 @@ def test_known_errors_of_the_server_are_told_in_chinese(open_page: Open, bare_si
     said_in_chinese(page, "这张图片无法使用", "文件已损坏。")
     drop(page, "notes.heic", b"hello", "")
     said_in_chinese(page, "这张图片无法使用", "这不是图片，或者服务器不认识这种格式。")
+
+
+def test_the_codes_that_the_page_knows_are_the_servers() -> None:
+    said = (REPO / "brivl_search/server/static/said.js").read_text()
+    assert set(re.findall(r"^  (\w+): \(", said, re.MULTILINE)) <= set(CODES)
 
 
 def said_in_chinese(page: Page, heading: str, words: str) -> None:
