@@ -38,7 +38,7 @@ _MOVED = {
     "build": ("ingest.run", "ingest.report", "ingest.options"),
     "calibration": ("encoders.calibration", "evaluation.calibrating"),
     "engine": ("search.engine", "search.options", "display"),
-    "filters": ("search.filters",),
+    "filters": ("search.filters", "search.allowed"),
     "hits": ("search.hits", "display"),
     "queries": ("search.queries",),
 }

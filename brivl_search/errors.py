@@ -27,6 +27,28 @@ from collections.abc import Mapping
 from typing import Any
 
 
+def install_hint(extra: str) -> str:
+    """The command that adds an optional part, as this copy of brivl-search was installed.
+
+    Args:
+        extra: a name of pyproject.toml's optional dependencies, such as "serve".
+    """
+    import json
+    from importlib.metadata import PackageNotFoundError, distribution
+    from urllib.parse import unquote, urlsplit
+
+    try:
+        origin = json.loads(distribution("brivl-search").read_text("direct_url.json") or "{}")
+    except (PackageNotFoundError, ValueError, OSError):
+        origin = {}
+    folder = unquote(urlsplit(origin.get("url", "")).path)
+    if "dir_info" in origin and os.path.isfile(os.path.join(folder, "pyproject.toml")):
+        editable = "-e " if origin["dir_info"].get("editable") else ""
+        here = "." if os.path.abspath(os.curdir) == os.path.abspath(folder) else folder
+        return f"pip install {editable}'{here}[{extra}]'"
+    return f"pip install 'brivl-search[{extra}]'"
+
+
 class BrivlSearchError(Exception):
     """Root of the tree; `exit_code` is what the command line ends with.
 

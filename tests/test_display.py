@@ -41,6 +41,6 @@ def test_a_path_never_takes_more_than_its_cells(cells: int) -> None:
 
 def test_the_middle_is_left_out_and_the_name_stays() -> None:
     assert elided(LONG, 40, cell_len) == "/srv/pictures/2…/IMG_20240103_101112.jpg"
-    assert elided(LONG, 26, cell_len) == "…/IMG_20240103_101112.jpg"
+    assert elided(LONG, 26, cell_len) == "/…/IMG_20240103_101112.jpg"
     assert elided(LONG, 14, cell_len).endswith("112.jpg") and "…" in elided(LONG, 14, cell_len)
     assert elided("文件夹/里面/一只狗.jpg", 16, cell_len) == "文件…/一只狗.jpg"

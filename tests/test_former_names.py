@@ -18,7 +18,7 @@ NAMES: dict[str, dict[str, str | None]] = {
     "build": {
         "build_index": "ingest.run",
         "add": "ingest.run",
-        "BuildOptions": "ingest.run",
+        "BuildOptions": "ingest.options",
         "BuildReport": "ingest.report",
         "Progress": "ingest.report",
     },
@@ -30,7 +30,7 @@ NAMES: dict[str, dict[str, str | None]] = {
         "true_and_random_pairs": None,
     },
     "engine": {"Engine": "search.engine", "SearchOptions": None, "Hit": "search.hits", "as_given": "display"},
-    "filters": {"Filter": "search.filters", "parse_time": "search.filters"},
+    "filters": {"Filter": "search.filters", "allowed": "search.allowed", "parse_time": "search.filters"},
     "hits": {"Hit": "search.hits", "as_given": "display"},
     "queries": {
         "Query": "search.queries",

@@ -77,6 +77,20 @@ def seconds_so_far() -> float:
     return time.perf_counter() - _Verbs.began
 
 
+def is_picture(text: str) -> bool:
+    """Whether somebody who typed this as a text meant a file: it is there, and has a picture's ending."""
+    name, dot, ending = text.rpartition(".")
+    endings = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "heic", "heif", "avif")
+    return bool(name and dot) and ending.lower() in endings and os.path.isfile(text)
+
+
+def say_plainly(line: str) -> None:
+    """A line on stderr where rich is not needed yet; the line is made harmless."""
+    from brivl_search.display import harmless
+
+    print(f"brivl-search: {harmless(line)}", file=sys.stderr)
+
+
 def _version(asked: bool) -> None:
     if asked:
         typer.echo(f"brivl-search {__version__}")

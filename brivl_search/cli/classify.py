@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @app.command()
 def classify(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files, or folders of them.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Image files, or folders of them.")],
     labels: Annotated[
         Path,
         typer.Option("--labels", metavar="FILE", help="A label a line; other names of the same thing after tabs."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from brivl_search.errors import DependencyError
+from brivl_search.errors import DependencyError, install_hint
 
 QUERIES = (
     "一只猫",
@@ -33,8 +33,7 @@ def photo_folders() -> list[Path]:
         folder = Path(spec.origin).parent / inside if spec is not None and spec.origin else None
         if folder is None or not folder.is_dir():
             raise DependencyError(
-                "the demo shows photographs that ship with scikit-image and scikit-learn: "
-                "pip install 'brivl-search[demo]'"
+                f"the demo shows photographs that ship with scikit-image and scikit-learn: {install_hint('demo')}"
             )
         folders.append(folder)
     return folders

@@ -37,7 +37,7 @@ class FloatKind(StrEnum):
 @app.command()
 def embed(
     images: Annotated[
-        list[Path] | None, typer.Argument(metavar="[IMAGE...]", help="Image files, or folders of them.")
+        list[Path] | None, typer.Argument(metavar="IMAGE", help="Image files, or folders of them.")
     ] = None,
     text: Annotated[list[str] | None, typer.Option("--text", "-t", help="A text.")] = None,
     texts: Annotated[

@@ -100,7 +100,7 @@ def _finish(report: BuildReport, index: Path, quiet: bool, verbose: bool, strict
 def build_index(
     folders: Annotated[
         list[Path],
-        typer.Argument(metavar="FOLDER...", help="Folders of images, searched in depth; datasets (tar, json, ...)."),
+        typer.Argument(metavar="FOLDER", help="Folders of images, searched in depth; datasets (tar, json, ...)."),
     ],
     index: IndexOption = DEFAULT_INDEX,
     encoder: EncoderOption = None,
@@ -149,7 +149,7 @@ def build_index(
 @app.command()
 def sync(
     folders: Annotated[
-        list[Path] | None, typer.Argument(metavar="[FOLDER...]", help="[default: all folders of the index]")
+        list[Path] | None, typer.Argument(metavar="FOLDER", help="[default: all folders of the index]")
     ] = None,
     index: IndexOption = DEFAULT_INDEX,
     captions: Captions = None,
@@ -186,7 +186,7 @@ def sync(
 @app.command()
 def add(
     paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH...", help="Images, folders of them, caption files (.jsonl), datasets.")
+        list[Path], typer.Argument(metavar="PATH", help="Images, folders of them, caption files (.jsonl), datasets.")
     ],
     index: IndexOption = DEFAULT_INDEX,
     encoder: EncoderOption = None,

@@ -28,12 +28,12 @@ def _group() -> None:
 @models.command("list")
 def list_models(
     folders: Annotated[
-        list[Path] | None, typer.Argument(metavar="FOLDER...", help="Also checkpoints in these folders.")
+        list[Path] | None, typer.Argument(metavar="FOLDER", help="Also checkpoints in these folders.")
     ] = None,
     on_disk: Annotated[bool, typer.Option("--on-disk", help="Only what lies on this disk.")] = False,
     form: ReportOption = None,
 ) -> None:
-    """Show encoders: size, languages, published retrieval figures with their source, and what is on this disk."""
+    """List encoders: languages, dimensions, size, and what is on this disk."""
     import json
 
     from brivl_search.encoders.inventory import inventory
@@ -45,6 +45,31 @@ def list_models(
         from brivl_search.output.models import show_models
 
         show_models(entries)
+
+
+@models.command()
+def show(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="As `models list` shows it.")],
+    form: ReportOption = None,
+) -> None:
+    """Show what is known of one encoder: notes, and published retrieval figures with their sources."""
+    import difflib
+    import json
+
+    from brivl_search.encoders.inventory import inventory
+
+    entries = {entry.name: entry for entry in inventory([Path(name)] if Path(name).is_dir() else ())}
+    entry = entries.get(name) or entries.get(str(Path(name).absolute()))
+    if entry is None:
+        near = difflib.get_close_matches(name, entries, 1)
+        advice = f"did you mean {near[0]}?" if near else "brivl-search models list shows them"
+        raise UsageError(f"no encoder {name!r}: {advice}")
+    if json_wanted(form):
+        typer.echo(json.dumps(entry.to_dict(), ensure_ascii=False, indent=2))
+    else:
+        from brivl_search.output.models import show_model
+
+        show_model(entry)
 
 
 @models.command()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from brivl_search.cli.app import app
+from brivl_search.cli.app import app, is_picture, say_plainly
 from brivl_search.cli.options import DEFAULT_INDEX, DeviceOption, EncoderOption, HitFormat, IndexOption, Target
 from brivl_search.errors import BrivlSearchError, UsageError
 
@@ -25,8 +25,9 @@ _CHUNK = 1 << 16
 
 @app.command()
 def query(
-    text: Annotated[
-        str | None, typer.Argument(help="What to look for, in Chinese or English.", show_default=False)
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="TEXT", help="What to look for, in Chinese or English.", show_default=False),
     ] = None,
     image: Annotated[
         list[Path] | None,
@@ -95,6 +96,11 @@ def query(
     device: DeviceOption = "auto",
 ) -> None:
     """Find images by TEXT, captions (or similar images) by --image PICTURE, or either by a sum of several."""
+    text = " ".join(words) if words else None
+    if text is not None and is_picture(text) and not (image or batch):
+        say_plainly(f"{text} is a picture: searching with it, as --image does")
+        image = [Path(text)]
+        text = None
     for name, value in (("--top-k", top_k), ("--nprobe", nprobe), ("--rerank", rerank)):
         if value is not None and value < 1:
             raise UsageError(f"{name} {value}: give a whole number from 1 on")
@@ -146,9 +152,10 @@ def query(
         output.say(reason.message)
     if html is not None:
         output.write_contact_sheet(html, str(asked), hits)
+        output.say(f"wrote {html}: {len(hits):,} hits")
     if preview:
         output.preview_hits(hits)
-    if shown or preview or not html:  # thumbnails have short names: the table has the whole ones
+    if shown or not (preview or html):
         output.print_hits(hits, shown or output.default_format(), nul=print0)
     if open_best:
         output.open_hit(hits)

@@ -9,7 +9,7 @@ import typer
 
 from brivl_search.cli.app import app, byte_count
 from brivl_search.cli.options import DEFAULT_INDEX, DeviceOption, EncoderOption, IndexOption, Quiet
-from brivl_search.errors import BrivlSearchError, DependencyError
+from brivl_search.errors import BrivlSearchError, DependencyError, install_hint
 
 if TYPE_CHECKING:
     import socket
@@ -62,7 +62,7 @@ def serve(
     try:
         from brivl_search.server import Settings
     except ImportError as error:
-        raise DependencyError(f"{MORE} ({error.name}): pip install 'brivl-search[serve]'") from None
+        raise DependencyError(f"{MORE} ({error.name}): {install_hint('serve')}") from None
 
     settings = Settings(
         host=host,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 @app.command()
 def remove(
     paths: Annotated[
-        list[Path] | None, typer.Argument(metavar="[PATH...]", help="Images or folders, which need not exist any more.")
+        list[Path] | None, typer.Argument(metavar="PATH", help="Images or folders, which need not exist any more.")
     ] = None,
     under: Annotated[
         list[Path] | None, typer.Option("--under", metavar="FOLDER", help="All that was indexed below this folder.")
@@ -35,6 +36,8 @@ def remove(
     done = remove_items(index, paths=paths or (), under=under or (), keys=key or ())
     if not quiet:
         say(f"{done.images:,} images and {done.captions:,} captions removed")
+        if any(os.path.exists(path) for path in (*(paths or ()), *(under or ()))):
+            say("the files stay where they are: the next sync or build-index of their folder takes them in again")
         say_state(index, done.commit)
 
 

@@ -5,19 +5,24 @@ Images and texts share one space: the cosine of an image's and a text's vector s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from brivl_search.corpus.images import PixelSpec
 from brivl_search.encoders.calibration import Calibration
 
 if TYPE_CHECKING:
-    from brivl_search.encoders.inputs import Pictures, Texts
+    from PIL.Image import Image
 
 Precision = Literal["auto", "fp32", "bf16"]
+Picture: TypeAlias = "str | os.PathLike[str] | bytes | NDArray[np.uint8] | Image"
+Pictures: TypeAlias = "Picture | Iterable[Picture]"
+Texts: TypeAlias = str | Iterable[str]
 
 
 class Encoder(Protocol):

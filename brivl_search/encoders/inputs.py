@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,15 +16,9 @@ from numpy.typing import NDArray
 from brivl_search.corpus.images import DecodedImage, decode, prepare, read_file
 from brivl_search.corpus.pixels import PixelSpec
 from brivl_search.display import printable
-from brivl_search.encoders.base import Origin
+from brivl_search.encoders.base import Origin, Pictures, Texts
 from brivl_search.errors import ImageError, UsageError
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-Picture: TypeAlias = "str | os.PathLike[str] | bytes | NDArray[np.uint8] | Image"
-Pictures: TypeAlias = "Picture | Iterable[Picture]"
-Texts: TypeAlias = str | Iterable[str]
 EncodePixels: TypeAlias = Callable[[NDArray[np.uint8], Sequence[Origin] | None], NDArray[np.float32]]
 
 CHUNK = 64  # pictures that are decoded before they are embedded

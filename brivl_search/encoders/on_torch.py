@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brivl_search.corpus.pixels import PixelSpec
-from brivl_search.encoders.base import Origin, Precision
+from brivl_search.encoders.base import Origin, Pictures, Precision, Texts
 from brivl_search.encoders.calibration import Calibration
-from brivl_search.encoders.inputs import Pictures, Texts, as_texts, encode_any
+from brivl_search.encoders.inputs import as_texts, encode_any
 
 if TYPE_CHECKING:
     import torch

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from brivl_search.corpus.images import PixelSpec
-from brivl_search.encoders.base import Encoder, LoadedEncoder, Origin, encode_pictures
+from brivl_search.encoders.base import Encoder, LoadedEncoder, Origin, Pictures, Texts, encode_pictures
 from brivl_search.encoders.calibration import Calibration
-from brivl_search.encoders.inputs import Pictures, Texts, as_texts, encode_any
+from brivl_search.encoders.inputs import as_texts, encode_any
 from brivl_search.errors import BrivlSearchError, EncoderError
 
 GROUP = "brivl_search.encoders"

@@ -6,6 +6,7 @@ regions are a fixed grid. The source is part of the name because it changes the 
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 from pathlib import Path
@@ -103,10 +104,12 @@ def _load(name: str, device: str, precision: Precision) -> LoadedEncoder:
     plugged = load_plugin(name, device=device, precision=precision)
     if plugged is not None:
         return plugged
-    known = ", ".join([*bundled(), *plugins()]) or "none"
-    raise EncoderError(
-        f"no encoder {name!r}: give a known name ({known}), the path of a checkpoint folder, official:FILE.pth or "
-        "hf:ORG/NAME; `brivl-search models list` shows more"
+    names = [*bundled(), *plugins()]
+    near = difflib.get_close_matches(name, names, 1)
+    raise UsageError(
+        f"no encoder {name!r}: {f'did you mean {near[0]}? ' if near else ''}give a known name "
+        f"({', '.join(names) or 'none'}), the path of a checkpoint folder, official:FILE.pth or hf:ORG/NAME; "
+        "`brivl-search models list` shows more"
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from brivl_search.errors import DependencyError
+from brivl_search.errors import DependencyError, install_hint
 from brivl_search.index import gpu
 from brivl_search.index.types import Codec
 
@@ -31,7 +31,7 @@ def faiss_module() -> Any:
     try:
         import faiss
     except ImportError as error:
-        raise DependencyError("faiss is not installed: pip install 'brivl-search[cpu]' (or [gpu])") from error
+        raise DependencyError(f"faiss is not installed: {install_hint('cpu')} (or [gpu])") from error
     return faiss
 
 

@@ -1,4 +1,4 @@
-"""The table of encoders that `models list` prints."""
+"""What `models list` and `models show` print."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from rich.text import Text
 from brivl_search.display import harmless
 from brivl_search.encoders.inventory import Entry
 from brivl_search.encoders.known import Figure
+from brivl_search.errors import install_hint
 from brivl_search.output.console import human_bytes, show, table
 
 
 def show_models(entries: Sequence[Entry]) -> None:
-    """Encoders with what is known of them, then the published figures, then the sources these stand in."""
+    """Encoders, a line each."""
     models = table()
     models.add_column("encoder", overflow="fold")
     models.add_column("languages")
@@ -26,24 +27,39 @@ def show_models(entries: Sequence[Entry]) -> None:
         languages = entry.known.languages if entry.known else ""
         models.add_row(Text(harmless(entry.name)), languages, dim, size, Text(harmless(_where(entry))))
     show(models)
-    for entry in entries:
-        for note in _notes(entry):
-            show(Text(f"{entry.name}: {note}", style="dim"))
-    published = [entry for entry in entries if entry.known and entry.known.figures]
-    if not published:
+    show(Text("\nmodels show NAME: notes and published figures of one", style="dim"))
+
+
+def show_model(entry: Entry) -> None:
+    """All that is known of an encoder: facts, notes, then its published figures with their sources."""
+    facts = table()
+    facts.show_header = False
+    facts.add_column(style="bold")
+    facts.add_column(overflow="fold")
+    facts.add_row("encoder", Text(harmless(entry.name)))
+    rows = {
+        "languages": entry.known.languages if entry.known else "",
+        "dimensions": "" if entry.dim is None else str(entry.dim),
+        "parameters": "" if entry.parameters is None else f"{entry.parameters:,.4g} million",
+        "on disk": _where(entry) or "not on this disk",
+        "notes": "; ".join(_notes(entry)),
+    }
+    for name, value in rows.items():
+        if value:
+            facts.add_row(name, Text(harmless(value)))
+    show(facts)
+    if entry.known is None or not entry.known.figures:
         return
-    sources = list(dict.fromkeys(figure.source for entry in published for figure in entry.known.figures))  # type: ignore[union-attr]
+    sources = list(dict.fromkeys(figure.source for figure in entry.known.figures))
     show("")
     figures = table("Published retrieval figures, % (not measured here)")
-    figures.add_column("encoder, test")
+    figures.add_column("test")
     figures.add_column("direction")
     figures.add_column("R@1 / 5 / 10", justify="right", no_wrap=True)
     figures.add_column("", no_wrap=True)
-    for entry in published:
-        figures.add_row(Text(harmless(entry.name), style="bold"))
-        for figure in entry.known.figures if entry.known else ():
-            mark = Text(f"[{sources.index(figure.source) + 1}]")
-            figures.add_row(Text(f"  {figure.test}"), figure.direction, _recall(figure), mark)
+    for figure in entry.known.figures:
+        mark = Text(f"[{sources.index(figure.source) + 1}]")
+        figures.add_row(Text(figure.test), figure.direction, _recall(figure), mark)
     show(figures)
     for number, source in enumerate(sources, 1):
         show(Text(f"[{number}] {source}"))
@@ -62,7 +78,7 @@ def _notes(entry: Entry) -> list[str]:
         return []
     notes = [entry.known.note] if entry.known.note else []
     if entry.known.needs:
-        notes.append(f"needs pip install 'brivl-search[{entry.known.needs}]'")
+        notes.append(f"needs {install_hint(entry.known.needs)}")
     if entry.known.matryoshka:
         shortest, longest = entry.known.matryoshka[0], entry.known.matryoshka[-1]
         notes.append(f"--truncate-dim {shortest} to {longest}")

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from brivl_search.display import harmless
-from brivl_search.errors import BrivlSearchError, DependencyError, ImageError, UsageError
+from brivl_search.errors import BrivlSearchError, DependencyError, ImageError, UsageError, install_hint
 from brivl_search.output.formats import one_line
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def _renderable(console: Console) -> Any:
     try:
         from textual_image import renderable
     except ImportError as error:
-        raise DependencyError("--preview needs textual-image: pip install 'brivl-search[preview]'") from error
+        raise DependencyError(f"--preview needs textual-image: {install_hint('preview')}") from error
     in_blocks = renderable.Image not in (renderable.SixelImage, renderable.TGPImage)
     if in_blocks and (console.color_system is None or console.no_color):
         raise UsageError(no_colours)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
-from brivl_search.errors import DependencyError
+from brivl_search.errors import DependencyError, install_hint
 from brivl_search.index import Item
 
 Kind = Literal["npy", "parquet", "jsonl"]
@@ -35,5 +35,5 @@ def arrow_modules() -> tuple[Any, Any]:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise DependencyError("parquet needs pyarrow: pip install 'brivl-search[parquet]'") from error
+        raise DependencyError(f"parquet needs pyarrow: {install_hint('parquet')}") from error
     return pyarrow, pyarrow.parquet

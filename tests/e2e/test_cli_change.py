@@ -49,7 +49,7 @@ def test_refusals(cli: Cli, copy: str, tmp_path: Path) -> None:
     for verb in (["remove", "x"], ["compact"], ["tune"], ["sync"], ["export", str(tmp_path / "out")]):
         refused(cli(*verb, "--index", none), 3, "no index at", "build-index")
     refused(cli("remove", "x.jpg", "--index", copy), 2, "x.jpg is not in the index: nothing was removed")
-    refused(cli("remove", "--index", copy), 2, "--under FOLDER")
+    refused(cli("remove", "--index", copy), 2, "give paths, --under or --key")
     refused(cli("add", "gone.jpg", "--index", copy), 2, "cannot add gone.jpg", "check the path")
     refused(cli("tune", "--index", copy), 2, "nothing to tune")
     refused(cli("tune", "--queries", none, "--index", copy), 2, "--queries")

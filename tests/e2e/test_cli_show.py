@@ -24,7 +24,7 @@ def test_html(cli: Callable[..., Ended], tmp_path: Path) -> None:  # noqa: F811
     out = tmp_path / "out.html"
     done = cli(*QUERY, "--html", str(out), "--format", "paths")
     paths = done.out.splitlines()
-    assert (done.code, done.err, len(paths)) == (0, "", 3)
+    assert (done.code, done.err, len(paths)) == (0, f"wrote {out}: 3 hits\n", 3)
     page = out.read_text("utf-8")
     assert "<h1>红色圆形</h1>" in page and page.count("data:image/jpeg;base64,") == 3
     assert all(f'title="{path}"' in page for path in paths)

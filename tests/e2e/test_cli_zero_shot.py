@@ -184,4 +184,4 @@ def test_mistakes(cli: Callable[..., Ended], place: Path) -> None:
     refused(cli("embed", "-t", "x", "--out", "x.txt"), 2, "ends in .npy")
     refused(cli("embed", "-t", "x", "--out", "no/x.npy", "--quiet"), 2, "--out no/x.npy: No such file")
     refused(cli("embed", "--texts", "no.txt"), 2, "--texts no.txt: No such file")
-    refused(cli("embed", "-t", "x", "--encoder", "nothing"), 1, "no encoder 'nothing'")
+    refused(cli("embed", "-t", "x", "--encoder", "nothing"), 2, "no encoder 'nothing'")

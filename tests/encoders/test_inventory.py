@@ -11,7 +11,7 @@ import pytest
 
 from brivl_search.encoders.inventory import inventory
 from brivl_search.errors import UsageError
-from brivl_search.output.models import show_models
+from brivl_search.output.models import show_model, show_models
 
 SIGLIP = {
     "model_type": "siglip",
@@ -68,13 +68,18 @@ def test_what_lies_where(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pyt
 
 
 def test_the_table_names_sources(capsys: pytest.CaptureFixture[str]) -> None:
-    show_models(inventory())
+    entries = {entry.name: entry for entry in inventory()}
+    show_model(entries["hf:OFA-Sys/chinese-clip-vit-base-patch16"])
+    show_model(entries["hf:jinaai/jina-clip-v2"])
     shown = capsys.readouterr().out
     (row,) = [line for line in shown.splitlines() if "62.7 / 86.9 / 92.8" in line]
     mark = row.split()[-1]
     assert "text → image" in row and f"{mark} Chinese-CLIP (arXiv 2211.01335)" in shown
-    assert "hf:jinaai/jina-clip-v2: --truncate-dim 64 to 1024" in shown
-    assert "brivl-mini" in shown and "bundled, " in shown
+    assert "--truncate-dim 64 to 1024" in shown
+    show_models(list(entries.values()))
+    listed = capsys.readouterr().out.splitlines()
+    assert listed[1].startswith("brivl-mini") and "bundled, " in listed[1]
+    assert len(listed) == 1 + len(entries) + 2  # a line each, and where the figures are
 
 
 def test_json_in_a_pipe_and_no_torch() -> None:

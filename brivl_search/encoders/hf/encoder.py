@@ -16,7 +16,7 @@ from brivl_search.encoders.hf.files import FoundModel, digest, tokenizer_files, 
 from brivl_search.encoders.known import known_matryoshka
 from brivl_search.encoders.on_torch import TorchEncoder
 from brivl_search.encoders.truncate import check_dim, cut
-from brivl_search.errors import DependencyError, EncoderError
+from brivl_search.errors import DependencyError, EncoderError, install_hint
 
 if TYPE_CHECKING:
     import torch
@@ -77,7 +77,7 @@ class TransformersEncoder(TorchEncoder):
             reason = " ".join(str(error).split())
             if isinstance(error, ImportError) or "sentencepiece" in reason.lower() or "protobuf" in reason.lower():
                 raise DependencyError(
-                    f"the tokenizer of {self.name} needs sentencepiece: pip install 'brivl-search[hf]'"
+                    f"the tokenizer of {self.name} needs sentencepiece: {install_hint('hf')}"
                 ) from None
             raise EncoderError(f"the tokenizer in {self.folder} cannot be read: {reason[:300]}") from None
 

@@ -24,7 +24,7 @@ from brivl_search.encoders.hf.files import FoundModel, digest
 from brivl_search.encoders.known import known_matryoshka
 from brivl_search.encoders.on_torch import TorchEncoder
 from brivl_search.encoders.truncate import check_dim, cut
-from brivl_search.errors import DependencyError, EncoderError
+from brivl_search.errors import DependencyError, EncoderError, install_hint
 
 ANY_SIZE = PixelSpec(448, "squash", "bicubic")
 _NOT_HASHED = {".md", ".png", ".jpg", ".jpeg", ".svg", ".gif", ".onnx", ".py"}
@@ -78,9 +78,7 @@ class SentenceEncoder(TorchEncoder):
         try:
             from sentence_transformers import SentenceTransformer
         except ImportError:
-            raise DependencyError(
-                f"{self.name} needs sentence-transformers: pip install 'brivl-search[sentence]'"
-            ) from None
+            raise DependencyError(f"{self.name} needs sentence-transformers: {install_hint('sentence')}") from None
         from brivl_search.encoders.hf.towers import quiet
 
         trust = os.environ.get("BRIVL_SEARCH_TRUST_REMOTE_CODE") == "1"
