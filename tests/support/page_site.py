@@ -1,41 +1,27 @@
-"""The page for tests: a collection behind the real server, a real browser with it open, and what people do there.
-
-The fixtures are called `browser`, `collection`, `serve`, `site` and `open_page`: import `browser_fixture` and so on.
-"""
+"""The page for tests: what people do there, and what its collection holds. The fixtures are in tests/e2e/page/."""
 
 from __future__ import annotations
 
 import base64
 import os
-import shutil
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-from brivl_search.encoders.calibration import Calibration
-from tests.support.building import build
-from tests.support.pictures import COLOURS, SHAPES, captions, draw, write_lines
-from tests.support.stub import StubEncoder
-
 pytest.importorskip("playwright", reason="the browser tests need Playwright: pip install playwright")
-pytest.importorskip("uvicorn", reason="the server needs pip install '.[serve]'")
 
-from playwright.sync_api import Browser, Page, expect, sync_playwright
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Playwright
+from playwright.sync_api import Page, expect
 
 SCRIPT = "<script>document.title='owned'</script>"
 EVIL = "<img src=x onerror=document.title='owned'>\u202egpj.jpg"
 LIMIT = 150_000  # bytes of an upload
 PHOTOS = 62
 
-expect.set_options(timeout=8_000)
+PATIENCE = 20_000  # milliseconds; other tests may keep the machine busy
+expect.set_options(timeout=PATIENCE)
 
 
 @dataclass(frozen=True)
@@ -45,124 +31,8 @@ class Site:
     photos: Path
 
 
-def chromium(playwright: Playwright) -> str | None:
-    """Path of a Chromium: Playwright's own or the system's."""
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    found = [playwright.chromium.executable_path, *(shutil.which(name) for name in names)]
-    return next((path for path in found if path and os.path.exists(path)), None)
-
-
-@pytest.fixture(scope="module", name="browser")
-def browser_fixture() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        path = chromium(playwright)
-        if path is None:
-            pytest.skip("no Chromium here: apt-get install chromium, or playwright install chromium")
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module", name="collection")
-def collection_fixture(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """(folder, index) of drawings; the last two have captions and a name that would be markup."""
-    folder = tmp_path_factory.mktemp("photos")
-    (folder / "images").mkdir()
-    kinds = [(colour, shape) for shape in SHAPES for colour in COLOURS]
-    lines = []
-    for number in range(PHOTOS - 2):
-        colour, shape = kinds[number % len(kinds)]
-        path = folder / "images" / f"{number:04d}-{colour}-{shape}.jpg"
-        # The first of each kind is what the stub takes its words for; the others are like it.
-        draw(colour, shape, seed=None if number < len(kinds) else number).save(path, quality=92)
-        lines.append({"image": f"images/{path.name}", **captions(colour, shape), "split": "train"})
-    draw("red", "ring").save(folder / "images" / "evil-caption.png")
-    lines.append({"image": "images/evil-caption.png", "en": [f"{SCRIPT} a red ring"], "split": "test"})
-    draw("black", "cross").save(folder / "images" / EVIL)
-    lines.append({"image": f"images/{EVIL}", "en": ["a black cross"], "split": "test"})
-    write_lines(folder / "captions.jsonl", lines)
-    index = tmp_path_factory.mktemp("index") / "index"
-    build(folder, index, StubEncoder())
-    return folder, index
-
-
 Serve = Callable[..., Site]
-
-
-@pytest.fixture(scope="module", name="serve")
-def serve_fixture(collection: tuple[Path, Path]) -> Iterator[Serve]:
-    """Starts the real server on a free port, in a thread."""
-    import uvicorn
-
-    from brivl_search.search.engine import Engine
-    from brivl_search.server import Settings, create_app
-
-    folder, index = collection
-    running: list[tuple[uvicorn.Server, threading.Thread]] = []
-
-    def start(**settings: Any) -> Site:
-        engine = Engine(index)
-        engine.encoder = StubEncoder()
-        engine.encoder.calibration = Calibration(slope=12.0, intercept=-6.0)
-        app = create_app(engine, Settings(max_upload_bytes=LIMIT, **settings))
-        server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=1))
-        thread = threading.Thread(target=server.run, daemon=True)
-        thread.start()
-        running.append((server, thread))
-        until = time.monotonic() + 20
-        while not server.started:
-            assert thread.is_alive() and time.monotonic() < until, "the server did not start"
-            time.sleep(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        return Site(f"http://127.0.0.1:{port}/", engine, folder / "images")
-
-    yield start
-    for server, thread in running:
-        server.should_exit = True
-        thread.join(10)
-
-
-@pytest.fixture(scope="module", name="site")
-def site_fixture(serve: Serve) -> Site:
-    return serve()
-
-
 Open = Callable[..., Page]
-
-
-@pytest.fixture(name="open_page")
-def open_page_fixture(browser: Browser, site: Site) -> Iterator[Open]:
-    """Opens the page in a fresh window. Nothing may ask another server or make the browser complain."""
-    contexts: list[Any] = []
-    complaints: list[str] = []
-    strangers: list[str] = []
-
-    def start(where: str = "", at: Site = site, **options: Any) -> Page:
-        context = browser.new_context(**{"viewport": {"width": 1200, "height": 800}, "locale": "en-GB", **options})
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(8_000)
-
-        def heard(message: Any) -> None:
-            # The browser itself reports answers such as 404, which some tests provoke.
-            if message.type in ("error", "warning") and "Failed to load resource" not in message.text:
-                complaints.append(message.text)
-
-        def asked(request: Any) -> None:
-            if not request.url.startswith((at.address, "blob:", "data:")):
-                strangers.append(request.url)
-
-        page.on("console", heard)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", asked)
-        page.goto(at.address + where)
-        return page
-
-    yield start
-    for context in contexts:
-        context.close()
-    assert complaints == [], complaints
-    assert strangers == [], strangers
 
 
 def look_for(page: Page, text: str) -> None:

@@ -139,6 +139,7 @@ def _describe(reader: IndexReader, item: Item) -> dict[str, Any]:
         "key": keys.encode(item.modality, item.key),
         "kind": item.modality,
         "path": as_given(image or "", reader.info.roots),
+        "absolute_path": image,
         "text": record.get("text"),
         "width": picture.get("width"),
         "height": picture.get("height"),

@@ -1,27 +1,40 @@
 // The server's answers, and its troubles as one kind of error.
 
 import { LostPicture, toRequest } from "./query.js";
+import { understood } from "./said.js";
+import { hasWords } from "./words.js";
 
-/** What went wrong. `kind` names the words for it in words.js; `message` is the server's own line, if it gave one. */
+/** What went wrong. */
 export class Trouble extends Error {
-  constructor(kind, message = "", retry = 0) {
+  /**
+   * @param kind names its words: `e_KIND` is the heading, `e_KIND_do` what it means.
+   * @param more.message the server's own line, where the words do not say all of it.
+   * @param more.retry seconds after which it is worth another try, 0: not by itself.
+   * @param more.values for the words.
+   * @param more.words [key, values] of words that explain it better than those of its kind.
+   */
+  constructor(kind, { message = "", retry = 0, values = {}, words = null } = {}) {
     super(message);
-    this.kind = kind;
-    this.retry = retry; // seconds after which it is worth another try, 0: not by itself
+    Object.assign(this, { kind, retry, values, words });
   }
 }
 
+// By the server's type of error, for codes that the page does not know.
 const KINDS = {
-  too_large: "large",
+  too_large: "limit",
   rate_limited: "busy",
-  index: "index",
+  overloaded: "busy",
+  starting: "starting",
+  index: "unready",
+  forbidden: "forbidden",
   not_found: "item",
   conflict: "item",
   internal: "internal",
 };
+const RETRIES = { busy: 2, starting: 1, unready: 3, index: 3, gone: 3 };
 
 let signIn = async () => {
-  throw new Trouble("usage", "unauthorized");
+  throw new Trouble("usage", { message: "unauthorized" });
 };
 
 /** `ask(again)` shows the form for the token and resolves once one was accepted. */
@@ -36,14 +49,19 @@ async function call(path, options = {}) {
       answer = await fetch(path, { credentials: "same-origin", ...options });
     } catch (error) {
       if (error.name === "AbortError") throw error;
-      throw new Trouble("gone", "", 3);
+      throw new Trouble("gone", { retry: RETRIES.gone });
     }
     if (answer.status === 401) {
       await signIn();
       continue;
     }
-    if (answer.ok) return answer.status === 204 ? null : await answer.json();
-    throw await trouble(answer);
+    if (!answer.ok) throw await trouble(answer);
+    try {
+      return await answer.json();
+    } catch (error) {
+      if (error.name === "AbortError") throw error;
+      throw new Trouble("gone", { retry: RETRIES.gone }); // cut off, or another's page
+    }
   }
 }
 
@@ -54,11 +72,17 @@ async function trouble(answer) {
   } catch {
     // a proxy's page, say
   }
-  if (answer.status === 413) return new Trouble("large", said.message);
-  if (answer.status === 502 || answer.status === 504) return new Trouble("gone", said.message, 3);
-  if (answer.status === 429) return new Trouble("busy", said.message, Number(answer.headers.get("Retry-After")) || 2);
-  if (answer.status === 503) return new Trouble("index", said.message, 3);
-  return new Trouble(KINDS[said.type] ?? (answer.status >= 500 ? "internal" : "usage"), said.message ?? "");
+  const { status } = answer;
+  const known = understood(said);
+  let kind = known?.kind ?? KINDS[said.type] ?? (status >= 500 ? "internal" : "usage");
+  if (!said.type) kind = { 413: "large", 429: "busy", 502: "gone", 503: "gone", 504: "gone" }[status] ?? kind; // not ours
+  const whole = known && (!known.words || hasWords(known.words[0]));
+  return new Trouble(kind, {
+    message: whole ? "" : said.message,
+    retry: Number(answer.headers.get("Retry-After")) || (RETRIES[kind] ?? 0),
+    values: known?.values,
+    words: whole ? known.words : null,
+  });
 }
 
 /** Gives the token to the server, which answers with a cookie; false if it is not the right one. */
@@ -92,10 +116,5 @@ export async function search(query, offset, k, signal) {
   const form = new FormData();
   form.set("request", JSON.stringify(body));
   for (const file of files) form.append("image", file, "image"); // its name is nobody's business
-  try {
-    return await call("v1/search", { method: "POST", body: form, signal });
-  } catch (error) {
-    if (error instanceof Trouble && error.kind === "usage") throw new Trouble("picture", error.message);
-    throw error;
-  }
+  return call("v1/search", { method: "POST", body: form, signal });
 }

@@ -5,20 +5,21 @@ import * as detail from "./detail.js";
 import { $, el, plain } from "./dom.js";
 import * as grid from "./grid.js";
 import * as map from "./map.js";
+import { refuse, suspects, usable } from "./pictures.js";
 import * as problem from "./problem.js";
-import { PAGE, asks, emptyFilters, emptyQuery, fingerprint, fromAddress, hasFilters, toAddress } from "./query.js";
+import { PAGE, asks, emptyFilters, emptyQuery, fingerprint, fromAddress, hasFilters, mistake, toAddress } from "./query.js";
 import * as refine from "./refine.js";
+import { noted } from "./said.js";
 import * as settings from "./settings.js";
+import { found, say } from "./status.js";
+import * as welcome from "./welcome.js";
 import { number, t } from "./words.js";
-
-const SAMPLE = 24; // photos on the start page
 
 let query = fromAddress(location.search);
 let about = null; // what the server says of its index
 let answered = null; // { asked: fingerprint, target, more, took }
 let searching = null; // AbortController of the search under way
 let fetchingMore = false;
-let sample = null; // keys of the photos on the start page
 
 // -- the address --------------------------------------------------------------------------------------------------
 
@@ -42,17 +43,22 @@ addEventListener("popstate", (event) => {
 /** Makes the page what `query` says. `before`: { y, count } of when it was seen last. */
 function render(before = null) {
   refine.sync(query, about);
-  document.title = [query.text || (asks(query) ? t("like_title") : ""), "brivl-search"].filter(Boolean).join(" · ");
-  $("heading").textContent = document.title;
+  entitle();
   $("to-map").setAttribute("aria-pressed", String(query.view === "map"));
   document.body.dataset.view = query.view;
   $("results").hidden = query.view === "map";
   if (query.view === "map") map.show(about?.generation);
   else map.hide();
   if (answered?.asked !== fingerprint(query)) run(before);
-  else if (query.view === "map" || !asks(query)) welcome();
+  else if (asks(query)) sayFound();
+  else idle();
   if (query.item) openDetail();
   else if (detail.isOpen()) closeDetail();
+}
+
+function entitle() {
+  document.title = [query.text || (asks(query) ? t("like_title") : ""), "brivl-search"].filter(Boolean).join(" · ");
+  $("heading").textContent = document.title;
 }
 
 function openDetail() {
@@ -73,21 +79,23 @@ async function run(before = null) {
   const mine = (searching = new AbortController());
   const asked = fingerprint(query);
   problem.hide();
-  $("end").hidden = true;
-  $("end").textContent = t("end");
+  sayEnd(null);
   if (!asks(query)) return rest(asked);
+  const wrong = mistake(query.filters);
+  if (wrong) return failed(new api.Trouble("filter", { words: wrong.slice(1) }));
   const began = performance.now();
   const patience = setTimeout(() => {
     say(t("searching"));
     grid.waiting();
-    $("welcome").hidden = true;
+    welcome.hide();
   }, 200);
   try {
-    const many = Math.min(before?.count || PAGE, about?.limits.max_k ?? PAGE);
-    const answer = await api.search(query, 0, Math.max(many, PAGE), mine.signal);
+    const pages = Math.max(1, Math.ceil((before?.count ?? 0) / PAGE)); // as many as were there
+    const answer = await api.search(query, 0, Math.min(pages * PAGE, about?.limits.max_k ?? PAGE), mine.signal);
     clearTimeout(patience);
     answered = { asked, target: query.target, more: answer.more, took: performance.now() - began };
     showHits(answer.hits, before);
+    if (!answer.hits.length) nothing(answer.note);
     if (about && answer.generation !== about.generation) learn(); // the index has changed meanwhile
   } catch (error) {
     clearTimeout(patience);
@@ -97,15 +105,14 @@ async function run(before = null) {
 }
 
 function showHits(hits, before) {
-  $("welcome").hidden = true;
-  $("grid-title").hidden = true;
+  welcome.hide();
   grid.show(hits, query.target);
   map.mark(hits);
   sayFound();
+  sayEnd(!answered.more && hits.length >= PAGE ? "end" : null);
   if (query.item) openDetail(); // now with its score and its neighbours
   if (before?.y !== undefined) scrollTo(0, before.y);
   else if (scrollY > $("main").offsetTop) scrollTo(0, 0);
-  if (!hits.length) nothing();
   requestAnimationFrame(() => {
     if (performance.getEntriesByName("asked").length) performance.measure("first results", "asked");
     performance.clearMarks("asked");
@@ -113,35 +120,54 @@ function showHits(hits, before) {
   });
 }
 
-function sayFound() {
-  const n = grid.shown().length;
-  say(n ? t(answered.more ? "found_more" : "found", { n: number(n), ms: number(Math.round(answered.took)) }) : "");
-  $("end").hidden = !n || answered.more || n < PAGE;
+const sayFound = () => found(query, grid.shown(), answered.more, answered.took, about);
+
+let ending = []; // what the line under the last hit says
+
+/** Says `words` under the last hit, null: nothing; `again` is offered as a button. */
+function sayEnd(words, values = {}, again = null) {
+  ending = [words, values, again];
+  $("end").hidden = !words;
+  if (words) $("end").replaceChildren(t(words, values), ...(again ? [" ", el("button", { type: "button", class: "plain", on: { click: again } }, t("retry"))] : []));
 }
 
-function say(words) {
-  $("status").textContent = words;
-}
+const withoutFilters = ["clear_filters", () => go({ ...query, filters: emptyFilters() })];
 
-function nothing() {
+/** No hits. `note`: the server's reason, if it gave one. */
+function nothing(note) {
   const filtered = hasFilters(query);
-  problem.show(new api.Trouble("empty"), null, {
-    words: filtered ? t("e_empty_filters") : null,
-    button: filtered ? [t("clear_filters"), () => go({ ...query, filters: emptyFilters() })] : null,
-  });
+  const words = noted(note) ?? (filtered ? ["e_empty_filters", {}] : null);
+  problem.show(new api.Trouble("empty", { words }), null, { button: filtered ? withoutFilters : null });
 }
 
-function failed(error) {
-  const trouble = error instanceof api.Trouble ? error : new api.Trouble("internal", String(error));
+const RETRIED = new Set(["gone", "index", "unready", "starting", "busy", "internal"]);
+
+/** Nothing can be shown for `query`. */
+async function failed(error) {
+  const trouble = error instanceof api.Trouble ? error : new api.Trouble("page", { message: String(error) });
+  const asked = query;
   answered = null;
   grid.show([], "images");
   map.mark([]);
   say("");
-  $("welcome").hidden = true;
-  $("grid-title").hidden = true;
-  if (trouble.kind === "usage" && query.target === "texts" && about?.texts.rows === 0) trouble.kind = "no_texts";
-  const again = ["gone", "index", "busy", "internal"].includes(trouble.kind) ? retry : null;
-  problem.show(trouble, again, { more: { megabytes: megabytes() } });
+  welcome.hide();
+  refuse(await unusable(trouble));
+  if (query !== asked) return;
+  refine.sync(query, about);
+  let button = null;
+  const left = { ...query, terms: query.terms.filter(usable), item: "" };
+  if (left.terms.length < query.terms.length) button = [asks(left) ? "drop_terms" : "drop_all", () => go(left, { replace: true })];
+  else if (["filter", "no_match", "field", "folder"].includes(trouble.kind)) button = withoutFilters;
+  problem.show(trouble, RETRIED.has(trouble.kind) ? retry : null, { limits: limits(), button });
+}
+
+/** The terms that a search failed for: pictures that cannot be used, photos that are no longer in the index. */
+async function unusable({ kind }) {
+  if (kind === "picture" || kind === "large") return suspects(query.terms);
+  if (kind !== "item") return [];
+  const photos = query.terms.filter((term) => term.kind === "key");
+  const gone = await Promise.all(photos.map((term) => api.item(term.value).then(() => false, (error) => error.kind === "item")));
+  return photos.filter((_, n) => gone[n]);
 }
 
 async function retry() {
@@ -149,7 +175,10 @@ async function retry() {
   if (about) render();
 }
 
-const megabytes = () => number(Math.floor((about?.limits.max_upload_bytes ?? 0) / 1e6));
+const limits = () => ({
+  megabytes: number(Math.floor((about?.limits.max_upload_bytes ?? 0) / 1e5) / 10),
+  megapixels: number(about?.limits.max_megapixels ?? 0),
+});
 
 /** The next hits, when the end of the list comes near. */
 async function more() {
@@ -158,11 +187,7 @@ async function more() {
   const offset = grid.shown().length;
   const limit = about?.limits.max_k ?? 1000;
   const many = Math.min(PAGE, limit - offset);
-  if (many <= 0) {
-    $("end").textContent = t("end_limit", { n: number(limit) });
-    $("end").hidden = false;
-    return;
-  }
+  if (many <= 0) return sayEnd("end_limit", { n: number(limit) });
   fetchingMore = true;
   try {
     const answer = await api.search(query, offset, many, searching.signal);
@@ -171,12 +196,10 @@ async function more() {
     answered.more = answer.more && answer.hits.length > 0;
     map.mark(grid.shown());
     sayFound();
+    sayEnd(answered.more ? null : "end");
   } catch (error) {
     if (error.name === "AbortError" || answered?.asked !== asked) return;
-    const again = el("button", { type: "button", class: "plain", on: { click: () => more() } }, t("retry"));
-    $("end").replaceChildren(t(`e_${error.kind ?? "internal"}`), " ", again);
-    $("end").hidden = false;
-    return;
+    return sayEnd(`e_${error.kind ?? "page"}`, { ...limits(), ...error.values }, more);
   } finally {
     fetchingMore = false;
   }
@@ -185,42 +208,20 @@ async function more() {
 
 const nearEnd = () => $("more").getBoundingClientRect().top < innerHeight + 900;
 
-// -- the start page -----------------------------------------------------------------------------------------------
-
+/** Nothing is asked for. */
 function rest(asked) {
   answered = { asked, target: "images", more: false, took: 0 };
   say("");
   map.mark([]);
   grid.show([], "images");
-  welcome();
+  idle();
 }
 
-async function welcome() {
-  if (asks(query) || query.view === "map") {
-    $("welcome").hidden = true;
-    return;
-  }
-  $("welcome").hidden = false;
-  if (!about) return;
-  const counts = { images: number(about.images.rows), texts: number(about.texts.rows) };
-  $("collection").textContent = t(about.texts.rows ? "collection_texts" : "collection", counts);
-  try {
-    sample ??= pickSome((await api.map()).keys);
-  } catch {
-    return; // the photos here are a welcome, nothing more
-  }
-  if (asks(query) || query.view === "map" || !sample.length) return;
-  $("grid-title").textContent = t("some");
-  $("grid-title").hidden = false;
-  grid.show(sample.map((key) => ({ key, image_key: key, path: "" })), "squares");
-}
-
-/** Some of the keys, others at each visit. */
-function pickSome(keys) {
-  const rest = [...keys];
-  const some = [];
-  while (some.length < SAMPLE && rest.length) some.push(...rest.splice(Math.floor(Math.random() * rest.length), 1));
-  return some;
+/** The start page; on the map, just the map. */
+function idle() {
+  const wanted = () => !asks(query) && query.view !== "map";
+  if (wanted()) welcome.show(about, wanted);
+  else welcome.hide();
 }
 
 // -- what the other parts ask for ---------------------------------------------------------------------------------
@@ -259,16 +260,15 @@ detail.start({
   canSubtract: () => asks(query),
   trouble: (error) => {
     go({ ...query, item: "" }, { replace: true });
-    problem.show(error, error.kind === "gone" ? retry : null, { more: { megabytes: megabytes() } });
+    problem.show(error, error.kind === "gone" ? retry : null, { limits: limits(), button: error.kind === "gone" ? null : ["dismiss", problem.hide] });
   },
 });
 
 map.start({
   open: (key) => go({ ...query, item: key }, { opened: true }),
   trouble: (error) => {
-    const trouble = error.kind === "gone" || error.kind === "index" ? error : new api.Trouble("map", error.message);
     map.hide();
-    problem.show(trouble, retry);
+    problem.show(RETRIED.has(error.kind) ? error : new api.Trouble("map", { message: error.message }), retry);
   },
 });
 
@@ -281,16 +281,20 @@ refine.start({
     }
     go(toList && next.view === "map" && next.terms.some((term) => term.kind !== "text") ? { ...next, view: "list" } : next);
   },
-  picture: (file) => {
+  check: (file) => {
     const limit = about?.limits.max_upload_bytes ?? Infinity;
     const wrong = file.type && !file.type.startsWith("image/") ? "not_picture" : file.size > limit ? "large" : null;
-    if (wrong) {
-      problem.show(new api.Trouble(wrong), null, { more: { megabytes: megabytes() } });
-      scrollTo(0, 0);
-    }
+    if (wrong) refused(wrong);
     return !wrong;
   },
+  unreadable: () => refused("unreadable"),
 });
+
+/** A file that is not even tried; what was found before stays. */
+function refused(kind) {
+  problem.show(new api.Trouble(kind), null, { limits: limits(), button: ["dismiss", problem.hide] });
+  scrollTo(0, 0);
+}
 
 $("to-map").addEventListener("click", () => go({ ...query, view: query.view === "map" ? "list" : "map", item: "" }));
 
@@ -312,13 +316,15 @@ new IntersectionObserver(more, { rootMargin: "900px" }).observe($("more"));
 
 settings.start({
   spoken: () => {
+    entitle();
     refine.sync(query, about);
     grid.again();
     problem.again();
     detail.again();
-    map.redraw();
+    map.again();
+    sayEnd(...ending);
     if (answered && asks(query)) sayFound();
-    else welcome();
+    else if (answered) idle();
   },
   painted: map.redraw,
 });
@@ -329,6 +335,7 @@ async function learn() {
   try {
     about = await api.about();
     refine.sync(query, about);
+    if (answered && asks(query)) sayFound(); // now that it is known of how many
   } catch (error) {
     if (!answered) failed(error);
   }
@@ -342,6 +349,6 @@ known.then(() => {
   if (!about) return;
   if (!asks(query)) render();
   else if (query.item) detail.again();
-  if (about.damage.length) say(plain(about.damage[0]));
+  if (about.damage.length) say(t("damaged", { said: plain(about.damage[0]) }));
 });
 if (!asks(query) && !query.item && matchMedia("(hover: hover)").matches) $("text").focus();

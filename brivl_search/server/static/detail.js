@@ -2,11 +2,11 @@
 
 import { Trouble, image, item, thumbnail } from "./api.js";
 import { $, baseName, el, plain } from "./dom.js";
-import { figures } from "./grid.js";
+import { match } from "./grid.js";
 import { bytes, date, inOrder, t, tongue } from "./words.js";
 
 let handlers = {};
-let shown = null; // { key, hit, about }
+let shown = null; // { key, hit, imageKey, path: absolute, once it is known }
 let request = null;
 
 /** Handlers: close(), step(±1) → whether there is one more there, has(±1), like(key), describe(key), add(key, ±1), trouble(error). */
@@ -56,7 +56,7 @@ export const key = () => shown?.key ?? "";
 export async function open(key, hit = null) {
   request?.abort();
   request = new AbortController();
-  shown = { key, hit, imageKey: hit?.image_key ?? (key.startsWith("i") ? key : null) };
+  shown = { key, hit, imageKey: hit?.image_key ?? (key.startsWith("i") ? key : null), path: "" };
   fill(hit ?? { key, path: "" }, null);
   if (!isOpen()) {
     $("detail").showModal();
@@ -66,9 +66,10 @@ export async function open(key, hit = null) {
     const about = await item(key, request.signal);
     if (shown.key !== key) return;
     shown.imageKey = about.image_key;
+    shown.path = about.absolute_path;
     fill({ ...hit, ...about }, about);
   } catch (error) {
-    if (error.name !== "AbortError" && shown?.key === key) handlers.trouble(error instanceof Trouble ? error : new Trouble("internal", String(error)));
+    if (error.name !== "AbortError" && shown?.key === key) handlers.trouble(error instanceof Trouble ? error : new Trouble("page", { message: String(error) }));
   }
 }
 
@@ -106,7 +107,7 @@ function fill(known, about) {
   } else if (!key && about) missing(true);
   const [first] = inOrder(about?.captions ?? []);
   whole.alt = first ? plain(first.text) : baseName(known.path);
-  $("detail-figures").replaceChildren(...(figures(shown.hit ?? {})?.childNodes ?? []));
+  $("detail-figures").replaceChildren(...figures(shown.hit ?? {}));
   $("previous").hidden = !handlers.has(-1);
   $("next").hidden = !handlers.has(1);
   $("like").href = key ? handlers.likeAddress(key) : "";
@@ -115,10 +116,17 @@ function fill(known, about) {
   $("minus-this").hidden = !handlers.canSubtract();
   $("detail").querySelector(".actions").hidden = $("original").hidden = !key;
   $("original").href = key ? image(key) : "";
-  $("detail-path").textContent = plain(known.path);
+  $("detail-path").textContent = plain(known.absolute_path ?? known.path);
+  $("copy").disabled = !known.absolute_path;
   captions(inOrder(about?.captions ?? []), known);
   facts(known, about);
   alike(shown.hit?.duplicate_keys ?? []);
+}
+
+/** How well it fits the search that found it. */
+function figures(hit) {
+  if (hit.score === undefined) return [];
+  return [...match(hit), el("span", { class: "score", title: t("score_title") }, `${t("score")} ${hit.score.toFixed(3)}`)];
 }
 
 function captions(all, known) {
@@ -157,7 +165,8 @@ async function copyPath() {
   const path = $("detail-path");
   let done = false;
   try {
-    await navigator.clipboard.writeText(path.textContent);
+    // What turns the reading order belongs to the name; a line break could be a command in a terminal.
+    await navigator.clipboard.writeText(shown.path.replace(/\p{Cc}/gu, "\ufffd"));
     done = true;
   } catch {
     // no clipboard outside https and localhost: the old way, with what is selected

@@ -69,9 +69,9 @@ function caption(hit, at) {
 }
 
 function link(hit, at, name, ...inside) {
-  const match = hit.match === null || hit.match === undefined ? null : percent(hit.match);
   name ||= t("photo", { n: at + 1 });
-  const said = hit.rank ? t(match === null ? "tile" : "tile_match", { rank: hit.rank, name, match }) : name;
+  const known = hasMatch(hit);
+  const said = hit.rank ? t(known ? "tile_match" : "tile", { rank: hit.rank, name, match: known ? percent(hit.match) : "" }) : name;
   return el(
     "a",
     { class: "tile", href: handlers.address(hit), tabindex: "-1", "data-at": at, "data-key": hit.key, "aria-label": said, title: plain(hit.path) || null },
@@ -109,19 +109,19 @@ function picture(hit, at) {
   return frame;
 }
 
-/** Match with its bar, score, number of near-identical ones. */
-export function figures(hit) {
-  if (hit.score === undefined) return null;
-  const parts = [];
-  if (hit.match !== null && hit.match !== undefined) {
-    parts.push(
-      el("span", { class: "meter", "aria-hidden": "true", "--part": hit.match }),
-      el("span", { class: "match", title: t("match_title") }, `${percent(hit.match)}%`),
-    );
-  }
+export const hasMatch = (hit) => hit.match !== null && hit.match !== undefined;
+
+/** Match with its bar, number of near-identical ones; null where there is neither. */
+function figures(hit) {
+  const parts = [...match(hit)];
   if (hit.duplicates) parts.push(el("span", { class: "alike-count", title: t("alike_more", { n: number(hit.duplicates) }) }, `+${number(hit.duplicates)}`));
-  parts.push(el("span", { class: "score", title: t("score_title") }, hit.score.toFixed(3)));
-  return el("p", { class: "figures" }, ...parts);
+  return parts.length ? el("p", { class: "figures" }, parts) : null;
+}
+
+/** The probability of a hit, as a bar and in per cent; nothing where it is not known. */
+export function match(hit) {
+  if (!hasMatch(hit)) return [];
+  return [el("span", { class: "meter", "aria-hidden": "true", "--part": hit.match }), el("span", { class: "match", title: t("match_title") }, percent(hit.match))];
 }
 
 /** A row of the same height that shows that something comes. */

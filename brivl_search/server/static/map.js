@@ -15,6 +15,7 @@ const pen = canvas.getContext("2d");
 let handlers = { open: () => {}, trouble: () => {} };
 let view = null;
 let keys = [];
+let total = 0; // photos in the index; of very many the map shows a part
 let numbers = new Map(); // key → point
 let placed = [];
 let placedFor = "";
@@ -68,8 +69,8 @@ export async function show(generation) {
     if (zoomed) [view.zoom, view.centre] = [zoomed.zoom, zoomed.centre];
     placedFor = "";
     chosen = hovered = -1;
-    $("map-part").textContent = answer.total > keys.length ? t("map_part", { n: number(keys.length), all: number(answer.total) }) : "";
-    canvas.setAttribute("aria-label", t("map_canvas", { n: number(keys.length) }));
+    total = answer.total;
+    again();
     say("");
     resize();
   } catch (error) {
@@ -78,6 +79,13 @@ export async function show(generation) {
     fetching = false;
     $("map").classList.remove("loading");
   }
+}
+
+/** Says it again in the language of the page. */
+export function again() {
+  $("map-part").textContent = total > keys.length ? t("map_part", { n: number(keys.length), all: number(total) }) : "";
+  canvas.setAttribute("aria-label", t("map_canvas", { n: number(keys.length) }));
+  redraw();
 }
 
 export function hide() {

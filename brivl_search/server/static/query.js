@@ -1,17 +1,8 @@
 // What is searched for: as the page holds it, as its address says it, and as the server takes it.
 
+import { keptAs } from "./pictures.js";
+
 export const PAGE = 40; // hits a request
-
-/** Pictures that were dropped, by a name that stands in the address; they live as long as this page. */
-export const pictures = new Map();
-
-let count = 0;
-
-export function keepPicture(file) {
-  const name = `p${Date.now().toString(36)}${count++}`;
-  pictures.set(name, { file, url: URL.createObjectURL(file) });
-  return name;
-}
 
 export const emptyFilters = () => ({ under: "", glob: "", from: "", to: "", size: "", where: "", match: 0, dedupe: false });
 
@@ -76,11 +67,15 @@ export function fromAddress(search) {
 /** Everything that changes which hits come, as one string. */
 export const fingerprint = (query) => toAddress({ ...query, item: "", view: "list" });
 
-/** A filter that cannot be meant, as [name of the field, key of the words that say so]; null if all can. */
+const isDay = (text) => /^\d{4}-\d\d-\d\d$/u.test(text) && new Date(`${text}T00:00:00Z`).toJSON()?.startsWith(text);
+const fieldsOf = (where) => where.split(/[,，;；]/u).map((one) => one.trim()).filter(Boolean);
+
+/** A filter that cannot be meant, as [name of the field, key of the words that say so, values for them]; null if all can. */
 export function mistake({ from, to, size, where }) {
-  if (from && to && from > to) return ["to", "e_date"];
-  if (size && !/^\d+(\s*[x×X]\s*\d+)?$/u.test(size)) return ["size", "e_size"];
-  if (where && where.split(/[,，;；]/u).some((one) => one.trim() && !/^[^=]+=/u.test(one.trim()))) return ["where", "e_where"];
+  for (const [name, day] of [["from", from], ["to", to]]) if (day && !isDay(day)) return [name, "e_day", { day }];
+  if (from && to && from > to) return ["to", "e_date", { from, to }];
+  if (size && !/^\d{1,6}(\s*[x×X]\s*\d{1,6})?$/u.test(size)) return ["size", "e_size", {}];
+  if (fieldsOf(where).some((one) => !/^[^=]*[^=\s][^=]*=/u.test(one))) return ["where", "e_where", {}];
   return null;
 }
 
@@ -97,9 +92,9 @@ function serverFilters(filters) {
   if (filters.from) asked.after = filters.from;
   if (filters.to) asked.before = nextDay(filters.to); // the server's `before` leaves out the day itself
   if (filters.size) asked.min_size = filters.size;
-  for (const one of filters.where.split(/[,，;；]/u)) {
+  for (const one of fieldsOf(filters.where)) {
     const [name, ...value] = one.split("=");
-    if (value.length) ((asked.where ??= {})[name.trim()] ??= []).push(value.join("=").trim());
+    ((asked.where ??= {})[name.trim()] ??= []).push(value.join("=").trim());
   }
   return asked;
 }
@@ -110,10 +105,10 @@ export function toRequest(query, offset, k) {
   const terms = query.text ? [{ text: query.text }] : [];
   for (const { kind, value, weight } of query.terms) {
     if (kind === "picture") {
-      const picture = pictures.get(value);
+      const picture = keptAs(value);
       if (!picture) throw new LostPicture(value);
       terms.push({ image: files.length, weight });
-      files.push(picture.file);
+      files.push(picture.content);
     } else terms.push({ [kind]: value, weight });
   }
   const body = { terms, target: query.target, k, offset, filters: serverFilters(query.filters) };

@@ -28,12 +28,12 @@ export function start({ spoken, painted }) {
   if (!THEMES.includes(theme)) theme = "auto";
   const paint = () => {
     document.documentElement.dataset.theme = theme;
-    $("theme").setAttribute("aria-label", t(`theme_${theme}`));
+    $("theme").querySelector("span").textContent = t(`theme_${theme}`);
     $("theme").title = t(`theme_${theme}`);
   };
   const say = (name) => {
     speak(name);
-    $("language").textContent = name === "zh" ? "EN" : "中文";
+    $("language").querySelector("span").textContent = name === "zh" ? "English" : "中文";
     $("language").lang = name === "zh" ? "en" : "zh-CN";
     $("language").setAttribute("aria-label", t("language"));
     paint();

@@ -1,25 +1,11 @@
-"""Searching on the page in a real browser: by words and pictures, with terms and filters."""
+"""Searching on the page: by words and pictures, with terms."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-from tests.support.page_site import (  # noqa: F401 - fixtures
-    PHOTOS,
-    Open,
-    Site,
-    browser_fixture,
-    collection_fixture,
-    drop,
-    expect,
-    look_for,
-    names,
-    open_page_fixture,
-    serve_fixture,
-    site_fixture,
-    tiles,
-)
+from tests.support.page_site import PHOTOS, Open, Site, drop, expect, look_for, names, tiles
 from tests.support.pictures import draw, encoded
 
 
@@ -31,8 +17,8 @@ def test_a_chinese_query_by_enter_with_match_scroll_and_address(open_page: Open)
     expect(tiles(page).first).to_have_attribute("title", re.compile("-red-circle"))
     expect(tiles(page).first.locator(".there img")).to_be_visible()
     first = page.locator("#grid li").first
-    expect(first.locator(".match")).to_have_text(re.compile(r"^\d+(\.\d)?%$"))
-    expect(first.locator(".score")).to_have_text(re.compile(r"^[01]\.\d{3}$"))
+    expect(first.locator(".match")).to_have_text(re.compile(r"^\d+%$"))
+    expect(first.locator(".figures")).to_have_text(re.compile(r"^\d+%$"))  # no cosine
     width = first.locator(".meter").evaluate("node => Number(getComputedStyle(node).getPropertyValue('--part'))")
     assert 0.5 < width <= 1
     assert "q=%E7%BA%A2" in page.url
@@ -40,11 +26,11 @@ def test_a_chinese_query_by_enter_with_match_scroll_and_address(open_page: Open)
     expect(tiles(page)).to_have_count(PHOTOS)
     assert len(set(names(page))) == PHOTOS
     expect(page.locator("#end")).to_be_visible()
-    scrolled = page.evaluate("scrollY")
+    scrolled = page.evaluate("scrollTo(0, 1e6), scrollY")
     tiles(page).last.click()
     page.get_by_role("link", name="More like this").click()
     expect(page.locator(".chip.key")).to_be_visible()
-    assert page.evaluate("scrollY") < scrolled
+    page.wait_for_function("before => scrollY < before", arg=scrolled)
     page.go_back()
     expect(page.locator("#detail-figures .score")).to_be_visible()
     page.keyboard.press("Escape")
@@ -80,9 +66,8 @@ def test_a_picked_or_pasted_picture_and_words_beside_it(open_page: Open, site: S
     chooser.value.set_files(sorted(site.photos.glob("*-green-ring*"))[0])
     expect(tiles(page).first).to_have_attribute("title", re.compile("-green-ring"))
     look_for(page, "a red ring")
-    expect(page.locator("#status")).to_contain_text("shown")
-    expect(page.locator("#grid .score").first).to_be_visible()
-    expect(page.locator("#grid .match")).to_have_count(0)  # of a sum no match is known
+    expect(page.locator("#status")).to_contain_text("Best 40 of 62 photos")
+    expect(page.locator("#grid .figures")).to_have_count(0)  # of a sum no match is known
     page.evaluate(
         """content => {
             const carried = new DataTransfer();
@@ -99,7 +84,7 @@ def test_a_picked_or_pasted_picture_and_words_beside_it(open_page: Open, site: S
 def test_terms_are_added_turned_weighed_and_removed(open_page: Open) -> None:
     page = open_page("?q=a+red+ring")
     expect(tiles(page).first).to_have_attribute("title", re.compile("red-ring|evil-caption"))
-    page.get_by_role("button", name="more of").click()
+    page.get_by_role("button", name="More of …").click()
     page.get_by_label("More of:").fill("绿色的圆环")
     page.keyboard.press("Enter")
     chip = page.locator(".chip")
@@ -115,32 +100,40 @@ def test_terms_are_added_turned_weighed_and_removed(open_page: Open) -> None:
     chip.get_by_role("button", name="Remove").click()
     expect(chip).to_have_count(0)
     expect(tiles(page).first).to_have_attribute("title", re.compile("red-ring|evil-caption"))
-    page.get_by_role("button", name="less of").click()
+    page.get_by_role("button", name="Less of …").click()
     page.get_by_label("Less of:").press("Escape")
     expect(page.get_by_label("Less of:")).to_be_hidden()
 
 
-def test_filters_narrow_are_counted_and_can_be_cleared(open_page: Open) -> None:
-    page = open_page("?q=a+red+circle")
-    expect(tiles(page).first).to_be_visible()
-    page.get_by_role("button", name="Filters").click()
-    page.get_by_label("Name").fill("*-blue-*")
-    page.keyboard.press("Enter")
-    expect(tiles(page).first).to_have_attribute("title", re.compile("-blue-"))
-    assert all("-blue-" in name for name in names(page))
-    page.get_by_label("Field = value").fill("split=test")
-    page.keyboard.press("Enter")
-    expect(page.get_by_role("alert")).to_contain_text("Nothing fits")
-    expect(page.locator("#filter-count")).to_have_text("2")
-    page.get_by_role("alert").get_by_role("button", name="Clear filters").click()
-    expect(tiles(page).first).to_have_attribute("title", re.compile("-red-circle"))
-    page.get_by_label("Taken from").fill("2024-05-01")
-    page.get_by_label("to (inclusive)").fill("2024-04-01")
-    assert page.get_by_label("to (inclusive)").evaluate("node => node.validationMessage") != ""
-    page.get_by_label("to (inclusive)").fill("2099-01-01")
-    expect(page.locator("#filter-count")).to_have_text("1")
-    assert "from=2024-05-01" in page.url and "to=2099-01-01" in page.url
-    page.get_by_role("slider").fill("90")
-    expect(page.locator("#filter-count")).to_have_text("2")
-    matches = [float(text.rstrip("%")) for text in page.locator("#grid .match").all_inner_texts()]
-    assert matches and min(matches) >= 90
+def test_how_many_are_shown_and_of_how_many(open_page: Open, bare_site: Site) -> None:
+    page = open_page("?q=a+red+ring")
+    status = page.locator("#status")
+    expect(status).to_have_text(re.compile(r"^Best 40 of 62 photos · \d+ ms$"))
+    page.mouse.wheel(0, 20_000)
+    expect(status).to_have_text(re.compile("^62 photos · "))
+    page.get_by_role("radio", name="Captions").check()
+    expect(status).to_have_text(re.compile(r"^Best \d+ of 242 captions · "))
+    filtered = open_page("?q=a+red+ring&glob=*.jpg")
+    expect(filtered.locator("#status")).to_have_text(re.compile("^40 shown, more as you scroll · "))
+    filtered = open_page("?q=a+red+ring&glob=*-red-*")
+    expect(filtered.locator("#status")).to_have_text(re.compile("^10 photos · "))
+    filtered = open_page("?q=a+red+ring&glob=evil*")
+    expect(filtered.locator("#status")).to_have_text(re.compile("^1 photo · "))
+    on_map = open_page("?q=a+red+ring&view=map")
+    expect(on_map.locator("#status")).to_have_text(re.compile("^40 photos ringed · "))
+    expect(open_page(at=bare_site).locator("#collection")).to_have_text("3 photos")
+
+
+def test_a_match_is_written_in_whole_per_cent_everywhere(open_page: Open) -> None:
+    page = open_page()
+    said = page.evaluate(
+        "import('./words.js').then(({ percent }) => [0, 0.0049, 0.005, 0.126, 0.9939, 0.9996, 1].map(percent))"
+    )
+    assert said == ["<1%", "<1%", "1%", "13%", "99%", "99%", "99%"]
+    look_for(page, "a red ring")
+    expect(tiles(page).first).to_have_attribute("aria-label", re.compile(r"match \d+%$"))
+    every = page.locator("#grid .match").all_inner_texts()
+    assert len(every) == 40 and all(re.fullmatch(r"<1%|[1-9]\d?%", text) for text in every)
+    tiles(page).first.click()
+    expect(page.locator("#detail-figures .match")).to_have_text(every[0])
+    expect(page.locator("#detail-figures .score")).to_have_text(re.compile(r"^Cosine [01]\.\d{3}$"))

@@ -21,6 +21,7 @@ class ItemAnswer(BaseModel):
     key: str
     kind: Literal["image", "text"]
     path: str
+    absolute_path: Annotated[str | None, Field(description="On the server's machine; of a caption its picture's.")]
     text: str | None
     width: int | None
     height: int | None
