@@ -32,6 +32,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -125,7 +126,7 @@ def main() -> int:
     return 0 if result["ratio"] >= BAR else 1
 
 
-def run(args: argparse.Namespace, folder: Path, scratch: Path) -> dict[str, object]:
+def run(args: argparse.Namespace, folder: Path, scratch: Path) -> dict[str, Any]:
     encoder = load_encoder(args.encoder, device=args.device)
     options = BuildOptions(batch_size=args.batch_size)
     files = scan([folder]).images
@@ -196,7 +197,7 @@ def command(args: argparse.Namespace, folder: Path, index: Path) -> None:
     subprocess.run(line, check=True, env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.DEVNULL)
 
 
-def table(result: dict[str, object]) -> str:
+def table(result: dict[str, Any]) -> str:
     rates, cpu = result["pictures_per_second"], result["cpu_ms_per_picture"]
     assert isinstance(rates, dict) and isinstance(cpu, dict)
     names = {

@@ -37,7 +37,7 @@ def main() -> None:
     rows = [json.loads(line) for line in (args.dataset / "captions.jsonl").read_text("utf-8").splitlines()]
     paths = [str((args.dataset / row["image"]).absolute()) for row in rows]
     vector = {one.decoded.file.path: one.vector for one in embed_images(find_pictures(paths).files, encoder)}
-    images = np.stack([vector[path] for path in paths])
+    images = np.stack([found for path in paths if (found := vector[path]) is not None])
     for field in args.fields.split(","):
         texts = np.stack([v for _, v in embed_texts([row[field][0] for row in rows], encoder)])
         for labels in (2, 10, 50):

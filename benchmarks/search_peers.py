@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from brivl_search.index import IndexReader
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 K = 10
@@ -63,18 +66,23 @@ class Engine:
         raise NotImplementedError
 
 
+def reader_opener() -> Callable[[Path], IndexReader]:
+    """`IndexReader.open`, with FAISS imported."""
+    sys.path.insert(0, str(REPOSITORY))
+    from brivl_search.index import IndexReader
+    from brivl_search.index.ivfpq import faiss_module
+
+    faiss_module()
+    return IndexReader.open
+
+
 class Ours(Engine):
     """The default: everything is searched in the map, which a thread brings into memory meanwhile (`reader.warm`)."""
 
     disk, ours, entry = True, True, "ours"
 
     def load(self) -> None:
-        sys.path.insert(0, str(REPOSITORY))
-        from brivl_search.index import IndexReader
-        from brivl_search.index.ivfpq import faiss_module
-
-        faiss_module()
-        self.open_reader = IndexReader.open
+        self.open_reader = reader_opener()
 
     def open(self, folder: Path) -> None:
         self.reader = self.open_reader(folder / self.entry)
@@ -89,6 +97,8 @@ class Ours(Engine):
 
     def tuned(self) -> Setting:
         tuning = self.reader.info.image.tuning
+        if tuning is None:
+            raise SystemExit("the index was sealed without tuning: build it again")
         return {"nprobe": tuning.nprobe, "rerank": tuning.rerank}
 
     def curve(self) -> list[list[Setting]]:
@@ -96,8 +106,9 @@ class Ours(Engine):
         return own + [[{"nprobe": n, "rerank": rerank} for n in PROBES] for rerank in RERANKS]
 
     def search(self, queries: np.ndarray, setting: Setting) -> np.ndarray:
-        found = self.reader.search("image", queries, K, **setting)
-        return self.first[found.shards] + found.rows
+        found = self.reader.search("image", queries, K, nprobe=setting["nprobe"], rerank=setting["rerank"])
+        rows: np.ndarray = self.first[found.shards] + found.rows
+        return rows
 
 
 class OursPQ8(Ours):
@@ -112,7 +123,7 @@ class FaissIVFPQ(Engine):
     ours = True
 
     def load(self) -> None:
-        Ours.load(self)  # type: ignore[arg-type]
+        self.open_reader = reader_opener()
         import faiss
 
         self.faiss = faiss
@@ -137,7 +148,8 @@ class FaissIVFPQ(Engine):
         faiss = self.faiss
         inner = faiss.SearchParametersIVF(nprobe=setting["nprobe"])
         outer = faiss.IndexRefineSearchParameters(k_factor=setting["rerank"] / K, base_index_params=inner)
-        return self.index.search(queries, K, params=outer)[1]
+        rows: np.ndarray = self.index.search(queries, K, params=outer)[1]
+        return rows
 
 
 class FaissExact(Engine):
@@ -156,7 +168,8 @@ class FaissExact(Engine):
         return [[{}]]
 
     def search(self, queries: np.ndarray, setting: Setting) -> np.ndarray:
-        return self.index.search(queries, K)[1]
+        rows: np.ndarray = self.index.search(queries, K)[1]
+        return rows
 
 
 class FaissHNSW(Engine):
@@ -178,7 +191,9 @@ class FaissHNSW(Engine):
         self.index = self.faiss.read_index(str(folder / self.entry))
 
     def search(self, queries: np.ndarray, setting: Setting) -> np.ndarray:
-        return self.index.search(queries, K, params=self.faiss.SearchParametersHNSW(efSearch=setting["ef"]))[1]
+        effort = self.faiss.SearchParametersHNSW(efSearch=setting["ef"])  # type: ignore[attr-defined]  # not in faiss' stubs
+        rows: np.ndarray = self.index.search(queries, K, params=effort)[1]
+        return rows
 
 
 class HNSWLib(Engine):
@@ -202,7 +217,8 @@ class HNSWLib(Engine):
 
     def search(self, queries: np.ndarray, setting: Setting) -> np.ndarray:
         self.index.set_ef(setting["ef"])
-        return self.index.knn_query(queries, K)[0].astype(np.int64)
+        rows: np.ndarray = self.index.knn_query(queries, K)[0].astype(np.int64)
+        return rows
 
 
 class USearch(Engine):

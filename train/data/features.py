@@ -40,7 +40,8 @@ def cached_views(
     data, done_file = folder / f"views-{key}.npy", folder / f"views-{key}.done"
     done = int(done_file.read_text()) if done_file.is_file() and data.is_file() else 0
     if done == len(photos):
-        return np.load(data, mmap_mode="r")
+        kept: np.ndarray = np.load(data, mmap_mode="r")
+        return kept
     device = next(tower.parameters()).device
     quick = copy.deepcopy(
         tower
@@ -55,7 +56,8 @@ def cached_views(
 
     def compute(stack: np.ndarray) -> np.ndarray:
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            return quick.early(torch.from_numpy(np.array(stack)).to(device), blocks).half().cpu().numpy()
+            maps: np.ndarray = quick.early(torch.from_numpy(np.array(stack)).to(device), blocks).half().cpu().numpy()
+            return maps
 
     if not done:
         shape = compute(view(0, 0)[None]).shape[1:]
@@ -72,4 +74,5 @@ def cached_views(
                 out.flush()
                 done_file.write_text(str(rows.stop))
             progress.update(task, completed=rows.stop)
-    return np.load(data, mmap_mode="r")
+    made: np.ndarray = np.load(data, mmap_mode="r")
+    return made

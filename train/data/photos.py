@@ -138,13 +138,23 @@ def draw_captions(
         some = min(count - len(chosen), len(names))
         chosen += list(rng.choice(names, some, replace=False, p=shares / shares.sum()))
     for name in chosen:
-        yield captions[name][rng.integers(len(captions[name]))]
+        yield captions[name][int(rng.integers(len(captions[name])))]
+
+
+def mask_id(tokenizer: TextTokenizer, share: float) -> int:
+    """Id of the token that dropped ones become; any where none is dropped (`share` 0)."""
+    if tokenizer.mask_id is not None:
+        return tokenizer.mask_id
+    if share:
+        raise SystemExit("train.token_dropout needs a tokenizer with a [MASK] token: set it to 0")
+    return tokenizer.pad_id
 
 
 def drop_tokens(tokenizer: TextTokenizer, ids: Sequence[int], share: float, rng: np.random.Generator) -> list[int]:
     """Masks a share of a text's tokens, never the special ones."""
     special = (tokenizer.pad_id, tokenizer.end_id, tokenizer.start_id)
-    return [tokenizer.mask_id if token not in special and rng.random() < share else token for token in ids]
+    mask = mask_id(tokenizer, share)
+    return [mask if token not in special and rng.random() < share else token for token in ids]
 
 
 class StepDataset(Dataset[dict[str, Tensor]]):

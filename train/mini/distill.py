@@ -30,7 +30,7 @@ from brivl_search.encoders.brivl.text_tower import TextTower
 from brivl_search.encoders.brivl.tokenizer import TextTokenizer
 from brivl_search.encoders.device import has_fast_bf16, pick_device
 from brivl_search.errors import UsageError
-from train.data.photos import Photo, read_photos
+from train.data.photos import Photo, mask_id, read_photos
 from train.mini.teachers import embed_cached
 from train.model.start import load_text_backbone
 from train.recipe import TextRecipe, read_recipe
@@ -117,7 +117,8 @@ def batch_rows(step: int, lengths: np.ndarray, batch: int, seed: int) -> np.ndar
     order = np.random.default_rng((seed, epoch)).permutation(len(lengths))[place * group : (place + 1) * group]
     rng = np.random.default_rng((seed, epoch, place))
     order = order[np.argsort(lengths[order] + rng.random(len(order)))]
-    return np.array_split(order, 16)[rng.permutation(16)[step % 16]]
+    rows: np.ndarray = np.array_split(order, 16)[rng.permutation(16)[step % 16]]
+    return rows
 
 
 def evaluate(
@@ -191,10 +192,8 @@ def main(argv: list[str] | None = None) -> None:
         while step < steps:
             rows = batch_rows(step, lengths, cfg.batch, cfg.seed)
             rng = np.random.default_rng((cfg.seed, 2, step))
-            drop = cfg.token_dropout
-            kept = [
-                [t if t in special or rng.random() >= drop else tokenizer.mask_id for t in token_ids[r]] for r in rows
-            ]
+            drop, masked = cfg.token_dropout, mask_id(tokenizer, cfg.token_dropout)
+            kept = [[t if t in special or rng.random() >= drop else masked for t in token_ids[r]] for r in rows]
             padded, mask = (torch.from_numpy(a).to(device) for a in tokenizer.batch(kept))
             for group in optimizer.param_groups:
                 group["lr"] = cfg.lr * rate_at(step, steps, cfg.warmup)
@@ -210,7 +209,7 @@ def main(argv: list[str] | None = None) -> None:
                         vectors[known], lessons.targets[name][target[target >= 0]].to(device)
                     )
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            torch.autograd.backward(loss)
             nn.utils.clip_grad_norm_(student.parameters(), 1.0)
             optimizer.step()
             step += 1

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from brivl_search.encoders.brivl.checkpoint import load_tower, read_config, save_checkpoint
+from brivl_search.encoders.brivl.checkpoint import TowerName, load_tower, read_config, save_checkpoint
 from brivl_search.encoders.brivl.config import ModelConfig
 from brivl_search.encoders.brivl.image_tower import ImageTower
 from brivl_search.encoders.brivl.text_tower import TextTower
@@ -53,7 +53,7 @@ def cook(target: Path, sources: Sequence[Path], weights: Sequence[float], *, int
         if (source / "tokenizer.json").read_bytes() != (sources[0] / "tokenizer.json").read_bytes():
             raise SystemExit(f"{source} has another tokenizer than {sources[0]}: they cannot be averaged")
     config = configs[0]
-    towers: dict[str, nn.Module] = {
+    towers: dict[TowerName, nn.Module] = {
         "image": ImageTower(config.image, config.dim),
         "text": TextTower(config.text, config.dim),
     }

@@ -57,7 +57,7 @@ def build_towers(config: ModelConfig, cfg: Training) -> TwoTowers:
     freeze_text(text, cfg.frozen_text_layers)
     for module in image.frozen_modules(cfg.frozen) if cfg.frozen else []:
         module.requires_grad_(False)
-    for backbone in image.backbones:
+    for backbone in image.cnns():
         for name in cfg.frozen_cnn_modules:
             backbone.net.get_submodule(name).requires_grad_(False)
     towers = {"image": image, "text": text}
@@ -113,5 +113,5 @@ def optimizer_of(model: MoCo | Clip, towers: TwoTowers, cfg: Training, device: t
 def save_memory(towers: TwoTowers) -> None:
     """Activations are computed again in the backward pass (`train.gradient_checkpointing`)."""
     towers.text.backbone.gradient_checkpointing_enable({"use_reentrant": False})
-    for backbone in towers.image.backbones:
+    for backbone in towers.image.cnns():
         backbone.net.set_grad_checkpointing(True)

@@ -20,7 +20,7 @@ def load_cnns(tower: ImageTower, paths: list[Path]) -> None:
 
     if len(paths) != len(tower.backbones):
         raise SystemExit(f"init.cnn names {len(paths)} files for {len(tower.backbones)} backbones: give one each")
-    for backbone, path in zip(tower.backbones, paths, strict=True):
+    for backbone, path in zip(tower.cnns(), paths, strict=True):
         state = {k: v for k, v in load_file(str(path)).items() if not k.startswith("classifier.")}
         missing, unexpected = backbone.net.load_state_dict(state, strict=False)
         if missing or unexpected:

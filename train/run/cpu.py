@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -28,10 +29,10 @@ def depthwise_in_float32(backbones: nn.Module) -> None:
         if isinstance(module, nn.Conv2d) and module.groups > 1:
             inner = module.forward
 
-            def forward(x: torch.Tensor, inner: Any = inner) -> torch.Tensor:
+            def forward(x: torch.Tensor, inner: Callable[[torch.Tensor], torch.Tensor] = inner) -> torch.Tensor:
                 if not torch.is_grad_enabled():
                     return inner(x)
                 with torch.autocast("cpu", enabled=False):
                     return inner(x.float())
 
-            module.forward = forward  # type: ignore[method-assign]
+            module.forward = cast(Any, forward)  # type: ignore[method-assign]

@@ -211,8 +211,8 @@ def report(name: Path, recipe: Recipe, found: Sizes, *, gpus: int, gpu: str, mfu
     lines.append(f"  {'sum without activations':<34}{fixed / GB:9.2f}")
     for kind in ("plain", "checkpointed"):
         label = "activations" if kind == "plain" else "activations, checkpointed"
-        size = found.a_pair[kind]
-        lines.append(f"  {label:<34}{size * local / GB:9.2f}   {size / 1e6:8.1f} MB a pair")
+        bytes_a_pair = found.a_pair[kind]
+        lines.append(f"  {label:<34}{bytes_a_pair * local / GB:9.2f}   {bytes_a_pair / 1e6:8.1f} MB a pair")
     lines.append(f"  {'passing':<34}{found.passing * local / GB:9.2f}   {found.passing / 1e6:8.1f} MB a pair")
     lines += ["", "does data parallelism (DDP) fit?      pairs a GPU: plain, checkpointed"]
     for label, memory in {"40 GB": 42e9, "80 GB": 85e9, gpu: card.memory}.items():
@@ -222,12 +222,12 @@ def report(name: Path, recipe: Recipe, found: Sizes, *, gpus: int, gpu: str, mfu
     lines.append(f"  sharded over {gpus} GPUs the sum without activations would be, GB: {sharded}")
     lines += ["", "FLOPs of one pair in one step, 10⁹"]
     total = 0.0
-    for part, count in found.flops.items():
+    for part, flops in found.flops.items():
         if part == "recomputed":
-            lines.append(f"  {'with checkpointing, also':<34}{count / 1e9:11.1f}")
+            lines.append(f"  {'with checkpointing, also':<34}{flops / 1e9:11.1f}")
         else:
-            total += count
-            lines.append(f"  {part:<34}{count / 1e9:11.1f}")
+            total += flops
+            lines.append(f"  {part:<34}{flops / 1e9:11.1f}")
     lines.append(f"  {'together':<34}{total / 1e9:11.1f}")
     if cfg.gradient_checkpointing:
         total += found.flops["recomputed"]

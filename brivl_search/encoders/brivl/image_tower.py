@@ -44,7 +44,7 @@ class ImageTower(nn.Module):
         super().__init__()
         self.backbones = nn.ModuleList(Backbone(backbone) for backbone in config.backbones)
         self.config = config
-        channels = sum(backbone.channels for backbone in self._backbones())
+        channels = sum(backbone.channels for backbone in self.cnns())
         width = config.width or channels
         self.project = nn.Linear(channels, width)  # BriVL's 1 × 1 convolution after the region sampling
         self.head = TowerHead(width, dim, config.head)
@@ -52,7 +52,8 @@ class ImageTower(nn.Module):
         self._pooling: dict[tuple[int, int, str], Tensor] = {}
         self._widths: dict[tuple[int, ...], list[int]] = {}
 
-    def _backbones(self) -> list[Backbone]:
+    def cnns(self) -> list[Backbone]:
+        """The members of `backbones`, typed."""
         return [module for module in self.backbones if isinstance(module, Backbone)]
 
     def train(self, mode: bool = True) -> ImageTower:
@@ -65,12 +66,12 @@ class ImageTower(nn.Module):
 
     def fuse(self) -> None:
         """Makes the loaded tower faster; for inference only (`Backbone.fuse`)."""
-        for backbone in self._backbones():
+        for backbone in self.cnns():
             backbone.fuse()
 
     def frozen_modules(self, steps: Sequence[int]) -> list[nn.Module]:
         """What `early(…, steps)` runs."""
-        return [m for backbone, n in zip(self._backbones(), steps, strict=True) for m in backbone.frozen_modules(n)]
+        return [m for backbone, n in zip(self.cnns(), steps, strict=True) for m in backbone.frozen_modules(n)]
 
     def early(self, pixels: Tensor, steps: Sequence[int]) -> Tensor:
         """uint8 (B, S, S, 3) → (B, Σc, h, w), the backbones' channels after `steps` of their steps.
@@ -78,7 +79,7 @@ class ImageTower(nn.Module):
         Raises:
             EncoderError: the maps differ in height or width there.
         """
-        maps = [backbone.early(pixels, n) for backbone, n in zip(self._backbones(), steps, strict=True)]
+        maps = [backbone.early(pixels, n) for backbone, n in zip(self.cnns(), steps, strict=True)]
         if len({m.shape[2:] for m in maps}) > 1:
             sizes = ", ".join(f"{m.shape[2]} × {m.shape[3]}" for m in maps)
             raise EncoderError(f"cached blocks must end at maps of one size, not {sizes}: change cached_blocks")
@@ -87,17 +88,17 @@ class ImageTower(nn.Module):
     def _split(self, x: Tensor, steps: Sequence[int]) -> Sequence[Tensor]:
         key = tuple(steps)
         if key not in self._widths:
-            self._widths[key] = [b.width(n) for b, n in zip(self._backbones(), steps, strict=True)]
+            self._widths[key] = [b.width(n) for b, n in zip(self.cnns(), steps, strict=True)]
         return torch.split(x, self._widths[key], 1)
 
     def between(self, x: Tensor, first: Sequence[int], last: Sequence[int]) -> Tensor:
         """From the output of `early(…, first)` to that of `early(…, last)`."""
-        parts = zip(self._backbones(), self._split(x, first), first, last, strict=True)
+        parts = zip(self.cnns(), self._split(x, first), first, last, strict=True)
         return torch.cat([backbone.run(part, a, b) for backbone, part, a, b in parts], 1)
 
     def maps(self, x: Tensor, steps: Sequence[int]) -> list[Tensor]:
         """The output of `early(…, steps)` → a feature map (B, C, H, W) per backbone."""
-        parts = zip(self._backbones(), self._split(x, steps), steps, strict=True)
+        parts = zip(self.cnns(), self._split(x, steps), steps, strict=True)
         return [backbone.run(part, n) for backbone, part, n in parts]
 
     def _pooling_matrix(self, feature_map: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from tests.support.stub import environment
 from tests.support.tiny import write_vocab
 from tests.train.test_pretrain import log_of, photos, to_toml, write_recipe  # noqa: F401 - a fixture
 from train import distributed, pretrain
-from train.data.photos import Augment
+from train.data.photos import Augment, drop_tokens
 from train.data.stream import Plan, ShardSteps, Source, read_sources
 from train.pairs import pack
 from train.pairs.shards import Pair, Shard, ShardReader, list_shards
@@ -321,3 +321,12 @@ def test_the_command_packs_and_says_what_it_left_out(packed: dict[str, Path], tm
     with pytest.raises(SystemExit) as exit_:
         pack.main([str(tmp_path / "absent"), str(tmp_path / "other")])
     assert exit_.value.code == 2
+
+
+def test_dropping_tokens_needs_a_mask_token(tmp_path: Path) -> None:
+    (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\ndog\n", encoding="utf-8")
+    tokenizer = TextTokenizer(tmp_path, 8)
+    (ids,) = tokenizer.ids(["dog"])
+    assert drop_tokens(tokenizer, ids, 0.0, np.random.default_rng(0)) == ids
+    with pytest.raises(SystemExit, match=r"train\.token_dropout needs a tokenizer with a \[MASK\] token"):
+        drop_tokens(tokenizer, ids, 0.5, np.random.default_rng(0))
