@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from datetime import date
+
+from stdnum import luhn as luhn_check
+from stdnum.cn import ric
+from stdnum.exceptions import InvalidComponent
 
 _HINT = re.compile("\\d{3}|[@\uff20]")  # full-width digits and signs as well
 _MOBILE = re.compile(r"(?<![\d.])(?:(?:\+|00)?86[-\s]?)?1[3-9]\d[-\s]?\d{4}[-\s]?\d{4}(?![\d.]\d|\d)")
@@ -24,7 +27,6 @@ _PLATE = re.compile(
     r"[京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕吉闽贵粤青藏川宁琼][A-HJ-NP-Z][·•\s]?(?=[A-Z0-9]*\d)[A-HJ-NP-Z0-9]{5,6}"
     r"(?![A-Za-z0-9])"
 )
-_ID_WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
 
 
 def personal_data(text: str) -> str:
@@ -52,13 +54,13 @@ def has_id_number(text: str) -> bool:
 
 
 def is_id_number(number: str) -> bool:
-    number = re.sub(r"[-\s]", "", number)
+    """Date and check digit count; the place of birth does not, because a list of places may lack one."""
+    number = re.sub(r"[-\s]", "", number).upper()
     try:
-        born = date(int(number[6:10]), int(number[10:12]), int(number[12:14]))
-    except ValueError:
+        born = ric.get_birth_date(number)
+    except InvalidComponent:
         return False
-    total = sum(int(digit) * weight for digit, weight in zip(number[:17], _ID_WEIGHTS, strict=True))
-    return 1900 <= born.year <= 2100 and "10X98765432"[total % 11] == number[17].upper()
+    return 1900 <= born.year <= 2100 and ric.calc_check_digit(number) == number[17]
 
 
 def has_card_number(text: str) -> bool:
@@ -67,6 +69,5 @@ def has_card_number(text: str) -> bool:
 
 
 def luhn(number: str) -> bool:
-    digits = [int(c) for c in number if c.isdigit()]
-    doubled = (sum(divmod(2 * d, 10)) for d in digits[-2::-2])
-    return (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
+    """Whether the digits pass the Luhn check; signs between them are skipped."""
+    return bool(luhn_check.is_valid("".join(str(unicodedata.digit(c)) for c in number if c.isdigit())))

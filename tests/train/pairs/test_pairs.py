@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,43 @@ def test_numbers_with_a_check_digit_must_pass_it() -> None:
     assert luhn("4111111111111111") and not luhn("4111111111111112")  # the well-known test number
 
 
+def is_id_number_by_hand(number: str) -> bool:
+    """GB 11643: a date between 1900 and 2100, and the check of MOD 11-2."""
+    try:
+        born = date(int(number[6:10]), int(number[10:12]), int(number[12:14]))
+    except ValueError:
+        return False
+    weights = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
+    total = sum(int(digit) * weight for digit, weight in zip(number[:17], weights, strict=True))
+    return 1900 <= born.year <= 2100 and "10X98765432"[total % 11] == number[17].upper()
+
+
+def luhn_by_hand(number: str) -> bool:
+    digits = [int(c) for c in number if c.isdigit()]
+    doubled = (sum(divmod(2 * d, 10)) for d in digits[-2::-2])
+    return (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
+
+
+def test_check_digits_are_those_of_the_standards() -> None:
+    """python-stdnum, as we call it, against the formulae; places of birth that it does not know count as well."""
+    draw = random.Random(0)
+    ids = [
+        f"{draw.randrange(10**6):06}{draw.randrange(1850, 2150)}{draw.randrange(14):02}{draw.randrange(33):02}"
+        f"{draw.randrange(1000):03}{last}"
+        for _ in range(1000)
+        for last in "0123456789Xx"
+    ]
+    found = [is_id_number(number) for number in ids]
+    assert found == [is_id_number_by_hand(number) for number in ids]
+    assert 300 < sum(found) < 900
+    cards = ["".join(draw.choices("0123456789", k=draw.randrange(14, 20))) for _ in range(5000)]
+    cards += [f"{card[:4]} {card[4:8]}-{card[8:]}" for card in cards[:500]]
+    passed = [luhn(card) for card in cards]
+    assert passed == [luhn_by_hand(card) for card in cards]
+    assert 400 < sum(passed) < 700
+    assert luhn("４１１１1111１１１１١١١١") == luhn_by_hand("４１１１1111１１１１١١١١") is True
+
+
 @pytest.mark.parametrize(
     ("text", "cleaned", "language", "rule"),
     [
@@ -125,6 +164,17 @@ def test_copies_have_near_hashes_and_other_photos_far_ones(tmp_path: Path) -> No
         assert (code ^ code_of(image.point(lambda v: int(v * 0.9 + 10)))).bit_count() <= 3
         far.append((code ^ code_of(photo(seed + 100))).bit_count())
     assert min(far) > 12
+
+
+def test_hash_is_the_phash_of_imagehash() -> None:
+    """The same bits of the same 32 × 32 grey picture; of a photo nearly, because it shrinks the grey photo (Lanczos),
+    and we take the grey of the shrunk one, which is decoded and shrunk in one go."""
+    imagehash = pytest.importorskip("imagehash")
+    rng = np.random.default_rng(0)
+    for seed in range(50):
+        grey = rng.integers(0, 256, (HASH_SIDE, HASH_SIDE), dtype=np.uint8)
+        assert perceptual_hash(grey.astype(np.float32)) == int(str(imagehash.phash(Image.fromarray(grey))), 16)
+        assert (code_of(photo(seed)) ^ int(str(imagehash.phash(photo(seed))), 16)).bit_count() <= 3
 
 
 @pytest.mark.parametrize("distance", [0, 3, 4, 7])
