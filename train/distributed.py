@@ -68,6 +68,8 @@ def gather(x: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
+# torch.distributed.nn.functional.all_gather gives the same gradients, but newer torch deprecates it (a FutureWarning in
+# 2.14) in favour of a private module.
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

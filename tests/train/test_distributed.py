@@ -7,12 +7,14 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed.nn.functional
 
 from tests.support.folders import REPO
 from tests.support.stub import environment
@@ -117,12 +119,24 @@ def gradients(loss: str, rank: int, processes: int, parts: int = 1) -> list[torc
     return [p.grad.clone() for p in parameters if p.grad is not None]
 
 
+def gathered(gather: Callable[[torch.Tensor], torch.Tensor], rank: int) -> torch.Tensor:
+    """The gradient that comes back to this process' rows, where every process has a loss of its own."""
+    rows = torch.randn(3, 2, 5, generator=torch.Generator().manual_seed(rank)).double().requires_grad_()
+    (gather(rows.transpose(0, 1)).pow(3) * torch.arange(60).view(4, 3, 5) * (rank + 1)).sum().backward()
+    assert rows.grad is not None
+    return rows.grad
+
+
 def _process(rank: int, port: int, folder: str) -> None:
     os.environ.update(
         LOCAL_RANK=str(rank), RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
     )
     distributed.start("cpu")
     torch.save({loss: gradients(loss, rank, 2) for loss in ("moco", "clip")}, f"{folder}/{rank}.pt")
+    theirs = getattr(torch.distributed.nn.functional, "all_gather", None)  # deprecated, so it may go
+    if theirs is not None:
+        found = gathered(distributed.gather_with_gradient, rank)
+        torch.testing.assert_close(found, gathered(lambda x: torch.cat(theirs(x)), rank))
     distributed.stop()
 
 

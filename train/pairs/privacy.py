@@ -60,7 +60,7 @@ def is_id_number(number: str) -> bool:
         born = ric.get_birth_date(number)
     except InvalidComponent:
         return False
-    return 1900 <= born.year <= 2100 and ric.calc_check_digit(number) == number[17]
+    return bool(1900 <= born.year <= 2100 and ric.calc_check_digit(number) == number[17])
 
 
 def has_card_number(text: str) -> bool:
