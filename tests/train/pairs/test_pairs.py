@@ -21,7 +21,7 @@ from brivl_search.errors import UsageError
 from tests.support.folders import REPO
 from tests.support.stub import environment
 from tests.support.tiny import make_checkpoint
-from train.pairs import prepare as prepare_pairs
+from train.pairs import prepare as command
 from train.pairs.images import HASH_SIDE, MASK, perceptual_hash, probes, to_grey
 from train.pairs.prepare import prepare
 from train.pairs.privacy import is_id_number, luhn, personal_data
@@ -390,6 +390,6 @@ def test_mistakes_of_the_command_are_named(tmp_path: Path, capsys: pytest.Captur
         (["--source", "a=x", "--rules", str(tmp_path / "absent.toml")], "--rules"),
     ):
         with pytest.raises(SystemExit) as exit_:
-            prepare_pairs.main([str(tmp_path / "out"), *arguments])
+            command.main([str(tmp_path / "out"), *arguments])
         assert exit_.value.code == 2
         assert message in capsys.readouterr().err
