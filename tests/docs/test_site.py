@@ -1,0 +1,69 @@
+"""The documentation holds together: its navigation, its links, the routes it names, and no other host."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests.support.documents import PAGES, links
+from tests.support.folders import REPO
+
+DOCS = REPO / "docs"
+
+
+def test_the_readme_can_be_read_in_a_sitting() -> None:
+    assert len((REPO / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    navigation = (REPO / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:")[2]
+    named = re.findall(r":\s+(\S+\.md)\s*$", navigation, re.MULTILINE)
+    assert sorted(named) == sorted(str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md"))
+
+
+def _anchors(page: Path) -> set[str]:
+    titles = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPO)))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for link in links(page):
+        if re.match(r"https?://|mailto:", link):
+            continue
+        target, _, anchor = link.partition("#")
+        file = (page.parent / target).resolve() if target else page
+        assert file.exists(), f"{page.name}: {link}"
+        assert not anchor or anchor in _anchors(file), f"{page.name}: {link}"
+
+
+def test_every_route_is_documented() -> None:
+    text = (DOCS / "http-api.md").read_text(encoding="utf-8")
+    source = "\n".join(path.read_text("utf-8") for path in (REPO / "brivl_search/server/routes").glob("*.py"))
+    routes = set(re.findall(r'@routes\.(?:get|post|delete)\(\s*"([^"]+)"', source))
+    assert len(routes) >= 18
+    assert [route for route in sorted(routes) if f" {route}`" not in text] == []
+
+
+def test_the_version_is_in_the_changelog() -> None:
+    import brivl_search
+
+    project = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))
+    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "brivl_search.__version__"}
+    assert f"\n## {brivl_search.__version__} (" in (REPO / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_the_site_asks_no_other_host(tmp_path: Path) -> None:
+    pytest.importorskip("material")
+    pytest.importorskip("mkdocstrings")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    asked = re.compile(r'<(?:link|script|img|iframe|source)\b[^>]*?(?:href|src)="(https?:)?//[^"]*"')
+    for page in (tmp_path / "site").rglob("*.html"):
+        assert not asked.search(page.read_text(encoding="utf-8")), page
