@@ -49,7 +49,7 @@ def main() -> None:
     cosines: dict[str, list[float]] = {}
     for path in load_dataset(args.dataset).images[: args.limit]:
         made = copies(path)
-        sources = [path, *made.values()]
+        sources: list[str | bytes] = [path, *made.values()]
         photo, *others = encoder.encode_images(np.stack([load_pixels(source, encoder.pixels) for source in sources]))
         for name, other in zip(made, others, strict=True):
             cosines.setdefault(name, []).append(float(photo @ other))

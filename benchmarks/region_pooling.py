@@ -23,6 +23,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -72,7 +73,8 @@ def by_roi_align(features: Tensor, boxes: Tensor) -> Tensor:
     stretch = boxes.new_tensor([width / (width - 1), height / (height - 1)] * 2)
     framed = F.pad(features, (1, 1, 1, 1))
     pooled = roi_align(framed, list(boxes * stretch + 1), (1, 1), sampling_ratio=4, aligned=True)
-    return pooled.view(*boxes.shape[:2], -1)
+    tokens: Tensor = pooled.view(*boxes.shape[:2], -1)
+    return tokens
 
 
 def matrix(features: Tensor, boxes: Tensor) -> Tensor:
@@ -125,11 +127,11 @@ def main() -> None:
             difference = float((with_linear(pool)() - want).abs().max())
             if difference > 1e-3:
                 sys.exit(f"{name} gives other tokens than the loop, by up to {difference:g}")
-        parts = {
+        parts: dict[str, dict[str, Callable[[], Tensor]]] = {
             "tokens": {"loop": lambda: loop(features, boxes, conv), **{n: with_linear(p) for n, p in pools.items()}},
             "pooling alone": {
                 "loop": lambda: loop(features, boxes, None),
-                **{n: (lambda p=p: p(features, boxes)) for n, p in pools.items()},
+                **{n: partial(p, features, boxes) for n, p in pools.items()},
             },
         }
         found = {}

@@ -86,7 +86,8 @@ def gather_with_gradient(x: Tensor) -> Tensor:
 
     Where each process computes the same loss from all rows, `average_gradients` afterwards gives that loss's gradient.
     """
-    return _Gather.apply(x) if dist.is_initialized() else x  # type: ignore[no-any-return, no-untyped-call]
+    rows: Tensor = _Gather.apply(x) if dist.is_initialized() else x
+    return rows
 
 
 def gather_objects(value: Any) -> list[Any]:
@@ -112,7 +113,7 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
             flat = torch.cat([g.reshape(-1) for g in bucket])
             dist.all_reduce(flat)
             flat /= dist.get_world_size()
-            for part, mean in zip(bucket, flat.split([g.numel() for g in bucket]), strict=True):
+            for part, mean in zip(bucket, torch.split(flat, [g.numel() for g in bucket]), strict=True):
                 part.copy_(mean.view_as(part))
             bucket, waiting = [], 0
 

@@ -40,7 +40,8 @@ def cached_views(
     data, done_file = folder / f"views-{key}.npy", folder / f"views-{key}.done"
     done = int(done_file.read_text()) if done_file.is_file() and data.is_file() else 0
     if done == len(photos):
-        return np.load(data, mmap_mode="r")
+        whole: np.ndarray = np.load(data, mmap_mode="r")
+        return whole
     device = next(tower.parameters()).device
     quick = copy.deepcopy(
         tower
@@ -72,4 +73,5 @@ def cached_views(
                 out.flush()
                 done_file.write_text(str(rows.stop))
             progress.update(task, completed=rows.stop)
-    return np.load(data, mmap_mode="r")
+    made: np.ndarray = np.load(data, mmap_mode="r")
+    return made

@@ -138,13 +138,15 @@ def draw_captions(
         some = min(count - len(chosen), len(names))
         chosen += list(rng.choice(names, some, replace=False, p=shares / shares.sum()))
     for name in chosen:
-        yield captions[name][rng.integers(len(captions[name]))]
+        yield captions[name][int(rng.integers(len(captions[name])))]
 
 
 def drop_tokens(tokenizer: TextTokenizer, ids: Sequence[int], share: float, rng: np.random.Generator) -> list[int]:
     """Masks a share of a text's tokens, never the special ones."""
     special = (tokenizer.pad_id, tokenizer.end_id, tokenizer.start_id)
-    return [tokenizer.mask_id if token not in special and rng.random() < share else token for token in ids]
+    mask = tokenizer.mask_id
+    assert mask is not None  # every tokenizer that a text tower is trained with has one
+    return [mask if token not in special and rng.random() < share else token for token in ids]
 
 
 class StepDataset(Dataset[dict[str, Tensor]]):

@@ -117,7 +117,8 @@ def batch_rows(step: int, lengths: np.ndarray, batch: int, seed: int) -> np.ndar
     order = np.random.default_rng((seed, epoch)).permutation(len(lengths))[place * group : (place + 1) * group]
     rng = np.random.default_rng((seed, epoch, place))
     order = order[np.argsort(lengths[order] + rng.random(len(order)))]
-    return np.array_split(order, 16)[rng.permutation(16)[step % 16]]
+    rows: np.ndarray = np.array_split(order, 16)[rng.permutation(16)[step % 16]]
+    return rows
 
 
 def evaluate(
@@ -181,7 +182,8 @@ def main(argv: list[str] | None = None) -> None:
 
     token_ids = tokenizer.ids(lessons.texts)
     lengths = np.array([len(row) for row in token_ids])
-    special = {tokenizer.pad_id, tokenizer.start_id, tokenizer.end_id}
+    special, mask_id = {tokenizer.pad_id, tokenizer.start_id, tokenizer.end_id}, tokenizer.mask_id
+    assert mask_id is not None  # every tokenizer that a text tower is trained with has one
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
     )  # fmt: skip
@@ -192,9 +194,7 @@ def main(argv: list[str] | None = None) -> None:
             rows = batch_rows(step, lengths, cfg.batch, cfg.seed)
             rng = np.random.default_rng((cfg.seed, 2, step))
             drop = cfg.token_dropout
-            kept = [
-                [t if t in special or rng.random() >= drop else tokenizer.mask_id for t in token_ids[r]] for r in rows
-            ]
+            kept = [[t if t in special or rng.random() >= drop else mask_id for t in token_ids[r]] for r in rows]
             padded, mask = (torch.from_numpy(a).to(device) for a in tokenizer.batch(kept))
             for group in optimizer.param_groups:
                 group["lr"] = cfg.lr * rate_at(step, steps, cfg.warmup)
@@ -210,7 +210,7 @@ def main(argv: list[str] | None = None) -> None:
                         vectors[known], lessons.targets[name][target[target >= 0]].to(device)
                     )
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(student.parameters(), 1.0)
             optimizer.step()
             step += 1

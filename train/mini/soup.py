@@ -22,6 +22,7 @@ from brivl_search.encoders.brivl.config import ModelConfig
 from brivl_search.encoders.brivl.image_tower import ImageTower
 from brivl_search.encoders.brivl.text_tower import TextTower
 from brivl_search.encoders.brivl.tokenizer import TextTokenizer
+from train.recipe import TowerName
 
 
 def shape(config: ModelConfig) -> tuple[object, ...]:
@@ -53,7 +54,7 @@ def cook(target: Path, sources: Sequence[Path], weights: Sequence[float], *, int
         if (source / "tokenizer.json").read_bytes() != (sources[0] / "tokenizer.json").read_bytes():
             raise SystemExit(f"{source} has another tokenizer than {sources[0]}: they cannot be averaged")
     config = configs[0]
-    towers: dict[str, nn.Module] = {
+    towers: dict[TowerName, nn.Module] = {
         "image": ImageTower(config.image, config.dim),
         "text": TextTower(config.text, config.dim),
     }

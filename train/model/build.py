@@ -57,7 +57,8 @@ def build_towers(config: ModelConfig, cfg: Training) -> TwoTowers:
     freeze_text(text, cfg.frozen_text_layers)
     for module in image.frozen_modules(cfg.frozen) if cfg.frozen else []:
         module.requires_grad_(False)
-    for backbone in image.backbones:
+    backbones: list[Any] = list(image.backbones)
+    for backbone in backbones:
         for name in cfg.frozen_cnn_modules:
             backbone.net.get_submodule(name).requires_grad_(False)
     towers = {"image": image, "text": text}
@@ -112,6 +113,8 @@ def optimizer_of(model: MoCo | Clip, towers: TwoTowers, cfg: Training, device: t
 
 def save_memory(towers: TwoTowers) -> None:
     """Activations are computed again in the backward pass (`train.gradient_checkpointing`)."""
-    towers.text.backbone.gradient_checkpointing_enable({"use_reentrant": False})
-    for backbone in towers.image.backbones:
+    text: Any = towers.text.backbone
+    text.gradient_checkpointing_enable({"use_reentrant": False})
+    backbones: list[Any] = list(towers.image.backbones)
+    for backbone in backbones:
         backbone.net.set_grad_checkpointing(True)

@@ -20,6 +20,10 @@ from train.model.towers import TwoTowers
 class KeyQueue(nn.Module):
     """A ring of the last `size` keys and the image each belongs to; empty slots have id -1."""
 
+    keys: Tensor
+    ids: Tensor
+    head: Tensor
+
     def __init__(self, size: int, dim: int) -> None:
         super().__init__()
         self.register_buffer("keys", torch.zeros(size, dim))
@@ -40,6 +44,9 @@ class KeyQueue(nn.Module):
 
 class Contrastive(nn.Module):
     """Online towers and their slow copies, θm ← m·θm + (1−m)·θ."""
+
+    online: TwoTowers
+    slow: TwoTowers
 
     def __init__(self, online: TwoTowers, momentum: float) -> None:
         super().__init__()
@@ -128,7 +135,9 @@ class MoCo(Contrastive):
         image_keys, text_keys = self.keys(images, token_ids, token_mask, parts)
         all_images, all_texts, all_ids = gather(image_keys), gather(text_keys), gather(ids)
         all_pairs = all_ids.repeat_interleave(captions)
-        next_texts = text_keys.unflatten(0, (-1, captions)).roll(1, 1).flatten(0, 1)  # another caption of the image
+        next_texts = (
+            torch.unflatten(text_keys, 0, (-1, captions)).roll(1, 1).flatten(0, 1)
+        )  # another caption of the image
         inside = self.in_batch_negatives
         # Copies, because the backward pass reads them after new keys have been written.
         image_queue, image_queue_ids = self.image_queue.keys.clone(), self.image_queue.ids.clone()

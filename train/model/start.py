@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,7 +21,8 @@ def load_cnns(tower: ImageTower, paths: list[Path]) -> None:
 
     if len(paths) != len(tower.backbones):
         raise SystemExit(f"init.cnn names {len(paths)} files for {len(tower.backbones)} backbones: give one each")
-    for backbone, path in zip(tower.backbones, paths, strict=True):
+    backbones: list[Any] = list(tower.backbones)
+    for backbone, path in zip(backbones, paths, strict=True):
         state = {k: v for k, v in load_file(str(path)).items() if not k.startswith("classifier.")}
         missing, unexpected = backbone.net.load_state_dict(state, strict=False)
         if missing or unexpected:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from brivl_search.encoders.brivl.image_tower import ImageTower
+from brivl_search.encoders.brivl.text_tower import TextTower
 
 
 class SentenceCache:
@@ -24,7 +28,7 @@ class SentenceCache:
     def __call__(self, text: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
         """(N, width), the output of `TextTower.pool`, or unit vectors (N, dim) of a wholly frozen tower."""
         names = [tuple(row[:length]) for row, length in zip(ids.tolist(), mask.sum(1).tolist(), strict=True)]
-        run = text if self.whole else text.pool
+        run: Any = text if self.whole else text.pool
         unknown = {name: i for i, name in enumerate(names) if name not in self.known}
         new = sorted(unknown.values(), key=lambda i: len(names[i]))
         for start in range(0, len(new), 128):  # of like length: little is spent on padding
@@ -43,10 +47,13 @@ class TwoTowers(nn.Module):
     runs them once for both.
     """
 
+    image: ImageTower
+    text: TextTower
+
     def __init__(
         self,
-        image: nn.Module,
-        text: nn.Module,
+        image: ImageTower,
+        text: TextTower,
         *,
         cached_blocks: Sequence[int] = (),
         frozen_blocks: Sequence[int] = (),
@@ -80,7 +87,8 @@ class TwoTowers(nn.Module):
         """Output of `prepare` → unit vectors (N, dim)."""
         if self.frozen_blocks:
             return self.image.embed(self.image.maps(prepared, self.frozen_blocks))
-        return self.image(prepared)
+        vectors: Tensor = self.image(prepared)
+        return vectors
 
     def embed_members(self, prepared: Tensor) -> Tensor:
         """As `embed_images`, what each head of the image tower says: (members, N, dim)."""
@@ -88,7 +96,7 @@ class TwoTowers(nn.Module):
             return self.embed_images(prepared)[None]
         frozen = self.frozen_blocks
         maps = self.image.maps(prepared, frozen) if frozen else [cnn(prepared) for cnn in self.image.backbones]
-        return self.image.embed_members(maps)  # type: ignore[no-any-return]
+        return self.image.embed_members(maps)
 
     def embed_texts(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Unit vectors (N, dim).
@@ -98,7 +106,8 @@ class TwoTowers(nn.Module):
             known = self.sentences(self.text, ids, mask)
             return known if self.sentences.whole else self.text.head.finish(known)
         if self.text_chunks == 1 or ids.ndim != 2:
-            return self.text(ids, mask)
+            vectors: Tensor = self.text(ids, mask)
+            return vectors
         lengths = mask.sum(1)
         order = lengths.argsort()
         parts = [

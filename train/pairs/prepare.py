@@ -62,9 +62,9 @@ def read_rules(file: Path | None, changes: Sequence[str], *, images: bool) -> Ru
     try:
         table: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8")) if file else {}
         for change in changes:
-            name, _, value = change.partition("=")
+            name, _, written = change.partition("=")
             section, _, key = name.rpartition(".")
-            (table.setdefault(section, {}) if section else table)[key] = tomllib.loads(f"v = {value}")["v"]
+            (table.setdefault(section, {}) if section else table)[key] = tomllib.loads(f"v = {written}")["v"]
     except OSError as error:
         raise UsageError(f"--rules {file}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, AttributeError) as error:
@@ -73,10 +73,10 @@ def read_rules(file: Path | None, changes: Sequence[str], *, images: bool) -> Ru
     for name, kind in (("text", TextRules), ("image", ImageRules), ("fields", Fields)):
         values = table.pop(name, {})
         known = {one.name: one.default for one in dataclasses.fields(kind)}
-        for key, value in values.items():
+        for key, given in values.items():
             if key not in known:
                 raise UsageError(f"there is no rule {name}.{key}: the keys of [{name}] are {', '.join(known)}")
-            values[key] = value = tuple(value) if isinstance(value, list) else value
+            values[key] = value = _plain(given)
             wanted = type(known[key])
             if not isinstance(value, (int, float) if wanted is float else wanted) or isinstance(value, bool) != (
                 wanted is bool
@@ -347,6 +347,11 @@ def main(argv: list[str] | None = None) -> None:
     except BrivlSearchError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
+
+
+def _plain(value: Any) -> Any:
+    """A value of a rule; lists of TOML are tuples here."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 if __name__ == "__main__":

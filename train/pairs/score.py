@@ -65,7 +65,7 @@ def _cosines(encoder: Any, batch: list[tuple[dict[str, Any], np.ndarray | None]]
     out: list[float | None] = [None] * len(batch)
     if not readable:
         return out
-    images = encoder.encode_images(np.stack([batch[i][1] for i in readable]))
+    images = encoder.encode_images(np.stack([pixels for _, pixels in batch if pixels is not None]))
     texts = [[*batch[i][0].get("zh", []), *batch[i][0].get("en", [])] for i in readable]
     vectors = encoder.encode_texts([text for group in texts for text in group])
     ends = np.cumsum([len(group) for group in texts])

@@ -146,7 +146,7 @@ def _index(path: Path, index: Path) -> np.ndarray:
     status = path.stat()
     size = status.st_size
     if index.is_file() and index.stat().st_mtime_ns >= status.st_mtime_ns:
-        table = np.load(index)
+        table: np.ndarray = np.load(index)
         if tuple(table[0, :3]) == (size, len(table) - 1, _INDEX_VERSION):
             return table[1:]
     found: dict[str, list[int]] = {}

@@ -8,6 +8,7 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def read_chunks(sources: Sequence[Source], start: tuple[int, int]) -> Iterator[C
             handle.seek(place)
             while True:
                 lines, ends = [], []
-                for line in itertools.islice(iter(lambda h=handle: h.readline(MAX_LINE_BYTES + 1), b""), CHUNK_LINES):
+                for line in itertools.islice(iter(partial(handle.readline, MAX_LINE_BYTES + 1), b""), CHUNK_LINES):
                     place += len(line)
                     while (
                         len(line) > MAX_LINE_BYTES and not line.endswith(b"\n") and (rest := handle.readline(1 << 20))

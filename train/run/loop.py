@@ -61,7 +61,7 @@ def train_step(
             share = next(shares, None)
         if share is None:
             break
-        share.backward()
+        share.backward()  # type: ignore[no-untyped-call]
         total += share.item()
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     distributed.average_gradients(parameters)
@@ -85,7 +85,7 @@ def fit(
     steps, every = cfg.steps, cfg.eval_every
     last = min(steps, session.stop_after or steps)
     workers = cfg.workers
-    ahead = {"num_workers": workers, "prefetch_factor": 4} if workers else {}
+    ahead: dict[str, Any] = {"num_workers": workers, "prefetch_factor": 4} if workers else {}
     # Its own generator: starting a loader draws a number, and the dropout of a resumed run must not see that.
     loader = DataLoader(dataset, batch_size=None, sampler=range(step, last), generator=torch.Generator(), **ahead)
     columns = (

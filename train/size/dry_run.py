@@ -222,12 +222,12 @@ def report(name: Path, recipe: Recipe, found: Sizes, *, gpus: int, gpu: str, mfu
     lines.append(f"  sharded over {gpus} GPUs the sum without activations would be, GB: {sharded}")
     lines += ["", "FLOPs of one pair in one step, 10⁹"]
     total = 0.0
-    for part, count in found.flops.items():
+    for part, flops in found.flops.items():
         if part == "recomputed":
-            lines.append(f"  {'with checkpointing, also':<34}{count / 1e9:11.1f}")
+            lines.append(f"  {'with checkpointing, also':<34}{flops / 1e9:11.1f}")
         else:
-            total += count
-            lines.append(f"  {part:<34}{count / 1e9:11.1f}")
+            total += flops
+            lines.append(f"  {part:<34}{flops / 1e9:11.1f}")
     lines.append(f"  {'together':<34}{total / 1e9:11.1f}")
     if cfg.gradient_checkpointing:
         total += found.flops["recomputed"]
