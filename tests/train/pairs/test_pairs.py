@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from stdnum.luhn import is_valid as luhn
 
 from brivl_search.errors import UsageError
 from tests.support.folders import REPO
@@ -22,7 +25,7 @@ from tests.support.tiny import make_checkpoint
 from train.pairs import prepare as prepare_pairs
 from train.pairs.images import HASH_SIDE, MASK, perceptual_hash, probes, to_grey
 from train.pairs.prepare import Rules, Source, prepare, read_rules
-from train.pairs.privacy import is_id_number, luhn, personal_data
+from train.pairs.privacy import has_card_number, has_id_number, is_id_number, personal_data
 from train.pairs.score import score
 from train.pairs.store import PairStore
 from train.pairs.texts import TextJudge, TextRules
@@ -341,3 +344,32 @@ def test_mistakes_of_the_command_are_named(tmp_path: Path, capsys: pytest.Captur
             prepare_pairs.main([str(tmp_path / "out"), *arguments])
         assert exit_.value.code == 2
         assert message in capsys.readouterr().err
+
+
+def _checked_by_hand(number: str) -> bool:
+    """The rule of GB 11643 (MOD 11-2), written out."""
+    try:
+        born = date(int(number[6:10]), int(number[10:12]), int(number[12:14]))
+    except ValueError:
+        return False
+    weights = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
+    total = sum(int(digit) * weight for digit, weight in zip(number[:17], weights, strict=True))
+    return 1900 <= born.year <= 2100 and "10X98765432"[total % 11] == number[17].upper()
+
+
+def test_numbers_are_judged_as_the_standards_say() -> None:
+    """python-stdnum's check digits against the rules written out, on random numbers and on all last places."""
+    rng = random.Random(0)
+    for _ in range(2000):
+        born = f"{rng.randrange(1880, 2120)}{rng.randrange(1, 14):02}{rng.randrange(1, 33):02}"
+        number = f"{rng.randrange(110000, 660000)}{born}{rng.randrange(1000):03}"
+        for last in "0123456789X":
+            assert is_id_number(number + last) == _checked_by_hand(number + last)
+        assert sum(is_id_number(number + last) for last in "0123456789X") <= 1
+    for _ in range(2000):
+        card = "4" + "".join(str(rng.randrange(10)) for _ in range(14))
+        doubled = [2 * int(digit) for digit in card[::-2]]
+        total = sum(d - 9 * (d > 9) for d in doubled) + sum(map(int, card[-2::-2]))
+        assert [last for last in "0123456789" if has_card_number(card + last)] == [str(-total % 10)]
+    assert has_card_number("卡号 4111 1111-1111 1111") and not has_card_number("4111 1111 1111 1112")
+    assert has_id_number("110105 19491231 002X") and not has_id_number("110105194912310021")
