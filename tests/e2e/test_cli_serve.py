@@ -15,6 +15,7 @@ import pytest
 
 pytest.importorskip("uvicorn", reason="the server needs pip install '.[serve]'")
 
+from brivl_search.errors import install_hint
 from tests.support.folders import REPO
 from tests.support.serving import write_site
 from tests.support.stub import environment
@@ -110,5 +111,5 @@ def test_without_the_extra(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 1 and "pip install 'brivl-search[serve]'" in done.stderr
+    assert done.returncode == 1 and install_hint("serve") in done.stderr
     assert len(done.stderr.splitlines()) == 1
