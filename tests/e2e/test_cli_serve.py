@@ -32,6 +32,7 @@ def start(*arguments: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_serve(tmp_path: Path) -> None:
     index = write_site(tmp_path, 6)
     server = start("--index", str(index), "--token", "long enough", "--read-only")
