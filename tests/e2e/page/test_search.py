@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.support.page_site import PHOTOS, Open, Site, drop, expect, look_for, names, tiles
 from tests.support.pictures import draw, encoded
 

@@ -6,6 +6,8 @@ import json
 import re
 from typing import TYPE_CHECKING
 
+import pytest
+
 from brivl_search.server.protocol.codes import CODES
 from tests.support.folders import REPO
 from tests.support.page_site import LIMIT, Open, Serve, Site, drop, expect, look_for, tiles
