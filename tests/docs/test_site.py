@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import subprocess
 import sys
 import tomllib
@@ -23,7 +24,10 @@ def test_the_readme_can_be_read_in_a_sitting() -> None:
 def test_every_page_is_in_the_navigation() -> None:
     navigation = (REPO / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:")[2]
     named = re.findall(r":\s+(\S+\.md)\s*$", navigation, re.MULTILINE)
-    assert sorted(named) == sorted(str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md"))
+    there = [str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")]
+    hooks = (DOCS / "hooks.py").read_text(encoding="utf-8")
+    there += re.findall(r'^    "\S+\.md": "(\S+\.md)",$', hooks, re.MULTILINE)
+    assert sorted(named) == sorted(there)
 
 
 def _anchors(page: Path) -> set[str]:
@@ -65,5 +69,35 @@ def test_the_site_asks_no_other_host(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     asked = re.compile(r'<(?:link|script|img|iframe|source)\b[^>]*?(?:href|src)="(https?:)?//[^"]*"')
-    for page in (tmp_path / "site").rglob("*.html"):
+    pages = list((tmp_path / "site").rglob("*.html"))
+    assert len(pages) >= 20
+    for page in pages:
         assert not asked.search(page.read_text(encoding="utf-8")), page
+    styles = list((tmp_path / "site").rglob("*.css"))
+    assert len(styles) >= 2
+    for style in styles:
+        assert not re.search(r"(?:url\(|@import)\s*['\"]?(?:https?:)?//", style.read_text(encoding="utf-8")), style
+
+
+def test_links_to_files_of_the_repository_lead_to_their_pages(tmp_path: Path) -> None:
+    """What works on a forge works in the site; a file that is no page keeps its words."""
+    pytest.importorskip("mkdocs")
+    from types import SimpleNamespace
+
+    hooks = runpy.run_path(str(DOCS / "hooks.py"))
+
+    def in_site(place: str, markdown: str) -> str:
+        text: str = hooks["on_page_markdown"](markdown, page=SimpleNamespace(file=SimpleNamespace(src_uri=place)))
+        return text
+
+    assert in_site("promises.md", "[a](../indexes/README.md#staging)") == "[a](format.md#staging)"
+    assert (
+        in_site("zh/first-steps.md", "[a](../search.md) [b](../../CHANGELOG.md)")
+        == "[a](../search.md) [b](../changelog.md)"
+    )
+    assert in_site("benchmarks.md", "![a](search.png)") == "![a](img/search.png)"
+    assert in_site("contributing.md", "[a](docs/architecture.md)") == "[a](architecture.md)"
+    assert in_site("training-manual.md", "[`EXPERIMENTS.md`](EXPERIMENTS.md)") == "`EXPERIMENTS.md`"
+    assert in_site("faq.md", "[a](https://example.org/x) [b](#here)") == "[a](https://example.org/x) [b](#here)"
+    fenced = "```bash\n[a](../README.md)\n```"
+    assert in_site("faq.md", fenced) == fenced

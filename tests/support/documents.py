@@ -8,7 +8,14 @@ from pathlib import Path
 
 from tests.support.folders import REPO
 
-PAGES = sorted([REPO / "README.md", REPO / "CONTRIBUTING.md", *(REPO / "docs").rglob("*.md")])
+ELSEWHERE = (  # pages of the site that lie beside what they describe
+    "CONTRIBUTING.md",
+    "benchmarks/README.md",
+    "brivl_search/models/brivl-mini/README.md",
+    "indexes/README.md",
+    "train/README.md",
+)
+PAGES = sorted([REPO / "README.md", *(REPO / page for page in ELSEWHERE), *(REPO / "docs").rglob("*.md")])
 
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
