@@ -23,10 +23,8 @@ import hashlib
 import json
 import os
 import sys
-import tomllib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,67 +32,13 @@ from brivl_search.corpus.decode_pool import Decoded, decode_all, default_workers
 from brivl_search.corpus.images import PixelSpec
 from brivl_search.corpus.walk import ImageFile
 from brivl_search.errors import BrivlSearchError, CorpusError, UsageError
-from train.pairs.images import HASH_SIDE, ImageRules, empty, extreme_aspect, perceptual_hash, to_grey, too_small
+from train.pairs.images import HASH_SIDE
+from train.pairs.rules import Rules, judge_record, read_rules
 from train.pairs.sources import Fields, Record, Source, judged_records
 from train.pairs.store import PairStore
-from train.pairs.texts import TextJudge, TextRules
+from train.pairs.texts import TextRules
 
 COMMIT_EVERY = 5000
-
-
-@dataclass(frozen=True)
-class Rules:
-    """All thresholds. `max_repeats`: how often a text may come; more is boilerplate that no pattern knows."""
-
-    text: TextRules = field(default_factory=TextRules)
-    image: ImageRules = field(default_factory=ImageRules)
-    fields: Fields = field(default_factory=Fields)
-    max_repeats: int = 20
-    images: bool = True
-
-
-def read_rules(file: Path | None, changes: Sequence[str], *, images: bool) -> Rules:
-    """Rules from a TOML file with the tables `[text]`, `[image]` and `[fields]`, and `--set text.min_zh=6`.
-
-    Raises:
-        UsageError: no such file, a key that is none, or a value that cannot be.
-    """
-    try:
-        table: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8")) if file else {}
-        for change in changes:
-            name, _, written = change.partition("=")
-            section, _, key = name.rpartition(".")
-            (table.setdefault(section, {}) if section else table)[key] = tomllib.loads(f"v = {written}")["v"]
-    except OSError as error:
-        raise UsageError(f"--rules {file}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, AttributeError) as error:
-        raise UsageError(f"the rules are no TOML: {error}") from None
-    parts: dict[str, Any] = {"images": images}
-    for name, kind in (("text", TextRules), ("image", ImageRules), ("fields", Fields)):
-        values = table.pop(name, {})
-        known = {one.name: one.default for one in dataclasses.fields(kind)}
-        for key, given in values.items():
-            if key not in known:
-                raise UsageError(f"there is no rule {name}.{key}: the keys of [{name}] are {', '.join(known)}")
-            values[key] = value = _plain(given)
-            wanted = type(known[key])
-            if not isinstance(value, (int, float) if wanted is float else wanted) or isinstance(value, bool) != (
-                wanted is bool
-            ):
-                raise UsageError(f"{name}.{key} = {value!r}: it must be like {known[key]!r}")
-        try:
-            parts[name] = kind(**values)
-        except ValueError as error:
-            raise UsageError(str(error)) from None
-    if "max_repeats" in table:
-        parts["max_repeats"] = int(table.pop("max_repeats"))
-    if table:
-        raise UsageError(f"the rules have no {', '.join(table)}: [text], [image], [fields] and max_repeats")
-    try:
-        TextJudge(parts["text"])
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-    return Rules(**parts)
 
 
 def _identity(sources: Sequence[Source], rules: Rules) -> str:
@@ -155,7 +99,7 @@ def _run(
         output.seek(0, os.SEEK_END)
         position = start
         for record, decoded in _decoded(judged_records(sources, start, _settings(rules), workers), rules, workers):
-            line = _judge(record, decoded, sources[record.source].name, rules, store)
+            line = judge_record(record, decoded, sources[record.source].name, rules, store)
             if line:
                 output.write(line)
             position, done = (record.source, record.end), done + 1
@@ -204,64 +148,6 @@ def _decoded(records: Iterator[Record], rules: Rules, workers: int) -> Iterator[
         yield waiting.popleft(), decoded
     while waiting:
         yield waiting.popleft(), None
-
-
-def _judge(record: Record, decoded: Decoded | None, name: str, rules: Rules, store: PairStore) -> bytes:
-    """The output line of a record, or b"" after counting what removed it."""
-    store.count(name, "records")
-    removed, example = record.removed, record.example
-    texts: list[tuple[str, str]] = []
-    if not removed and record.image and not store.is_new_picture(record.image):
-        removed, example = "same image again", record.image
-    code: int | None = None
-    if not removed and decoded is not None:
-        removed, code = judge_image(decoded, rules.image, store)
-        example = record.image
-    if not removed:
-        for language, text in record.texts:
-            if store.times_seen(text) < rules.max_repeats:
-                texts.append((language, text))
-            else:
-                store.count(name, "one text: repeated", text[:120])
-        if not texts:
-            removed, example = "text: repeated", record.texts[0][1][:120]
-    if removed:
-        store.count(name, removed, example)
-        return b""
-    if code is not None:
-        store.add_picture(code)
-    for rule, text in record.dropped:
-        store.count(name, f"one text: {rule}", text)
-    store.count(name, "kept")
-    row: dict[str, Any] = {"image": record.image}
-    for language in ("zh", "en"):
-        if found := [text for kind, text in texts if kind == language]:
-            row[language] = found
-            store.count(name, f"kept with {language}")
-    row["source"] = name
-    if record.url:
-        row["url"] = record.url
-    if decoded is not None:
-        row |= {"width": decoded.width, "height": decoded.height}
-    return (json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8", "surrogateescape")
-
-
-def judge_image(decoded: Decoded, rules: ImageRules, store: PairStore) -> tuple[str, int | None]:
-    """(rule that removes a picture or "", its hash if it was needed)."""
-    if decoded.reason:
-        return f"image: {decoded.reason}", None
-    if too_small(decoded.width, decoded.height, rules):
-        return "image: too small", None
-    if extreme_aspect(decoded.width, decoded.height, rules):
-        return "image: extreme aspect ratio", None
-    assert decoded.pixels is not None
-    grey = to_grey(decoded.pixels)
-    if empty(grey, rules):
-        return "image: empty", None
-    if rules.distance < 0:
-        return "", None
-    code = perceptual_hash(grey)
-    return ("image: near-duplicate" if store.near_duplicate(code, rules.distance) else ""), code
 
 
 def _report(out: Path, rules: Rules, store: PairStore) -> dict[str, Any]:
@@ -347,11 +233,6 @@ def main(argv: list[str] | None = None) -> None:
     except BrivlSearchError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
-
-
-def _plain(value: Any) -> Any:
-    """A value of a rule; lists of TOML are tuples here."""
-    return tuple(value) if isinstance(value, list) else value
 
 
 if __name__ == "__main__":

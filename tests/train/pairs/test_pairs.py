@@ -24,9 +24,11 @@ from tests.support.stub import environment
 from tests.support.tiny import make_checkpoint
 from train.pairs import prepare as prepare_pairs
 from train.pairs.images import HASH_SIDE, MASK, perceptual_hash, probes, to_grey
-from train.pairs.prepare import Rules, Source, prepare, read_rules
+from train.pairs.prepare import prepare
 from train.pairs.privacy import has_card_number, has_id_number, is_id_number, personal_data
+from train.pairs.rules import Rules, read_rules
 from train.pairs.score import score
+from train.pairs.sources import Source
 from train.pairs.store import PairStore
 from train.pairs.texts import TextJudge, TextRules
 
