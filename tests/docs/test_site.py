@@ -7,6 +7,7 @@ import runpy
 import subprocess
 import sys
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,19 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         file = (page.parent / target).resolve() if target else page
         assert file.exists(), f"{page.name}: {link}"
         assert not anchor or anchor in _anchors(file), f"{page.name}: {link}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPO)))
+def test_lists_and_tables_begin_after_a_blank_line(page: Path) -> None:
+    """A forge shows them all the same; the site would run them into the paragraph above."""
+    item = re.compile(r"\s*(?:\d+\.|[-*]) ")
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    lines = text.splitlines()
+    for above, line in pairwise(lines):
+        if item.match(line) and line[0] != " ":
+            assert not above.strip() or item.match(above) or above[0] == " ", line
+        if line.startswith("|"):
+            assert not above.strip() or above.startswith("|"), line
 
 
 def test_every_route_is_documented() -> None:
