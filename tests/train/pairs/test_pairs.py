@@ -130,6 +130,17 @@ def test_copies_have_near_hashes_and_other_photos_far_ones(tmp_path: Path) -> No
     assert min(far) > 12
 
 
+def test_hash_is_the_phash_of_imagehash() -> None:
+    """The same bits of the same 32 × 32 grey picture. Of a photo nearly the same: ImageHash shrinks the grey photo, we
+    take the grey of the shrunk one, which is decoded and shrunk in one go."""
+    imagehash = pytest.importorskip("imagehash")
+    rng = np.random.default_rng(0)
+    for seed in range(50):
+        grey = rng.integers(0, 256, (HASH_SIDE, HASH_SIDE), dtype=np.uint8)
+        assert perceptual_hash(grey.astype(np.float32)) == int(str(imagehash.phash(Image.fromarray(grey))), 16)
+        assert (code_of(photo(seed)) ^ int(str(imagehash.phash(photo(seed))), 16)).bit_count() <= 3
+
+
 @pytest.mark.parametrize("distance", [0, 3, 4, 7])
 def test_look_ups_find_every_hash_within_the_distance_and_no_other(tmp_path: Path, distance: int) -> None:
     rng = np.random.default_rng(distance)
