@@ -123,7 +123,7 @@ def main() -> int:
         folder = collect(args.images, args.limit, Path(scratch))
         result = run(args, folder, Path(scratch))
     print(json.dumps(result, indent=2) if args.json else table(result))
-    return 0 if result["ratio"] >= BAR else 1
+    return 0 if float(str(result["ratio"])) >= BAR else 1
 
 
 def run(args: argparse.Namespace, folder: Path, scratch: Path) -> dict[str, Any]:

@@ -70,8 +70,8 @@ def write_vectors(folder: Path, images: int, captions: int, dim: int, noise: flo
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
-    result: np.ndarray = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    return result
+    units: np.ndarray = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return units
 
 
 def main() -> int:
@@ -130,8 +130,8 @@ def main() -> int:
     print(f"{args.images:,} images × {len(texts):,} texts, {args.dim} dimensions, {vectors:,.0f} MB")
     print(f"own memory   {grown:,.0f} MB  (bar: {BAR / 1e6:,.0f} MB, {'met' if met else 'NOT MET'})")
     print(f"peak RSS     {peak:,.0f} MB  (Python, NumPy and mapped pages included)")
-    for what, value in seconds.items():
-        print(f"{what:<22} {value:8.1f} s")
+    for part, value in seconds.items():
+        print(f"{part:<22} {value:8.1f} s")
     print(f"load {out['load']:.1f}; text → image R@1 {out['text_to_image']['R@1']}")
     return 0 if met else 1
 

@@ -36,8 +36,9 @@ def main() -> None:
         raise SystemExit(f"{args.encoder} has no calibration, so classify prints no probability")
     rows = [json.loads(line) for line in (args.dataset / "captions.jsonl").read_text("utf-8").splitlines()]
     paths = [str((args.dataset / row["image"]).absolute()) for row in rows]
-    vector = {one.decoded.file.path: one.vector for one in embed_images(find_pictures(paths).files, encoder)}
-    images = np.stack([found for path in paths if (found := vector[path]) is not None])
+    embedded = embed_images(find_pictures(paths).files, encoder)
+    vector = {one.decoded.file.path: one.vector for one in embedded if one.vector is not None}
+    images = np.stack([vector[path] for path in paths])
     for field in args.fields.split(","):
         texts = np.stack([v for _, v in embed_texts([row[field][0] for row in rows], encoder)])
         for labels in (2, 10, 50):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ast
+import importlib.metadata
+import json
 import pickle
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from brivl_search.errors import BrivlSearchError, ImageError, UsageError
+from brivl_search.errors import BrivlSearchError, ImageError, UsageError, install_hint
 from tests.support.folders import REPO
 
 PACKAGE = REPO / "brivl_search"
@@ -82,3 +85,27 @@ def test_errors_cross_processes_whole() -> None:
     assert (image.reason, image.detail, image.code) == ("truncated", "at byte 7", "picture")
     assert image.details == {"reason": "truncated", "detail": "at byte 7"}
     assert (BrivlSearchError("x").code, BrivlSearchError("x").details) == ("", {})
+
+
+@pytest.mark.parametrize(
+    ("origin", "here", "hint"),
+    [
+        ({"url": "file://{clone}", "dir_info": {"editable": True}}, "elsewhere", "pip install -e '{clone}[serve]'"),
+        ({"url": "file://{clone}", "dir_info": {"editable": True}}, "clone", "pip install -e '.[serve]'"),
+        ({"url": "file://{clone}", "dir_info": {}}, "clone", "pip install '.[serve]'"),
+        ({"url": "file://{clone}/gone", "dir_info": {}}, "clone", "pip install 'brivl-search[serve]'"),
+        ({"url": "file:///tmp/a.whl", "archive_info": {}}, "clone", "pip install 'brivl-search[serve]'"),
+        (None, "clone", "pip install 'brivl-search[serve]'"),
+    ],
+)
+def test_the_hint_fits_how_it_was_installed(
+    origin: dict[str, object] | None, here: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clone = tmp_path / "a clone"
+    (tmp_path / "elsewhere").mkdir()
+    clone.mkdir()
+    (clone / "pyproject.toml").write_text("")
+    monkeypatch.chdir(clone if here == "clone" else tmp_path / "elsewhere")
+    told = None if origin is None else json.dumps(origin).replace("{clone}", str(clone).replace(" ", "%20"))
+    monkeypatch.setattr(importlib.metadata, "distribution", lambda name: SimpleNamespace(read_text=lambda file: told))
+    assert install_hint("serve") == hint.replace("{clone}", str(clone))

@@ -88,7 +88,8 @@ def gather_with_gradient(x: Tensor) -> Tensor:
 
     Where each process computes the same loss from all rows, `average_gradients` afterwards gives that loss's gradient.
     """
-    return _Gather.apply(x) if dist.is_initialized() else x
+    rows: Tensor = _Gather.apply(x) if dist.is_initialized() else x
+    return rows
 
 
 def gather_objects(value: Any) -> list[Any]:

@@ -48,7 +48,7 @@ def classify(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Sort images into classes that are given by name only, in Chinese or English."""
+    """Sort images into classes given by name, in Chinese or English."""
     from brivl_search.embedding import zero_shot
     from brivl_search.embedding.pictures import find_pictures
     from brivl_search.output import default_format

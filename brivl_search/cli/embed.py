@@ -58,7 +58,7 @@ def embed(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Turn images or texts into unit vectors: X.npy with X.jsonl, or JSON lines on stdout."""
+    """Turn images or texts into unit vectors."""
     from brivl_search.embedding.batches import embed_texts, numbers
     from brivl_search.embedding.pictures import find_pictures
     from brivl_search.output import print_jsonl

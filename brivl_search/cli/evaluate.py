@@ -70,7 +70,7 @@ def evaluate(
     device: DeviceOption = "auto",
     quiet: Quiet = False,
 ) -> None:
-    """Measure how well texts find images and images texts, over known caption pairs."""
+    """Measure recall both ways, over known caption pairs."""
     if compare and dataset is None:
         raise UsageError("--compare needs --dataset FOLDER: an index holds the vectors of one encoder only")
     if truncate_dim is not None and dataset is None:

@@ -14,7 +14,7 @@ from brivl_search.cli.options import DEFAULT_INDEX, DeviceOption, IndexOption, R
 
 @app.command()
 def info(index: IndexOption = DEFAULT_INDEX, form: ReportOption = None) -> None:
-    """Show what an index holds: rows, encoder, shards, bytes, how it is searched."""
+    """Show what an index holds and how it is searched."""
     from brivl_search.index import IndexReader
     from brivl_search.output import warn
     from brivl_search.output.index import info_dict, print_info
@@ -35,7 +35,7 @@ def demo(
     top_k: Annotated[int, typer.Option("--top-k", "-k", min=1)] = 3,
     device: DeviceOption = "auto",
 ) -> None:
-    """Index the photographs that ship with scikit-image and scikit-learn, and search them in two languages."""
+    """Index photographs of scikit-image and scikit-learn, and search them."""
     from brivl_search.cli.demo import QUERIES, photo_folders
     from brivl_search.ingest.options import BuildOptions
     from brivl_search.ingest.run import build_index as build

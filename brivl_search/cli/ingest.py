@@ -122,7 +122,7 @@ def build_index(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Index the images (and captions.jsonl) under FOLDER, or a dataset; run it again to take in what has changed."""
+    """Index the images and captions in folders, or a dataset. Run it again after any change."""
     from brivl_search.ingest.run import build_index as build
     from brivl_search.output import Bar
 
@@ -161,7 +161,7 @@ def sync(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Bring an existing index in step with its folders: take in what is new or changed, forget what is gone."""
+    """Bring an index in step with its folders: add what is new, drop what is gone."""
     from brivl_search.ingest.run import build_index as build
     from brivl_search.ingest.sync import remembered
     from brivl_search.output import Bar
@@ -197,7 +197,7 @@ def add(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Add images, folders or captions to the index; nothing is removed."""
+    """Add images, folders or captions. Nothing is removed."""
     from brivl_search.ingest.run import add as add_paths
     from brivl_search.output import Bar
 

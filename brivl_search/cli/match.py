@@ -24,7 +24,7 @@ def match(
     encoder: EncoderOption = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Say how well texts and pictures belong together: the cosine, and the probability (match)."""
+    """Score texts against pictures: cosine, and probability (match)."""
     from brivl_search.embedding import zero_shot
     from brivl_search.embedding.batches import clean_text
     from brivl_search.output import default_format, print_csv, print_jsonl, warn

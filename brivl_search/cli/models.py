@@ -13,7 +13,7 @@ from brivl_search.errors import EncoderError, UsageError
 
 models = typer.Typer(
     name="models",
-    help="Encoders: what is known and what is on disk; checkpoints from elsewhere.",
+    help="List, convert, check and calibrate encoders.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )

@@ -63,7 +63,7 @@ def query(
     ] = None,
     glob: Annotated[
         list[str] | None,
-        typer.Option("--glob", metavar="PATTERN", help="Only images so called, such as 'IMG_*.jpg'."),
+        typer.Option("--glob", metavar="PATTERN", help="Only images whose name fits, such as 'IMG_*.jpg'."),
     ] = None,
     after: Annotated[
         str | None, typer.Option(metavar="DATE", help="Only images taken from this date on (2024, 2024-05-03).")
@@ -95,7 +95,7 @@ def query(
     encoder: EncoderOption = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Find images by TEXT, captions (or similar images) by --image PICTURE, or either by a sum of several."""
+    """Find images by a text, or captions (else similar images) by a picture. Several may be summed."""
     text = " ".join(words) if words else None
     if text is not None and is_picture(text) and not (image or batch):
         say_plainly(f"{text} is a picture: searching with it, as --image does")

@@ -58,7 +58,7 @@ def serve(
     ] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Answer queries over HTTP, with a page to search by (needs the extra `serve`)."""
+    """Serve a web page and an HTTP API (needs the extra `serve`)."""
     try:
         from brivl_search.server import Settings
     except ImportError as error:

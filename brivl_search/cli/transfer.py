@@ -32,7 +32,7 @@ def export_rows(
     index: IndexOption = DEFAULT_INDEX,
     quiet: Quiet = False,
 ) -> None:
-    """Write the index's vectors and records into FOLDER, for other tools or for `import`."""
+    """Write all vectors and records into a folder."""
     from brivl_search.index import IndexReader
     from brivl_search.output import Bar, say
     from brivl_search.transfer.export import export
@@ -65,7 +65,7 @@ def import_rows(
     device: DeviceOption = "auto",
     quiet: Quiet = False,
 ) -> None:
-    """Take vectors and records into the index: an export, or an array that --encoder made on another machine."""
+    """Take in an export, or vectors made on another machine."""
     if (source is None) == (vectors is None) or (vectors is None) != (records is None):
         raise UsageError("give either a FOLDER that export wrote, or --vectors FILE.npy and --records FILE.jsonl")
     from brivl_search.index import EncoderInfo

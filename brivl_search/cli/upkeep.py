@@ -28,7 +28,7 @@ def remove(
     index: IndexOption = DEFAULT_INDEX,
     quiet: Quiet = False,
 ) -> None:
-    """Forget images (and their captions); the files themselves are left alone."""
+    """Drop images and their captions from the index. The files stay."""
     from brivl_search.ingest.maintenance import remove as remove_items
     from brivl_search.output import say
     from brivl_search.output.build import say_state
@@ -49,7 +49,7 @@ def compact(
     device: DeviceOption = "auto",
     quiet: Quiet = False,
 ) -> None:
-    """Merge small shards, drop removed rows, train the quantizer anew where the collection has outgrown it."""
+    """Merge small shards, drop removed rows, and retrain the quantizer where needed."""
     from brivl_search.index import IndexReader, gpu
     from brivl_search.ingest.maintenance import compact as compact_index
     from brivl_search.output import Bar, say
@@ -94,7 +94,7 @@ def tune(
     device: DeviceOption = "auto",
     quiet: Quiet = False,
 ) -> None:
-    """Measure IVF-PQ against exact search on real queries; store the fastest setting that reaches the recall."""
+    """Find the fastest IVF-PQ setting that reaches a recall, on real queries."""
     from brivl_search.index import gpu
     from brivl_search.ingest.maintenance import tune as tune_index
     from brivl_search.output import Bar, show, warn
@@ -126,7 +126,7 @@ def verify(
         bool, typer.Option("--repair", help="Drop missing and damaged shards; the next sync embeds their files again.")
     ] = False,
 ) -> None:
-    """Check every shard's checksum and row counts against the catalog."""
+    """Check every shard against the catalog; --repair drops damaged ones."""
     from brivl_search.index import verify as check
     from brivl_search.ingest.maintenance import repair as repair_index
     from brivl_search.output import say

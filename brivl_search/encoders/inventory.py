@@ -172,11 +172,14 @@ def _dim(folder: Path) -> int | None:
         return None
 
 
+_BESIDE = {"hubs.safetensors", "momentum.safetensors"}  # lie beside a model's weights and are none of its parameters
+
+
 def _parameters(folder: Path) -> float | None:
     """Millions of numbers in the weights, read from the headers of safetensors files; None: other formats."""
     from safetensors import SafetensorError, safe_open
 
-    files = list(folder.rglob("*.safetensors"))
+    files = [path for path in folder.rglob("*.safetensors") if path.name not in _BESIDE]
     total = 0
     try:
         for path in files:

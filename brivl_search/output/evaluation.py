@@ -22,12 +22,13 @@ def print_evaluation(evaluation: Evaluation, comparisons: Sequence[tuple[Evaluat
     out = table(f"{printable(evaluation.source)}  captions: {fields}  encoder: {evaluation.encoder}")
     indexed = evaluation.text_to_image["through_index"] is not None
     searches = ("exact", "through_index") if indexed else ("exact",)
-    out.add_column("direction")
-    out.add_column("figure")
+    out.add_column("direction", no_wrap=True)
+    out.add_column("figure", no_wrap=True)
     out.add_column("exact model", justify="right")
     if indexed:
         out.add_column("through the index", justify="right")
     out.add_column("ms a query" if indexed else "encoder, ms a query", justify="right")
+    counts: list[str] = []
     for name, arrow in _ARROWS.items():
         times = evaluation.latency.get(name) or evaluation.encoder_time.get(name)
         beside = [f"p50 {times.p50:.2f}", f"p99 {times.p99:.2f}"] if times else []
@@ -35,8 +36,8 @@ def print_evaluation(evaluation: Evaluation, comparisons: Sequence[tuple[Evaluat
         for row, figure in enumerate(recalls[0].figures()):
             cells = [_figure(figure, recall, evaluation) for recall in recalls]
             out.add_row("" if row else arrow, _FIGURES.get(figure, figure), *cells, "".join(beside[row : row + 1]))
-        counts = f"{recalls[0].queries:,} queries, {recalls[0].candidates:,} candidates"
-        out.add_row("", Text(counts, style="dim"), end_section=True)
+        counts.append(f"{arrow}: {recalls[0].queries:,} queries, {recalls[0].candidates:,} candidates")
+        out.add_row(end_section=True)
     for row, figure in enumerate(("mean_recall", "recall_sum")):
         cells = []
         for search in searches:
@@ -48,6 +49,8 @@ def print_evaluation(evaluation: Evaluation, comparisons: Sequence[tuple[Evaluat
     for other, comparison in comparisons:
         show("")
         show(_comparison_table(other, comparison))
+    for count in counts:
+        show(Text(count))
     show(Text(evaluation.definition))
     if indexed:
         depth = max(*evaluation.ks, LIST_DEPTH)

@@ -179,6 +179,7 @@ def test_index_in_a_folder_whose_name_is_not_utf8(tmp_path: Path) -> None:
 # -- the demo ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_demo(tmp_path: Path) -> None:
     if not (importlib.util.find_spec("skimage") and importlib.util.find_spec("sklearn")):
         pytest.skip("needs scikit-image and scikit-learn")

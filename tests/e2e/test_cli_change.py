@@ -87,6 +87,7 @@ def test_help_and_verbs_without_models(site: Path, copy: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_a_damaged_shard_is_mended(site: Path, copy: str) -> None:
     shard = next((Path(copy) / "shards").glob("text-*"))
     content = bytearray(shard.read_bytes())

@@ -15,6 +15,7 @@ import pytest
 
 pytest.importorskip("uvicorn", reason="the server needs pip install '.[serve]'")
 
+from brivl_search.errors import install_hint
 from tests.support.folders import REPO
 from tests.support.serving import write_site
 from tests.support.stub import environment
@@ -31,6 +32,7 @@ def start(*arguments: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_serve(tmp_path: Path) -> None:
     index = write_site(tmp_path, 6)
     server = start("--index", str(index), "--token", "long enough", "--read-only")
@@ -110,5 +112,5 @@ def test_without_the_extra(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 1 and "pip install 'brivl-search[serve]'" in done.stderr
+    assert done.returncode == 1 and install_hint("serve") in done.stderr
     assert len(done.stderr.splitlines()) == 1

@@ -176,6 +176,7 @@ def test_index_stays_usable_while_an_update_is_killed(photos: Path, tmp_path: Pa
     assert facts(runs.index)["image"]["rows"] == PICTURES + 40
 
 
+@pytest.mark.slow
 def test_killed_with_the_real_encoder(tmp_path: Path, tiny_checkpoint: Path) -> None:
     from brivl_search.encoders import load_encoder
 

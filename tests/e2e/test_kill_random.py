@@ -40,6 +40,7 @@ def quick(tmp_path: Path) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("seed", range(2))
 def test_killed_at_random(quick: Path, seed: int) -> None:

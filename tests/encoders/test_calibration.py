@@ -56,34 +56,6 @@ def test_fit_finds_the_map_that_made_the_pairs() -> None:
     assert found["ece"] < 0.02 and found["pairs"] == len(cosine)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_fit_is_scikit_learns_logistic_regression(seed: int) -> None:
-    """It takes hard labels: Platt's smoothed targets are each pair twice, once for either label, by their weights."""
-    linear_model = pytest.importorskip("sklearn.linear_model")
-    rng = np.random.default_rng(seed)
-    cosine = np.concatenate([rng.normal(0.4, 0.1, 300), rng.normal(0.2, 0.1, 500)])
-    belongs = np.arange(800) < 300
-    target = np.where(belongs, 301 / 302, 1 / 502)
-    model = linear_model.LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000, solver="newton-cholesky")
-    labels, weights = np.repeat([1, 0], 800), np.concatenate([target, 1 - target])
-    model.fit(np.tile(cosine, 2)[:, None], labels, sample_weight=weights)
-    fitted = fit(cosine, belongs)
-    assert fitted.slope == pytest.approx(model.coef_[0, 0], rel=1e-5)
-    assert fitted.intercept == pytest.approx(model.intercept_[0], rel=1e-5)
-
-
-def test_expected_calibration_error_of_torchmetrics() -> None:
-    torchmetrics = pytest.importorskip("torchmetrics.functional.classification")
-    import torch
-
-    rng = np.random.default_rng(0)
-    probability, belongs = rng.random(1000), rng.random(1000) < 0.4
-    want = torchmetrics.binary_calibration_error(
-        torch.tensor(probability), torch.tensor(belongs.astype(int)), n_bins=15
-    )
-    assert expected_calibration_error(probability, belongs) == pytest.approx(float(want), abs=1e-6)
-
-
 def test_separable_pairs_do_not_break_the_fit() -> None:
     fitted = fit(np.array([0.1, 0.2, 0.8, 0.9]), np.array([False, False, True, True]))
     assert np.isfinite([fitted.slope, fitted.intercept]).all() and fitted.slope > 0

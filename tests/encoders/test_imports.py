@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support.folders import REPO
 from tests.support.pictures import draw
 
@@ -55,6 +57,7 @@ def test_every_module_imports_without_faiss_and_lmdb_and_nothing_from_above() ->
     assert not set(above[1].split()) & set(found)
 
 
+@pytest.mark.slow
 def test_pictures_and_texts_are_embedded_without_faiss_and_lmdb(tiny_checkpoint: Path, tmp_path: Path) -> None:
     draw("red", "ring").save(tmp_path / "ring.jpg")
     code = f"""{HIDDEN}

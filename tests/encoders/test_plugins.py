@@ -12,7 +12,7 @@ import pytest
 
 from brivl_search.encoders import load_encoder
 from brivl_search.encoders.plugins import plugins
-from brivl_search.errors import EncoderError
+from brivl_search.errors import EncoderError, UsageError
 from tests.support.pictures import draw, encoded
 from tests.support.plugins import install, plugin_source
 
@@ -85,5 +85,5 @@ def test_names_that_exist_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     install(tmp_path, "raise SystemExit('never imported')", package="greedy", points="brivl-mini = greedy:make")
     monkeypatch.syspath_prepend(str(tmp_path))
     assert load_encoder("brivl-mini").fingerprint.startswith("brivl-")
-    with pytest.raises(EncoderError, match="give a known name"):
+    with pytest.raises(UsageError, match="give a known name"):
         load_encoder("no-such-encoder")

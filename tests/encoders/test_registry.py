@@ -18,7 +18,7 @@ from tests.support.tiny_hf import (
 
 
 def test_unknown_names_list_what_exists() -> None:
-    with pytest.raises(EncoderError, match=r"no encoder 'nonsense'.*known name"):
+    with pytest.raises(UsageError, match=r"no encoder 'nonsense'.*known name"):
         load_encoder("nonsense")
     with pytest.raises(EncoderError, match="timm cannot build"):
         ImageTower(ModelConfig.from_dict(tiny_model(image={"backbones": [{"name": "no_such_net"}]})).image, 32)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import re
 import select
 import struct
 import subprocess
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from brivl_search.errors import BrivlSearchError, DependencyError, UsageError
+from brivl_search.errors import BrivlSearchError, DependencyError, UsageError, install_hint
 from brivl_search.output import open_hit, preview_hits
 from brivl_search.search.engine import Hit
 from tests.support.pictures import draw
@@ -129,7 +130,7 @@ def test_without_the_library(monkeypatch: pytest.MonkeyPatch, photos: list[str])
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setitem(sys.modules, "textual_image", None)
     stdin = sys.__stdin__
-    with pytest.raises(DependencyError, match=r"pip install 'brivl-search\[preview\]'"):
+    with pytest.raises(DependencyError, match=re.escape(install_hint("preview"))):
         preview_hits([Hit(1, 0.5, "image", photos[0])])
     assert sys.__stdin__ is stdin
 

@@ -14,6 +14,8 @@ from tests.support.folders import REPO
 
 ADDRESS = re.compile(r"(?:localhost|127\.0\.0\.1):\d+(/[\w/.-]*)|(?:GET |`)(/(?:v1/)?[a-z_-]+)`")
 
+ASKED = {"/text_query": {"text": "a dog"}}  # what an address cannot be asked without; 503: not ready yet
+
 
 def printed() -> set[str]:
     """Of the documentation; without those that hold a place for a key."""
@@ -28,7 +30,9 @@ def test_every_address_of_the_documentation_is_there(client: TestClient) -> None
     routes = client.get("/openapi.json").json()["paths"]
     looked_at = {address for address in addresses if "get" in routes.get(address, {"get": 1})}
     assert looked_at >= {"/", "/docs", "/healthz", "/readyz", "/metrics", "/v1/index"}
-    assert [address for address in looked_at if client.get(address).status_code != 200] == []
+    assert [
+        address for address in looked_at if client.get(address, params=ASKED.get(address)).status_code not in (200, 503)
+    ] == []
 
 
 def test_docs_leads_to_its_page_also_behind_a_proxy(client: TestClient) -> None:

@@ -52,6 +52,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> dict[str, P
     return {"recipe": recipe, "run": folder / "run"}
 
 
+@pytest.mark.slow
 def test_two_processes_are_one_with_the_double_batch(alone: dict[str, Path], tmp_path: Path) -> None:
     command = [
         sys.executable,

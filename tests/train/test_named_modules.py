@@ -10,7 +10,15 @@ import pytest
 
 from tests.support.folders import REPO
 
-PLACES = ("*.md", "docs/**/*.md", "train/**/*.*", "benchmarks/*.*", "brivl_search/**/*.md", "brivl_search/**/*.py")
+PLACES = (  # the changelog tells of names that were
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/**/*.md",
+    "train/**/*.*",
+    "benchmarks/*.*",
+    "brivl_search/**/*.md",
+    "brivl_search/**/*.py",
+)
 COMMAND = re.compile(r"-m (train(?:\.\w+)+)")
 FILE = re.compile(r"(?<![\w/])train/[\w./-]+\.(?:py|toml|md)\b")
 

@@ -116,6 +116,7 @@ def log_of(recipe: Path) -> list[dict]:
     return [json.loads(line) for line in (recipe.parent / "run" / "log.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_a_tiny_run_learns(tmp_path: Path, photos: Path) -> None:
     recipe = write_recipe(tmp_path, photos)
     pretrain.main([str(recipe)])
@@ -137,6 +138,7 @@ def test_a_tiny_run_learns(tmp_path: Path, photos: Path) -> None:
     assert load_encoder(str(tmp_path / "shipped")).fingerprint == encoder.fingerprint
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_with_the_same_curve(tmp_path: Path, photos: Path) -> None:
     (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
     short = {"steps": 60, "eval_every": 20, "token_dropout": 0.1}
@@ -151,6 +153,7 @@ def test_a_stopped_run_goes_on_with_the_same_curve(tmp_path: Path, photos: Path)
     assert a[-1]["recall"] == b[-1]["recall"]
 
 
+@pytest.mark.slow
 def test_kill_9_loses_only_what_came_after_the_last_checkpoint(tmp_path: Path, photos: Path) -> None:
     recipe = write_recipe(tmp_path, photos, steps=4000, eval_every=20)
     environment = {**os.environ, "PYTHONPATH": str(REPO)}

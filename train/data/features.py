@@ -40,8 +40,8 @@ def cached_views(
     data, done_file = folder / f"views-{key}.npy", folder / f"views-{key}.done"
     done = int(done_file.read_text()) if done_file.is_file() and data.is_file() else 0
     if done == len(photos):
-        kept: np.ndarray = np.load(data, mmap_mode="r")
-        return kept
+        whole: np.ndarray = np.load(data, mmap_mode="r")
+        return whole
     device = next(tower.parameters()).device
     quick = copy.deepcopy(
         tower
@@ -56,8 +56,7 @@ def cached_views(
 
     def compute(stack: np.ndarray) -> np.ndarray:
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            maps: np.ndarray = quick.early(torch.from_numpy(np.array(stack)).to(device), blocks).half().cpu().numpy()
-            return maps
+            return quick.early(torch.from_numpy(np.array(stack)).to(device), blocks).half().cpu().numpy()
 
     if not done:
         shape = compute(view(0, 0)[None]).shape[1:]

@@ -209,7 +209,7 @@ def main(argv: list[str] | None = None) -> None:
                         vectors[known], lessons.targets[name][target[target >= 0]].to(device)
                     )
             optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
+            loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(student.parameters(), 1.0)
             optimizer.step()
             step += 1

@@ -63,9 +63,9 @@ def start_characters(
             continue
         gloss = table[rows].mean(0)
         for character in word:
-            if character in vocabulary:
-                sums[vocabulary[character]] += gloss / len(word) ** 2
-                weights[vocabulary[character]] += 1 / len(word) ** 2
+            if (place := vocabulary.get(character)) is not None:
+                sums[place] += gloss / len(word) ** 2
+                weights[place] += 1 / len(word) ** 2
     spread = table[known].std(0)
     for row in torch.nonzero(~known).flatten().tolist():
         start = sums[row] / weights[row] if weights[row] else mean

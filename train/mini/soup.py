@@ -77,9 +77,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("target", type=Path)
     parser.add_argument("checkpoints", nargs="+", metavar="FOLDER[=WEIGHT]")
-    parser.add_argument(
-        "--int8", action="store_true", help="keep large matrices in 8 bits (brivl_search/encoders/brivl/weights.py)"
-    )
+    parser.add_argument("--int8", action="store_true", help="keep large matrices in 8 bits")
     args = parser.parse_args()
     pairs = [text.rpartition("=") if "=" in text else (text, "=", "1") for text in args.checkpoints]
     try:

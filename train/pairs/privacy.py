@@ -54,7 +54,10 @@ def has_id_number(text: str) -> bool:
 
 
 def is_id_number(number: str) -> bool:
-    """Date and check digit count; the place of birth does not, because a list of places may lack one."""
+    """18 places, grouped or not, with a date of 1900 to 2100 and the right check place.
+
+    The county code is not looked up: old and new codes come and go, and a number that may be a person's goes.
+    """
     number = re.sub(r"[-\s]", "", number).upper()
     try:
         born = ric.get_birth_date(number)

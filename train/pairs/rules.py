@@ -38,9 +38,9 @@ def read_rules(file: Path | None, changes: Sequence[str], *, images: bool) -> Ru
     try:
         table: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8")) if file else {}
         for change in changes:
-            name, _, value = change.partition("=")
+            name, _, written = change.partition("=")
             section, _, key = name.rpartition(".")
-            (table.setdefault(section, {}) if section else table)[key] = tomllib.loads(f"v = {value}")["v"]
+            (table.setdefault(section, {}) if section else table)[key] = tomllib.loads(f"v = {written}")["v"]
     except OSError as error:
         raise UsageError(f"--rules {file}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, AttributeError) as error:

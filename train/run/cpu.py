@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
 
 import torch
 from torch import nn
@@ -27,7 +26,7 @@ def depthwise_in_float32(backbones: nn.Module) -> None:
     """bf16 depthwise convolutions have a slow backward pass on CPUs; the rest of the network stays bf16."""
     for module in backbones.modules():
         if isinstance(module, nn.Conv2d) and module.groups > 1:
-            inner = module.forward
+            inner: Callable[[torch.Tensor], torch.Tensor] = module.forward
 
             def forward(x: torch.Tensor, inner: Callable[[torch.Tensor], torch.Tensor] = inner) -> torch.Tensor:
                 if not torch.is_grad_enabled():
@@ -35,4 +34,4 @@ def depthwise_in_float32(backbones: nn.Module) -> None:
                 with torch.autocast("cpu", enabled=False):
                     return inner(x.float())
 
-            module.forward = cast(Any, forward)  # type: ignore[method-assign]
+            module.forward = forward  # type: ignore[method-assign, assignment]

@@ -61,7 +61,7 @@ def train_step(
             share = next(shares, None)
         if share is None:
             break
-        torch.autograd.backward(share)
+        share.backward()  # type: ignore[no-untyped-call]
         total += share.item()
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     distributed.average_gradients(parameters)

@@ -58,15 +58,25 @@ class Reader(ABC):
             a trailing `::`).
         unreadable: after `images`: the parts of `covers` that could not be read to their end.
         repeats_count: whether the same caption twice for an image is two captions.
+        where_images_lie: said where a folder of images is given and the dataset has its own; "": one may be given.
         shown: the path for messages about its lines.
     """
 
     name: ClassVar[str]
     about: ClassVar[str]
     repeats_count: ClassVar[bool] = True
+    where_images_lie: ClassVar[str] = ""
 
     def __init__(self, path: str, choice: Choice) -> None:
+        """Looks for the dataset's files.
+
+        Raises:
+            UsageError: a folder of images is given where the dataset has its own.
+            CorpusError: the path is not laid out like this.
+        """
         self.path = self.shown = os.path.abspath(path)
+        if choice.images is not None and self.where_images_lie:
+            raise UsageError(f"`images`: the images of {printable(self.path)} {self.where_images_lie}")
         self.choice = choice
         self.covers: list[str] = []
         self.unreadable: list[str] = []

@@ -20,7 +20,7 @@ from brivl_search.corpus.readers.base import Choice, Reader, caption, files_in, 
 from brivl_search.corpus.text import BadLine, json_lines
 from brivl_search.corpus.walk import ImageFile, Skipped
 from brivl_search.display import printable
-from brivl_search.errors import CorpusError, UsageError
+from brivl_search.errors import CorpusError
 
 _IMAGES = "_imgs.tsv"
 
@@ -28,13 +28,12 @@ _IMAGES = "_imgs.tsv"
 class ChineseClipReader(Reader):
     name = "chinese-clip"
     about = "Chinese-CLIP: SPLIT_texts.jsonl and SPLIT_imgs.tsv"
+    where_images_lie = f"are inside its *{_IMAGES}"
     texts: ClassVar[str] = "_texts.jsonl"
     keys: ClassVar[tuple[str, str, str]] = ("text_id", "text", "image_ids")
 
     def __init__(self, path: str, choice: Choice) -> None:
         super().__init__(path, choice)
-        if choice.images is not None:
-            raise UsageError(f"`images`: the images of {printable(self.path)} are inside its *{_IMAGES}")
         heads = self._heads(self.path)
         self.check_split(map(split_of, heads))
         self.heads = [head for head in heads if choice.split is None or self.wanted_split(split_of(head))]

@@ -20,7 +20,7 @@ from brivl_search.corpus.readers.base import Choice, Reader, caption, named
 from brivl_search.corpus.text import BadLine
 from brivl_search.corpus.walk import ImageFile, Skipped
 from brivl_search.display import printable
-from brivl_search.errors import CorpusError, UsageError
+from brivl_search.errors import CorpusError
 
 MAX_PAIR_BYTES = 1 << 20
 
@@ -28,11 +28,10 @@ MAX_PAIR_BYTES = 1 << 20
 class ChineseClipLmdbReader(Reader):
     name = "chinese-clip-lmdb"
     about = "Chinese-CLIP's LMDB: lmdb/SPLIT/imgs and lmdb/SPLIT/pairs"
+    where_images_lie = "are inside its LMDB"
 
     def __init__(self, path: str, choice: Choice) -> None:
         super().__init__(path, choice)
-        if choice.images is not None:
-            raise UsageError(f"`images`: the images of {printable(self.path)} are inside its LMDB")
         folders = self._folders(self.path)
         if not folders:
             raise CorpusError(f"{printable(self.path)} is not laid out like this: {self.about}")

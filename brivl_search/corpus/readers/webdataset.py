@@ -24,7 +24,7 @@ from brivl_search.corpus.readers.base import Choice, Reader, caption, files_in, 
 from brivl_search.corpus.text import BadLine
 from brivl_search.corpus.walk import ImageFile, Skipped, image_extensions
 from brivl_search.display import printable
-from brivl_search.errors import CorpusError, UsageError
+from brivl_search.errors import CorpusError
 
 MAX_TEXT_BYTES = 1 << 20
 _TEXTS = (".txt", ".caption")
@@ -97,11 +97,10 @@ class _Samples(Reader):
 class WebDatasetReader(_Samples):
     name = "webdataset"
     about = "webdataset: tars with KEY.jpg, KEY.txt, KEY.json"
+    where_images_lie = "are inside the tar"
 
     def __init__(self, path: str, choice: Choice) -> None:
         super().__init__(path, choice)
-        if choice.images is not None:
-            raise UsageError(f"`images`: the images of {printable(self.path)} are inside the tar")
         tars = files_in(self.path, r"\.tar$")
         if not tars:
             raise CorpusError(f"{printable(self.path)} holds no .tar")
@@ -188,11 +187,10 @@ class WebDatasetReader(_Samples):
 class Img2DatasetReader(_Samples):
     name = "img2dataset"
     about = "img2dataset's files: 00000/000000000.jpg with .txt and .json beside it"
+    where_images_lie = "lie beside their texts"
 
     def __init__(self, path: str, choice: Choice) -> None:
         super().__init__(path, choice)
-        if choice.images is not None:
-            raise UsageError(f"`images`: the images of {printable(self.path)} lie beside their texts")
         if not os.path.isdir(self.path):
             raise CorpusError(f"{printable(self.path)} is not a folder: {self.about}")
         self.check_split(())

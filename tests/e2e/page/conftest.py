@@ -26,7 +26,15 @@ from playwright.sync_api import Browser, sync_playwright
 if TYPE_CHECKING:
     from playwright.sync_api import Playwright
 
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-extensions", "--disable-background-networking", "--mute-audio"]
 CALIBRATION = Calibration(slope=12.0, intercept=-6.0)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All tests of the page run in one process: two browsers on two cores take longer than one."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("page"))
 
 
 def chromium(playwright: Playwright) -> str | None:
@@ -42,7 +50,7 @@ def browser() -> Iterator[Browser]:
         path = chromium(playwright)
         if path is None:
             pytest.skip("no Chromium here: apt-get install chromium, or playwright install chromium")
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
         yield browser
         browser.close()
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.support.page_site import PHOTOS, Open, Site, drop, expect, look_for, names, tiles
 from tests.support.pictures import draw, encoded
 
@@ -105,6 +107,7 @@ def test_terms_are_added_turned_weighed_and_removed(open_page: Open) -> None:
     expect(page.get_by_label("Less of:")).to_be_hidden()
 
 
+@pytest.mark.slow
 def test_how_many_are_shown_and_of_how_many(open_page: Open, bare_site: Site) -> None:
     page = open_page("?q=a+red+ring")
     status = page.locator("#status")

@@ -6,6 +6,8 @@ import json
 import re
 from typing import TYPE_CHECKING
 
+import pytest
+
 from brivl_search.server.protocol.codes import CODES
 from tests.support.folders import REPO
 from tests.support.page_site import LIMIT, Open, Serve, Site, drop, expect, look_for, tiles
@@ -81,6 +83,7 @@ def test_a_server_with_a_token_asks_for_it_once(open_page: Open, serve: Serve) -
     expect(panel).to_be_hidden()
 
 
+@pytest.mark.slow
 def test_known_errors_of_the_server_are_told_in_chinese(open_page: Open, bare_site: Site) -> None:
     """Each by the real server, so that the page keeps knowing its lines."""
     page = open_page("?q=a+red+ring&term=-1:t:a+red+ring", locale="zh-CN")

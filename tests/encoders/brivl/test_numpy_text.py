@@ -67,6 +67,7 @@ def test_a_checkpoint_that_does_not_fit(tmp_path: Path) -> None:
         NumpyTextTower(folder, encoder.config.text).encode([[2, 5, 3]])
 
 
+@pytest.mark.slow
 def test_a_query_from_the_shell_imports_no_torch(tmp_path: Path, tiny_checkpoint: Path) -> None:
     write_corpus(tmp_path / "photos", 6)
     command = [sys.executable, "-m", "brivl_search", "build-index", "photos", "--index", "ix", "--encoder"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from PIL import Image
 from brivl_search.corpus.images import PixelSpec, load_pixels
 from brivl_search.encoders import load_encoder
 from brivl_search.encoders.hf.sentence import SentenceEncoder
-from brivl_search.errors import DependencyError, EncoderError
+from brivl_search.errors import DependencyError, EncoderError, install_hint
 from tests.support.pictures import draw, encoded
 from tests.support.tiny_hf import edit_json, make_hf
 
@@ -79,7 +80,7 @@ def test_truncation_and_fingerprint(model: Path) -> None:
 
 def test_what_is_missing_is_said(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
-    with pytest.raises(DependencyError, match=r"pip install 'brivl-search\[sentence\]'"):
+    with pytest.raises(DependencyError, match=re.escape(install_hint("sentence"))):
         load(model).encode_texts(TEXTS)
 
 

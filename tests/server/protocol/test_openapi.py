@@ -27,6 +27,7 @@ def test_the_document_names_every_route_with_examples(client: TestClient) -> Non
     assert client.get("/docs/").status_code == 200 and client.get("/docs/docs.js").status_code == 200
 
 
+@pytest.mark.slow
 def test_no_answer_is_a_defect(tmp_path: Path) -> None:
     pytest.importorskip("schemathesis", reason="pip install -e '.[test]'")
     from tests.support.schema_fuzz import fuzz

@@ -299,6 +299,7 @@ def _process(rank: int, port: int, folder: str, vocab: str, out: str) -> None:
     distributed.stop()
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_losses_of_one_with_the_double_batch(packed: dict[str, Path], tmp_path: Path) -> None:
     vocab = write_vocab(tmp_path / "vocab")
     with socket.socket() as free:
