@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-from brivl_search.corpus.images import MAX_MEGAPIXELS
 from brivl_search.errors import BrivlSearchError, UsageError
 from brivl_search.index import IndexInfo
 from brivl_search.search.dedupe import ALIKE
@@ -169,17 +168,19 @@ class Index:
         paths: AnyPath | Sequence[AnyPath],
         *,
         captions: Sequence[str] | None = None,
-        include_hidden: bool = False,
-        max_megapixels: float = MAX_MEGAPIXELS,
+        include_hidden: bool | None = None,
+        exclude: Sequence[str] | None = None,
+        max_megapixels: float | None = None,
         workers: int | None = None,
     ) -> BuildReport:
         """Embed images and captions and add them; nothing is removed. They can be found when this returns.
 
         Args:
             paths: image files, folders of them, caption files (.jsonl), datasets.
-            captions: fields of the caption files to index; None: zh, en, captions.
-            include_hidden: also files and folders beginning with a dot.
-            max_megapixels: skip larger images.
+            captions: fields of the caption files to index; None: as before, at first zh, en, captions.
+            include_hidden: also files and folders beginning with a dot; None: as before, at first not.
+            exclude: patterns as in .gitignore of what is passed over; None: as before, at first nothing.
+            max_megapixels: skip larger images; None: as before, at first 178.
             workers: decoding processes; None: one for each CPU, 0: none.
 
         Returns:
@@ -193,7 +194,7 @@ class Index:
         from brivl_search.ingest.report import Silent
         from brivl_search.ingest.run import add
 
-        options = _options(captions, include_hidden, max_megapixels, workers)
+        options = _options(captions, include_hidden, exclude, max_megapixels, workers)
         report = add(_many(paths), self.info.directory, self._engine.encoder, options, Silent())
         self._engine.refresh()
         return report
@@ -203,15 +204,16 @@ class Index:
         folders: AnyPath | Sequence[AnyPath] = (),
         *,
         captions: Sequence[str] | None = None,
-        include_hidden: bool = False,
-        max_megapixels: float = MAX_MEGAPIXELS,
+        include_hidden: bool | None = None,
+        exclude: Sequence[str] | None = None,
+        max_megapixels: float | None = None,
         workers: int | None = None,
     ) -> BuildReport:
         """Bring the index in step with its folders: take in what is new or changed, forget what is gone.
 
         Args:
             folders: only these of its folders; none: all of them.
-            captions, include_hidden, max_megapixels, workers: as of `add`; give what the index was built with.
+            captions, include_hidden, exclude, max_megapixels, workers: as of `add`.
 
         Returns:
             As of `add`, and how many images have vanished.
@@ -224,7 +226,7 @@ class Index:
         from brivl_search.ingest.report import Silent
         from brivl_search.ingest.sync import sync
 
-        options = _options(captions, include_hidden, max_megapixels, workers)
+        options = _options(captions, include_hidden, exclude, max_megapixels, workers)
         report = sync(self.info.directory, self._engine.encoder, options, Silent(), folders=_many(folders))
         self._engine.refresh()
         return report
@@ -239,7 +241,7 @@ class Index:
         """Forget images, and their captions with them; the files are left alone, and need not exist any more.
 
         Args:
-            paths: image files, or folders (then as `under`).
+            paths: image files, folders (then as `under`), and any other source of the index, which is forgotten too.
             under: folders; all that was indexed below them, at any depth.
             keys: `Hit.key` of items.
 
@@ -281,12 +283,17 @@ def _target(name: str) -> Target:
 
 
 def _options(
-    captions: Sequence[str] | None, include_hidden: bool, max_megapixels: float, workers: int | None
+    captions: Sequence[str] | None,
+    include_hidden: bool | None,
+    exclude: Sequence[str] | None,
+    max_megapixels: float | None,
+    workers: int | None,
 ) -> BuildOptions:
     from brivl_search.ingest.options import BuildOptions
 
     return BuildOptions(
         include_hidden=include_hidden,
+        exclude=None if exclude is None else tuple(_many(exclude)),
         workers=workers,
         max_megapixels=max_megapixels,
         caption_fields=None if captions is None else tuple(_many(captions)),

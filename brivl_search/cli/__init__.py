@@ -14,6 +14,7 @@ from brivl_search.cli import (  # noqa: F401  (they register their verbs, in the
     models,
     query,
     serve,
+    sources,
     transfer,
     upkeep,
     usage,

@@ -126,10 +126,12 @@ def load_for(index: Path, encoder: str | None, device: str, regions: str = "", t
 
 
 def caption_fields(text: str | None) -> tuple[str, ...] | None:
-    """ "zh,en" → ("zh", "en")."""
+    """ "zh,en" → ("zh", "en"). "default" → (): the usual ones again."""
     if text is None:
         return None
     fields = tuple(part.strip() for part in text.split(",") if part.strip())
+    if fields == ("default",):
+        return ()
     if not fields:
         raise UsageError("--captions: name at least one field of captions.jsonl, such as zh")
     return fields

@@ -18,15 +18,17 @@ from brivl_search.cli.options import (
     Detector,
     DeviceOption,
     EncoderOption,
+    Exclude,
     Format,
-    Hidden,
     Images,
     IndexKind,
     IndexOption,
     Kind,
-    Megapixels,
     Memory,
+    Move,
     Quiet,
+    RememberedHidden,
+    RememberedMegapixels,
     Split,
     Strict,
     TruncateOption,
@@ -43,8 +45,10 @@ if TYPE_CHECKING:
 def _options(
     index_type: IndexKind | None,
     captions: str | None,
-    include_hidden: bool,
-    max_megapixels: float,
+    include_hidden: bool | None,
+    exclude: list[str] | None,
+    move: tuple[str, str] | None,
+    max_megapixels: float | None,
     workers: int | None,
     batch_size: int,
     codec: CodecKind | None,
@@ -59,6 +63,8 @@ def _options(
     return BuildOptions(
         index_type=index_type.value if index_type else None,
         include_hidden=include_hidden,
+        exclude=None if exclude is None else tuple(pattern for pattern in exclude if pattern),
+        moves=() if move is None else (move,),
         workers=workers,
         max_megapixels=max_megapixels,
         caption_fields=caption_fields(captions),
@@ -113,8 +119,10 @@ def build_index(
     dataset_format: Format = None,
     split: Split = None,
     images: Images = None,
-    include_hidden: Hidden = False,
-    max_megapixels: Megapixels = 178,
+    include_hidden: RememberedHidden = None,
+    exclude: Exclude = None,
+    move: Move = None,
+    max_megapixels: RememberedMegapixels = None,
     workers: Workers = None,
     batch_size: Batch = 64,
     strict: Strict = False,
@@ -130,6 +138,8 @@ def build_index(
         index_type,
         captions,
         include_hidden,
+        exclude,
+        move,
         max_megapixels,
         workers,
         batch_size,
@@ -152,8 +162,10 @@ def sync(
     ] = None,
     index: IndexOption = DEFAULT_INDEX,
     captions: Captions = None,
-    include_hidden: Hidden = False,
-    max_megapixels: Megapixels = 178,
+    include_hidden: RememberedHidden = None,
+    exclude: Exclude = None,
+    move: Move = None,
+    max_megapixels: RememberedMegapixels = None,
     workers: Workers = None,
     batch_size: Batch = 64,
     strict: Strict = False,
@@ -163,14 +175,14 @@ def sync(
 ) -> None:
     """Bring an index in step with its folders: add what is new, drop what is gone."""
     from brivl_search.ingest.run import build_index as build
-    from brivl_search.ingest.sync import remembered
+    from brivl_search.ingest.sync import check
     from brivl_search.output import Bar
 
-    choices = _options(None, captions, include_hidden, max_megapixels, workers, batch_size, None, None)
-    given, choices = remembered(index, folders or (), choices)
+    choices = _options(None, captions, include_hidden, exclude, move, max_megapixels, workers, batch_size, None, None)
+    check(index, folders or ())
     loaded = load_for(index, None, device)
     with Bar(quiet=quiet) as bar:
-        report = build(given, index, loaded, choices, bar)
+        report = build(folders or (), index, loaded, choices, bar)
     _finish(report, index, quiet, verbose, strict, loaded)
 
 
@@ -188,8 +200,9 @@ def add(
     dataset_format: Format = None,
     split: Split = None,
     images: Images = None,
-    include_hidden: Hidden = False,
-    max_megapixels: Megapixels = 178,
+    include_hidden: RememberedHidden = None,
+    exclude: Exclude = None,
+    max_megapixels: RememberedMegapixels = None,
     workers: Workers = None,
     batch_size: Batch = 64,
     strict: Strict = False,
@@ -202,7 +215,19 @@ def add(
     from brivl_search.output import Bar
 
     choices = _options(
-        None, captions, include_hidden, max_megapixels, workers, batch_size, None, None, dataset_format, split, images
+        None,
+        captions,
+        include_hidden,
+        exclude,
+        None,
+        max_megapixels,
+        workers,
+        batch_size,
+        None,
+        None,
+        dataset_format,
+        split,
+        images,
     )
     loaded = load_for(index, encoder, device, _regions(boxes, detector), truncate_dim)
     with Bar(quiet=quiet) as bar:

@@ -102,7 +102,9 @@ Memory = Annotated[
 
 Captions = Annotated[
     str | None,
-    typer.Option(metavar="FIELDS", help="Fields of captions.jsonl to index [default: zh,en,captions]."),
+    typer.Option(
+        metavar="FIELDS", help="Fields of captions.jsonl to index, remembered of each folder [default: zh,en,captions]."
+    ),
 ]
 
 
@@ -127,6 +129,34 @@ Images = Annotated[
 
 
 Hidden = Annotated[bool, typer.Option(help="Also files and folders beginning with a dot.")]
+
+
+# Of a folder of an index: None is what the index remembers, and at first the default.
+RememberedHidden = Annotated[
+    bool | None,
+    typer.Option("--include-hidden/--no-include-hidden", help="Also files and folders beginning with a dot."),
+]
+
+
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--exclude",
+        metavar="PATTERN",
+        help="Pass over what fits, as in .gitignore: '*.png', 'drafts/'. Remembered; '' forgets it. Repeatable.",
+    ),
+]
+
+
+RememberedMegapixels = Annotated[
+    float | None, typer.Option("--max-megapixels", min=0.01, help="Skip larger images [default: 178].")
+]
+
+
+Move = Annotated[
+    tuple[str, str] | None,
+    typer.Option("--move", metavar="OLD NEW", help="A folder of the index that is elsewhere now."),
+]
 
 
 Megapixels = Annotated[float, typer.Option(min=0.01, help="Skip larger images.")]

@@ -7,7 +7,7 @@ from typing import Any
 
 GROUPS = {
     "Search": ("query", "match", "classify"),
-    "Index": ("build-index", "add", "remove", "sync", "info"),
+    "Index": ("build-index", "add", "remove", "sync", "sources", "info"),
     "Upkeep": ("verify", "compact", "tune", "export", "import"),
     "Evaluate": ("eval",),
     "Serve": ("serve",),
@@ -35,6 +35,7 @@ EXAMPLES = {
     "add": ("brivl-search add new/ one.jpg",),
     "remove": ("brivl-search remove --under photos/private",),
     "sync": ("brivl-search sync",),
+    "sources": ("brivl-search sources", "brivl-search sources move photos /mnt/photos"),
     "info": ("brivl-search info", "brivl-search info --format json"),
     "verify": ("brivl-search verify", "brivl-search verify --repair"),
     "compact": ("brivl-search compact",),
@@ -68,6 +69,7 @@ _ZH = {
     "add": "向索引添加图片、文件夹或说明文字；不删除任何内容。",
     "remove": "从索引中去掉图片及其说明文字；文件本身不动。",
     "sync": "让索引与文件夹保持一致：加入新的，去掉已不存在的。",
+    "sources": "列出索引所包含的文件夹和文件；文件夹搬家后用 move 指明新位置。",
     "info": "显示索引的内容：行数、编码器、分片、大小、搜索方式。",
     "verify": "检查每个分片的校验和与行数。",
     "compact": "合并小分片，清除已删除的行，必要时重新训练量化器。",

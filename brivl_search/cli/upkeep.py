@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from brivl_search.cli.app import app, byte_count, load_for
 from brivl_search.cli.options import DEFAULT_INDEX, Codec, DeviceOption, IndexOption, Memory, Quiet
 from brivl_search.errors import IndexIncompatibleError, UsageError
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command()
@@ -36,8 +32,11 @@ def remove(
     done = remove_items(index, paths=paths or (), under=under or (), keys=key or ())
     if not quiet:
         say(f"{done.images:,} images and {done.captions:,} captions removed")
-        if any(os.path.exists(path) for path in (*(paths or ()), *(under or ()))):
-            say("the files stay where they are: the next sync or build-index of their folder takes them in again")
+        if done.comes_back:
+            say(
+                "the files stay where they are: the next sync of their folder takes them in again; to keep them out: "
+                "brivl-search sync --exclude PATTERN"
+            )
         say_state(index, done.commit)
 
 

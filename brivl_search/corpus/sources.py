@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from brivl_search.corpus.containers.place import SEPARATOR
 from brivl_search.corpus.readers import open_dataset, recognise
 from brivl_search.corpus.readers.base import Choice, Reader
+from brivl_search.corpus.rules import Rules
 from brivl_search.corpus.walk import ImageFile, Scan, image_extensions, scan, scan_paths
 from brivl_search.display import printable
 from brivl_search.errors import CorpusError, UsageError
@@ -66,8 +67,10 @@ def find_sources(
     paths: Sequence[Path | str],
     choice: DatasetChoice,
     *,
-    fields: tuple[str, ...] | None = None,
+    fields: Callable[[str], tuple[str, ...] | None] = lambda path: None,
     known: Mapping[str, DatasetChoice] | None = None,
+    rules: Mapping[str, Rules] | None = None,
+    elsewhere: Mapping[tuple[int, int], str] | None = None,
     include_hidden: bool = False,
     files: bool = False,
 ) -> Sources:
@@ -76,9 +79,9 @@ def find_sources(
     Args:
         paths: folders, and files of dataset layouts.
         choice: how datasets among them are read.
-        fields: caption fields wanted.
-        known: absolute path -> how it was read when the index learned of it.
-        include_hidden: as of `walk.scan`.
+        fields: of a dataset's absolute path, the caption fields wanted; None: the usual ones.
+        known: absolute path → how it was read when the index learned of it; `choice` goes before it.
+        rules, elsewhere, include_hidden: as of `walk.scan`.
         files: also take single images and caption files, as of `walk.scan_paths`.
 
     Raises:
@@ -89,18 +92,20 @@ def find_sources(
     readers: dict[str, Reader] = {}
     for path in paths:
         absolute = os.path.abspath(path)
-        how = (known or {}).get(absolute, choice)
+        how = (known or {}).get(absolute, choice) if choice == DatasetChoice() else choice
         if how.format is None and not _is_dataset(absolute, files):
             plain.append(path)
             continue
-        readers[os.fspath(path)] = open_dataset(path, how.format, Choice(how.split, how.images, fields))
+        readers[os.fspath(path)] = open_dataset(path, how.format, Choice(how.split, how.images, fields(absolute)))
     if not readers and (choice.split or choice.images):
         given = "split" if choice.split else "images"
         raise UsageError(f"`{given}` is for datasets: name an annotation file or container, or give `dataset_format`")
     if files:
-        found = scan_paths(plain, include_hidden=include_hidden)
+        found = scan_paths(plain, include_hidden=include_hidden, rules=rules, elsewhere=elsewhere)
+    elif plain or not readers:
+        found = scan(plain, include_hidden=include_hidden, rules=rules, elsewhere=elsewhere)
     else:
-        found = scan(plain, include_hidden=include_hidden) if plain or not readers else Scan(())
+        found = Scan(())
     images = {image.path: image for image in found.images}
     for reader in readers.values():
         _take(reader, images, found)

@@ -10,11 +10,21 @@ import importlib.util
 import os
 import stat
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from brivl_search.corpus.containers.place import Place
+from brivl_search.corpus.rules import (
+    IGNORE_FILE,
+    STOP_FILE,
+    Patterns,
+    Rules,
+    excluded,
+    is_system,
+    is_thumbnail,
+    read_ignore_file,
+)
 from brivl_search.display import printable
 from brivl_search.errors import CorpusError, UsageError
 
@@ -69,6 +79,11 @@ class Scan:
             earlier build found beneath them has not vanished.
         other_files: files that are neither images nor captions.
         unread: of these, the pictures and videos that are not read yet, by their ending in small letters.
+        passed: images passed over on purpose, by why: "excluded", "hidden", or the name of a system's folder.
+        empty_dirs: folders below the roots in which there is nothing at all.
+        mounts: root → folders below it that are other file systems, relative → device.
+        places: root → (device, inode).
+        aliases: (folder, the name by which the index knows it already) of folders that were not walked again.
     """
 
     roots: tuple[str, ...]
@@ -78,6 +93,11 @@ class Scan:
     unreadable_dirs: list[str] = field(default_factory=list)
     other_files: int = 0
     unread: Counter[str] = field(default_factory=Counter)
+    passed: Counter[str] = field(default_factory=Counter)
+    empty_dirs: set[str] = field(default_factory=set)
+    mounts: dict[str, dict[str, int]] = field(default_factory=dict)
+    places: dict[str, tuple[int, int]] = field(default_factory=dict)
+    aliases: list[tuple[str, str]] = field(default_factory=list)
 
     def describe_empty(self) -> str:
         """One line that says why there are no images here, for the message of a build that finds none."""
@@ -88,6 +108,12 @@ class Scan:
             return f"{where} {verb} no image that can be read (skipped: {reasons})"
         if self.unreadable_dirs:
             return f"{where}: {_count(len(self.unreadable_dirs), 'folder')} cannot be read (permission denied)"
+        if self.passed:
+            kinds = ", ".join(f"{count:,} {why}" for why, count in self.passed.most_common())
+            return f"{where} {verb} no image but what is passed over ({kinds})"
+        if self.aliases:
+            folder, known = self.aliases[0]
+            return f"{printable(folder)} is {printable(known)} under another name, which is indexed already"
         others = self.other_files + len(self.captions)
         if others:
             extensions = ", ".join(sorted(image_extensions()))
@@ -95,17 +121,26 @@ class Scan:
         return f"{where} {'is' if len(self.roots) == 1 else 'are'} empty"
 
 
-def scan(roots: Sequence[Path | str], *, include_hidden: bool = False) -> Scan:
+def scan(
+    roots: Sequence[Path | str],
+    *,
+    include_hidden: bool = False,
+    rules: Mapping[str, Rules] | None = None,
+    elsewhere: Mapping[tuple[int, int], str] | None = None,
+) -> Scan:
     """Find the images and caption files under some folders.
 
-    Links to folders are followed, each folder is listed once, and a folder's own place wins over links to it.
+    Links to folders are followed, each folder is listed once, and a folder's own place wins over links to it. A root
+    inside another one is walked by its own rules.
 
     Args:
         roots: folders; they may overlap. A root may itself be hidden.
         include_hidden: also take names that begin with a dot.
+        rules: absolute root → how it is walked; goes before `include_hidden`.
+        elsewhere: (device, inode) → path of folders that the index knows; one met under another name is not walked.
 
     Raises:
-        UsageError: a root does not exist or is not a folder, or there is none.
+        UsageError: a root does not exist or is not a folder, there is none, or a pattern is none.
         CorpusError: a root cannot be reached.
     """
     if not roots:
@@ -113,7 +148,7 @@ def scan(roots: Sequence[Path | str], *, include_hidden: bool = False) -> Scan:
     for root in roots:
         _check_root(os.fspath(root))
     result = Scan(tuple(dict.fromkeys(os.path.abspath(root) for root in roots)))
-    _Walk(result, include_hidden).run()
+    _Walk(result, Rules(include_hidden), rules or {}, elsewhere or {}).run()
     result.images.sort(key=lambda image: image.path)
     result.skipped.sort(key=lambda skipped: skipped.path)
     result.captions.sort()
@@ -121,18 +156,26 @@ def scan(roots: Sequence[Path | str], *, include_hidden: bool = False) -> Scan:
     return result
 
 
-def scan_paths(paths: Sequence[Path | str], *, include_hidden: bool = False) -> Scan:
+def scan_paths(
+    paths: Sequence[Path | str],
+    *,
+    include_hidden: bool = False,
+    rules: Mapping[str, Rules] | None = None,
+    elsewhere: Mapping[tuple[int, int], str] | None = None,
+) -> Scan:
     """Like `scan`, for files and folders mixed: a file that is named is taken, however it is called or hidden.
 
     Args:
         paths: folders, image files, and caption files ending in .jsonl.
+        include_hidden, rules, elsewhere: as of `scan`.
 
     Raises:
-        UsageError: a path does not exist, or there is none.
+        UsageError: a path does not exist, there is none, or a pattern is none.
         CorpusError: a folder cannot be reached.
     """
     folders = [path for path in paths if os.path.isdir(path)]
-    result = scan(folders, include_hidden=include_hidden) if folders else Scan(())
+    options = {"include_hidden": include_hidden, "rules": rules, "elsewhere": elsewhere}
+    result = scan(folders, **options) if folders else Scan(())  # type: ignore[arg-type]
     seen = {image.path for image in result.images}
     for path in paths:
         absolute = os.path.abspath(path)
@@ -152,6 +195,26 @@ def scan_paths(paths: Sequence[Path | str], *, include_hidden: bool = False) -> 
             result.images.append(ImageFile(absolute, status.st_size, status.st_mtime_ns))
     result.images.sort(key=lambda image: image.path)
     return result
+
+
+def add_named(result: Scan, paths: Iterable[str]) -> None:
+    """Adds files that were named to a scan that did not find them. Those that are gone are passed over.
+
+    Args:
+        result: gets the images; a file that is out of reach is one of its `unreadable_dirs`.
+        paths: absolute.
+    """
+    seen = {image.path for image in result.images}
+    for path in sorted(set(paths) - seen):
+        try:
+            status = os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError:
+            result.unreadable_dirs.append(path)
+            continue
+        result.images.append(ImageFile(path, status.st_size, status.st_mtime_ns))
+    result.images.sort(key=lambda image: image.path)
 
 
 @functools.cache
@@ -177,20 +240,36 @@ def _check_root(given: str) -> None:
         raise UsageError(f"not a folder: {printable(given)}: give the folder that holds the images")
 
 
+@dataclass(frozen=True)
+class _Folder:
+    """A folder to be listed, and what holds in it."""
+
+    path: str
+    root: str
+    device: int  # of the folder above; 0 for a root
+    ignored: tuple[Patterns, ...] = ()  # of .brivlignore files above
+    passed: str = ""  # why nothing here is taken, only counted
+
+
 class _Walk:
     """One walk: real folders depth first, links to folders after all of them."""
 
-    def __init__(self, result: Scan, include_hidden: bool) -> None:
+    def __init__(
+        self, result: Scan, default: Rules, rules: Mapping[str, Rules], elsewhere: Mapping[tuple[int, int], str]
+    ) -> None:
         self.result = result
-        self.include_hidden = include_hidden
+        self.rules = {root: rules.get(root, default) for root in result.roots}
+        self.elsewhere = elsewhere
         self.extensions = image_extensions()
         self.undecodable = frozenset((*_HEIF, *_AVIF)) - self.extensions
         self.seen: set[tuple[int, int] | str] = set()
-        self.folders: list[str] = []
-        self.linked: deque[str] = deque()
+        self.folders: list[_Folder] = []
+        self.linked: deque[_Folder] = deque()
+        for root in self.rules.values():
+            _ = root.patterns  # a pattern that is none is found before the walk
 
     def run(self) -> None:
-        self.folders.extend(reversed(self.result.roots))
+        self.folders.extend(_Folder(root, root, 0) for root in reversed(self.result.roots))
         while self.folders or self.linked:
             folder = self.folders.pop() if self.folders else self.linked.popleft()
             try:
@@ -199,29 +278,42 @@ class _Walk:
             except (FileNotFoundError, NotADirectoryError):
                 continue  # vanished while we walked
             except OSError:
-                self.result.unreadable_dirs.append(folder)
+                self.result.unreadable_dirs.append(folder.path)
 
-    def _is_new(self, folder: str) -> bool:
-        status = os.stat(folder)
-        key = (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(folder)
+    def _is_new(self, folder: _Folder) -> bool:
+        status = os.stat(folder.path)
+        known = status.st_ino != 0
+        key = (status.st_dev, status.st_ino) if known else os.path.realpath(folder.path)
         if key in self.seen:
             return False
+        if known and (name := self.elsewhere.get((status.st_dev, status.st_ino), folder.path)) != folder.path:
+            self.result.aliases.append((folder.path, name))
+            return False
         self.seen.add(key)
+        if folder.path == folder.root:
+            self.result.places[folder.root] = (status.st_dev, status.st_ino)
+        elif folder.device and status.st_dev != folder.device:
+            relative = os.path.relpath(folder.path, folder.root)
+            self.result.mounts.setdefault(folder.root, {})[relative] = status.st_dev
         return True
 
-    def _list(self, folder: str) -> None:
-        with os.scandir(folder) as entries:
+    def _list(self, folder: _Folder) -> None:
+        with os.scandir(folder.path) as entries:
             names = sorted(entries, key=lambda entry: entry.name)
+        if not names:
+            self.result.empty_dirs.add(folder.path)
+        inside = self._inside(folder, {entry.name for entry in names})
         subfolders = []
         blind = False
         for entry in names:
-            if entry.name.startswith(".") and not self.include_hidden:
-                continue
             try:
                 if entry.is_dir(follow_symlinks=False):
-                    subfolders.append(entry.path)
+                    subfolders += self._subfolder(entry, inside)
                 elif entry.is_symlink() and os.path.isdir(entry.path):
-                    self.linked.append(entry.path)
+                    self.linked.extend(self._subfolder(entry, inside, link=True))
+                elif why := inside.passed or self._why_not(entry, inside):
+                    if _extension(entry.name) in self.extensions and not is_thumbnail(entry.name):
+                        self.result.passed[why] += 1
                 else:
                     self._take(entry)
             except FileNotFoundError:
@@ -232,8 +324,47 @@ class _Walk:
                     reason = "permission denied" if isinstance(error, PermissionError) else "read error"
                     self.result.skipped.append(Skipped(entry.path, reason, error.strerror or ""))
         if blind:
-            self.result.unreadable_dirs.append(folder)
+            self.result.unreadable_dirs.append(folder.path)
         self.folders.extend(reversed(subfolders))
+
+    def _inside(self, folder: _Folder, names: set[str]) -> _Folder:
+        """What holds in a folder, its own files looked at."""
+        device = os.stat(folder.path).st_dev
+        passed, ignored = folder.passed, folder.ignored
+        if STOP_FILE in names and not passed and folder.path != folder.root:
+            passed = STOP_FILE
+        if IGNORE_FILE in names and not passed and (found := read_ignore_file(folder.path)):
+            ignored = (*ignored, found)
+        return _Folder(folder.path, folder.root, device, ignored, passed)
+
+    def _subfolder(self, entry: os.DirEntry[str], inside: _Folder, link: bool = False) -> list[_Folder]:
+        """The folder to be listed later; none if it is a root of its own, or hidden."""
+        if entry.path in self.rules:
+            return []
+        passed = inside.passed
+        if not passed and is_system(entry.name):
+            passed = entry.name
+        elif not passed and entry.name.startswith(".") and not self.rules[inside.root].include_hidden:
+            return []
+        elif not passed and self._is_excluded(entry, inside, True):
+            passed = "excluded"
+        if passed and link:
+            return []
+        return [_Folder(entry.path, inside.root, 0 if link else inside.device, inside.ignored, passed)]
+
+    def _why_not(self, entry: os.DirEntry[str], inside: _Folder) -> str:
+        """Why a file is passed over; "": it is not."""
+        if is_thumbnail(entry.name):
+            return "thumbnail"
+        if entry.name.startswith(".") and not self.rules[inside.root].include_hidden:
+            return "hidden"
+        return "excluded" if self._is_excluded(entry, inside, False) else ""
+
+    def _is_excluded(self, entry: os.DirEntry[str], inside: _Folder, folder: bool) -> bool:
+        own = self.rules[inside.root].patterns
+        if own is None and not inside.ignored:
+            return False
+        return excluded(entry.path, folder, inside.root, own, inside.ignored)
 
     def _take(self, entry: os.DirEntry[str]) -> None:
         """Sort one entry that is not a folder into the result."""

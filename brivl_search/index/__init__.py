@@ -6,6 +6,8 @@
     shard    one sealed file                       verify   is everything what it says it is?
     catalog  the one file that changes             ivfpq    everything FAISS
     store    LMDB with care                        lock     one writer at a time
+    sources  what an index covers                  moves    where its roots are now
+    snapshot the catalog before a build
 
 Importing this imports neither faiss nor torch. The format is described in indexes/README.md.
 """
@@ -24,6 +26,7 @@ from brivl_search.index.types import (
     Modality,
     ModalityInfo,
     ModalityReport,
+    Origin,
     SearchResult,
     ShardInfo,
     Tuning,
@@ -47,6 +50,7 @@ __all__ = [
     "Modality",
     "ModalityInfo",
     "ModalityReport",
+    "Origin",
     "SearchResult",
     "ShardInfo",
     "Tuning",

@@ -11,12 +11,14 @@ hash/{i|t}{content}\\0{seq}{row}  empty value: this live row holds the vector of
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,21 +28,27 @@ from numpy.typing import NDArray
 
 from brivl_search.errors import IndexIncompatibleError, IndexMissingError, system_error
 from brivl_search.index import keys
+from brivl_search.index.moves import Moves
+from brivl_search.index.sources import Source, of_roots
 from brivl_search.index.store import Environment, scan_txn
 from brivl_search.index.types import (
     FORMAT_VERSION,
     MODALITIES,
+    ORIGINS,
     READABLE_VERSIONS,
     Codec,
     EncoderInfo,
     IndexType,
+    ItemState,
     Modality,
+    Origin,
     ShardInfo,
     Tuning,
 )
 
 META = b"meta"
 _ENTRY = struct.Struct(">IIQqH")
+_ORIGIN_SHIFT = 14
 _PLACE = struct.Struct(">II")
 
 
@@ -77,12 +85,23 @@ class Meta:
     seed: int = 0
     codec: Codec = "fastscan"  # of the next quantizer that is trained
     memory: int = 0  # bytes that FAISS's part of an index may take; 0: no limit
-    roots: tuple[tuple[str, str], ...] = ()
-    datasets: dict[str, dict[str, Any]] = field(default_factory=dict)  # absolute root -> how it is read, see build.py
+    identity: str = ""  # random; "" before the first commit of format 4
+    sources: tuple[Source, ...] = ()  # their paths as stored
+    moves: tuple[tuple[str, str], ...] = ()  # (path as stored, where it is now)
     parts: dict[Modality, Part] = field(default_factory=lambda: {modality: Part() for modality in MODALITIES})
 
     def with_parts(self, parts: dict[Modality, Part]) -> Meta:
         return replace(self, generation=self.generation + 1, parts=parts)
+
+    @cached_property
+    def where(self) -> Moves:
+        """Keys as they are stored ↔ keys as they are here."""
+        return Moves(self.moves)
+
+    @cached_property
+    def state(self) -> str:
+        """Equal for equal published states only: of one index, and of all others."""
+        return hashlib.sha256(self.to_json()).hexdigest()
 
     def to_json(self) -> bytes:
         body = {"format_version": FORMAT_VERSION, **asdict(self)}
@@ -110,7 +129,11 @@ class Meta:
                 )
             body["parts"] = parts
             body["encoder"] = EncoderInfo(**body["encoder"])
-            body["roots"] = tuple((given, absolute) for given, absolute in body["roots"])
+            if version < 4:
+                body["sources"] = of_roots(body.pop("roots", ()), body.pop("datasets", {}))
+            else:
+                body["sources"] = tuple(Source.of(source) for source in body["sources"])
+                body["moves"] = tuple((stored, now) for stored, now in body["moves"])
             return cls(**body)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise IndexIncompatibleError(f"{where} is damaged ({error}): {_anew(where.parent)}") from error
@@ -118,7 +141,10 @@ class Meta:
 
 @dataclass(frozen=True)
 class Entry:
-    """An item in the catalog. `key` is stored in the value only where the LMDB key is a hash of it."""
+    """An item in the catalog. `key` is stored in the value only where the LMDB key is a hash of it.
+
+    The two highest bits of the content's length are the origin: they are 0 in what formats 1 to 3 wrote.
+    """
 
     seq: int
     row: int
@@ -126,19 +152,22 @@ class Entry:
     mtime_ns: int
     content: str
     key: str
+    origin: Origin = "scan"
 
     def pack(self, lmdb_key: bytes) -> bytes:
         content = self.content.encode()
-        head = _ENTRY.pack(self.seq, self.row, self.size, self.mtime_ns, len(content)) + content
+        length = len(content) | ORIGINS.index(self.origin) << _ORIGIN_SHIFT
+        head = _ENTRY.pack(self.seq, self.row, self.size, self.mtime_ns, length) + content
         return head if lmdb_key[6:7] == b"=" else head + self.key.encode("utf-8", "surrogateescape")
 
     @classmethod
     def unpack(cls, lmdb_key: bytes, value: bytes) -> Entry:
         seq, row, size, mtime_ns, length = _ENTRY.unpack_from(value)
-        end = _ENTRY.size + length
+        origin = ORIGINS[length >> _ORIGIN_SHIFT]
+        end = _ENTRY.size + (length & ((1 << _ORIGIN_SHIFT) - 1))
         raw = lmdb_key[7:] if lmdb_key[6:7] == b"=" else value[end:]
         content = value[_ENTRY.size : end].decode()
-        return cls(seq, row, size, mtime_ns, content, raw.decode("utf-8", "surrogateescape"))
+        return cls(seq, row, size, mtime_ns, content, raw.decode("utf-8", "surrogateescape"), origin)
 
 
 def item_prefix(modality: Modality) -> bytes:
@@ -167,6 +196,46 @@ def split_hash_key(key: bytes) -> tuple[str, int, int]:
 def scan_items(txn: Any, modality: Modality) -> Iterator[tuple[bytes, bytes]]:
     """(LMDB key, value) of every item; see `Entry.unpack`."""
     return scan_txn(txn, item_prefix(modality))
+
+
+def states_under(
+    scan: Callable[[bytes], Iterator[tuple[bytes, bytes]]], moves: Moves, modality: Modality, prefix: str
+) -> Iterator[tuple[str, ItemState]]:
+    """(key as it is here, state) of each published item whose key begins so here; in no particular order.
+
+    Args:
+        scan: LMDB's (key, value) pairs below a beginning.
+        moves: of the index.
+        modality: of the items.
+        prefix: of the keys, as they are here.
+    """
+    ranges = {
+        start: None
+        for beginning in moves.beginnings(prefix)
+        for start in keys.lmdb_ranges(item_prefix(modality), beginning)
+    }
+    for start in ranges:
+        for lmdb_key, value in scan(start):
+            entry = Entry.unpack(bytes(lmdb_key), bytes(value))
+            key = moves.here(entry.key)
+            if key.startswith(prefix):
+                yield key, ItemState(entry.content, entry.size, entry.mtime_ns, entry.origin)
+
+
+def sample_below(txn: Any, root: str, count: int = 16) -> list[tuple[str, int]]:
+    """Some (stored key, bytes) of the images of a root, as stored, spread over the alphabet."""
+    prefix = item_prefix("image")
+    found: list[tuple[str, int]] = []
+    for end in ("/", "::"):
+        beginning = keys.to_lmdb(prefix, root + end) if len(os.fsencode(root)) < keys.SHORT else prefix + b"~"
+        with txn.cursor() as cursor:
+            more = cursor.set_range(beginning)
+            while more and cursor.key().startswith(beginning) and len(found) < count:
+                entry = Entry.unpack(cursor.key(), cursor.value())
+                if entry.key.startswith(root + end):
+                    found.append((entry.key, entry.size))
+                more = cursor.next()
+    return found
 
 
 def removed_key(shard: str) -> bytes:

@@ -163,7 +163,7 @@ class ModalityCommit(ModalityPlan):
             entry = catalog.get_entry(txn, modality, key)
             if key in plan.kept:
                 if item is not None and entry is not None and key in plan.touched:
-                    self._put(txn, replace(entry, size=item.size, mtime_ns=item.mtime_ns))
+                    self._put(txn, replace(entry, size=item.size, mtime_ns=item.mtime_ns, origin=item.origin))
                 continue
             if entry is not None:
                 txn.delete(catalog.hash_key(modality, entry.content, entry.seq, entry.row))
@@ -176,7 +176,7 @@ class ModalityCommit(ModalityPlan):
                 _, item = self.staging.change(modality, key)
                 state = catalog.get_entry(txn, modality, key) if item is None or key in plan.kept else item
                 assert state is not None
-                self._put(txn, Entry(info.seq, row, state.size, state.mtime_ns, content, key))
+                self._put(txn, Entry(info.seq, row, state.size, state.mtime_ns, content, key, state.origin))
                 txn.put(catalog.hash_key(modality, content, info.seq, row), b"")
 
     def _put(self, txn: Any, entry: Entry) -> None:

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brivl_search.errors import IndexIncompatibleError
-from brivl_search.index import catalog, keys
+from brivl_search.index import catalog
 from brivl_search.index.catalog import Meta
+from brivl_search.index.moves import Moves
 from brivl_search.index.shard import Shard
 from brivl_search.index.staging import Staging
 from brivl_search.index.store import Environment
@@ -32,20 +33,24 @@ class Draft:
 
     def known(self, modality: Modality, key: str) -> ItemState | None:
         """Content, size and mtime of the item with this key, staged or else published; None if there is none."""
+        key = self.moves.stored(key)
         staged, item = self._stage.change(modality, key)
         if staged:
-            return None if item is None else ItemState(item.content, item.size, item.mtime_ns)
+            return None if item is None else ItemState(item.content, item.size, item.mtime_ns, item.origin)
         entry = catalog.get_entry(self._txn(), modality, key)
-        return None if entry is None else ItemState(entry.content, entry.size, entry.mtime_ns)
+        return None if entry is None else ItemState(entry.content, entry.size, entry.mtime_ns, entry.origin)
 
     def record(self, modality: Modality, key: str) -> dict[str, Any] | None:
         """The record of the item with this key, a copy; None if there is none, or its shard is damaged."""
+        key = self.moves.stored(key)
         staged, item = self._stage.change(modality, key)
         if staged:
-            return None if item is None else dict(item.record)
+            return None if item is None else self.moves.record(dict(item.record))
         entry = catalog.get_entry(self._txn(), modality, key)
         try:
-            return None if entry is None else dict(self._shard(modality, entry.seq).entry(entry.row)["record"])
+            if entry is None:
+                return None
+            return self.moves.record(dict(self._shard(modality, entry.seq).entry(entry.row)["record"]))
         except (IndexIncompatibleError, OSError):
             return None
 
@@ -54,15 +59,20 @@ class Draft:
 
         Staging may go on while this iterates. Keys come in no particular order.
         """
-        for key, item in self._stage.changes(modality):
+        for key, _ in self.states_under(modality, prefix):
+            yield key
+
+    def states_under(self, modality: Modality, prefix: str = "") -> Iterator[tuple[str, ItemState]]:
+        """As `keys_under`, with what is known of each item's file."""
+        moves = self.moves
+        for stored, item in self._stage.changes(modality):
+            key = moves.here(stored)
             if item is not None and key.startswith(prefix):
-                yield key
+                yield key, ItemState(item.content, item.size, item.mtime_ns, item.origin)
         assert self._environment is not None
-        for start in keys.lmdb_ranges(catalog.item_prefix(modality), prefix):
-            for lmdb_key, value in self._environment.scan(start):
-                key = catalog.Entry.unpack(lmdb_key, value).key
-                if key.startswith(prefix) and not self._stage.change(modality, key)[0]:
-                    yield key
+        for key, state in catalog.states_under(self._environment.scan, moves, modality, prefix):
+            if not self._stage.change(modality, moves.stored(key))[0]:
+                yield key, state
 
     def has_vector(self, modality: Modality, content: str) -> bool:
         """Is the vector of this content at hand, staged or in a live published row?"""
@@ -107,6 +117,11 @@ class Draft:
             info: ShardInfo = next(shard for shard in self._meta.parts[modality].shards if shard.seq == seq)
             self._shards[number] = Shard(self.directory, info, self._meta.encoder.dim)
         return self._shards[number]
+
+    @property
+    def moves(self) -> Moves:
+        """Keys as they are stored ↔ keys as they are here, which is what every method takes and gives."""
+        return self._meta.where
 
     # -- what is open --------------------------------------------------------------------------------------------
 

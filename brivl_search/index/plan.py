@@ -34,8 +34,8 @@ class Plan:
     Attributes:
         removed: shard seq -> rows that stop counting with this commit.
         new: staged items that need a row.
-        kept: staged keys that need none: nothing but the file's size or mtime changed, if that.
-        touched: those of `kept` whose size or mtime changed.
+        kept: staged keys that need none: nothing but the file's size, mtime or origin changed, if that.
+        touched: those of `kept` whose size, mtime or origin changed.
         gone: staged keys whose item is removed.
         merge: shards to be rewritten.
         drop: shards without a live row.
@@ -115,7 +115,7 @@ class ModalityPlan:
                 entry = catalog.get_entry(txn, self.modality, key)
             if item is not None and entry is not None and self._same(entry, item):
                 plan.kept.add(key)
-                if (entry.size, entry.mtime_ns) != (item.size, item.mtime_ns):
+                if (entry.size, entry.mtime_ns, entry.origin) != (item.size, item.mtime_ns, item.origin):
                     plan.touched.add(key)
                 continue
             if entry is not None:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from types import TracebackType
@@ -19,8 +20,10 @@ from numpy.typing import NDArray
 from brivl_search.errors import IndexIncompatibleError, UsageError
 from brivl_search.index import catalog, search, tune, warm
 from brivl_search.index.catalog import Meta, Part
+from brivl_search.index.moves import Moves
 from brivl_search.index.search import Searched
-from brivl_search.index.shard import BLOCK, Shard
+from brivl_search.index.shard import BLOCK, Shard, record_value
+from brivl_search.index.sources import ROOTS, located
 from brivl_search.index.types import (
     FORMAT_VERSION,
     MODALITIES,
@@ -44,19 +47,26 @@ class IndexReader:
 
     Attributes:
         info: facts about what is open.
+        moves: keys as they are stored ↔ keys as they are here, which is what every method takes and gives.
         damage: a line for each shard that is missing or not what was sealed; they are left out of everything.
     """
 
     def __init__(
-        self, directory: Path, meta: Meta, parts: dict[Modality, list[Searched]], damage: tuple[str, ...] = ()
+        self,
+        directory: Path,
+        meta: Meta,
+        parts: dict[Modality, list[Searched]],
+        damage: tuple[str, ...] = (),
+        where: Moves | None = None,
     ) -> None:
         """Use `open`."""
         self.directory = directory
         self.damage = damage
+        self.moves = where or meta.where
         self._stamp: tuple[int, ...] = ()
         self._meta = meta
         self._parts = parts
-        self.info = _info(directory, meta, parts)
+        self.info = _info(directory, meta, parts, self.moves)
 
     @classmethod
     def open(cls, directory: Path) -> Self:
@@ -67,10 +77,11 @@ class IndexReader:
             IndexIncompatibleError: it is of another format, its catalog is damaged, or all of its shards are.
         """
         directory = Path(directory)
-        seen = -1
+        seen = ""
         while True:
             stamp = _stamp(directory)
             with catalog.reading(directory) as (txn, meta):
+                where = located(directory, meta.sources, meta.where, partial(catalog.sample_below, txn))
                 removed = {
                     shard.name: catalog.get_removed(txn, shard.name)
                     for part in meta.parts.values()
@@ -78,19 +89,17 @@ class IndexReader:
                 }
             parts: dict[Modality, list[Searched]] = {}
             damage: list[str] = []
-            moved = False
             for modality, part in meta.parts.items():
                 parts[modality] = []
                 for shard in part.shards:
                     try:
                         parts[modality].append(_open(directory, shard, removed[shard.name], meta))
                     except FileNotFoundError:
-                        moved = True
                         damage.append(f"{directory / 'shards' / shard.name} is missing: {shard.rows:,} rows are lost")
                     except IndexIncompatibleError as error:
                         damage.append(str(error))
-            if moved and meta.generation != seen:  # perhaps a build that published between the two readings
-                seen = meta.generation
+            if damage and meta.state != seen:  # perhaps a build that published, or another index, since the catalog
+                seen = meta.state  # was read
                 continue
             if damage and not any(parts.values()):
                 more = f" (and {len(damage) - 1} shards more)" if len(damage) > 1 else ""
@@ -100,7 +109,7 @@ class IndexReader:
                     code="index_damaged",
                     details={"index": str(directory)},
                 )
-            reader = cls(directory, meta, parts, tuple(damage))
+            reader = cls(directory, meta, parts, tuple(damage), where)
             reader._stamp = stamp
             return reader
 
@@ -127,17 +136,20 @@ class IndexReader:
         This reader stays as it is for the threads that are in the middle of a search.
         """
         parts = {**self._parts, modality: [one for at, one in enumerate(self._parts[modality]) if at != shard]}
-        rest = type(self)(self.directory, self._meta, parts, (*self.damage, why))
+        rest = type(self)(self.directory, self._meta, parts, (*self.damage, why), self.moves)
         rest._stamp = self._stamp
         return rest
 
     def stale(self) -> bool:
-        """Has a build published a newer generation? Costs one `stat` while the catalog's file is untouched."""
+        """Has a build published a newer generation, or is another index there now?
+
+        Costs one `stat` while the catalog's file is untouched.
+        """
         stamp = _stamp(self.directory)
         if stamp and stamp == self._stamp:
             return False
         with catalog.reading(self.directory) as (_, meta):
-            if meta.generation != self._meta.generation:
+            if meta.state != self._meta.state:
                 return True
         self._stamp = stamp
         return False
@@ -219,13 +231,19 @@ class IndexReader:
     def entry(self, modality: Modality, shard: int, row: int) -> dict[str, Any]:
         """A row's `key`, `content` and `record`. Raises IndexError if there is no such row."""
         entry: dict[str, Any] = self._parts[modality][shard].shard.entry(row)
-        return entry
+        return self._here(entry) if self.moves else entry
+
+    def _here(self, entry: dict[str, Any]) -> dict[str, Any]:
+        return {**entry, "key": self.moves.here(entry["key"]), "record": self.moves.record(entry["record"])}
 
     def values(self, modality: Modality) -> Iterator[tuple[int, int, bytes]]:
         """(shard, row, JSON of key, content and record) of every live row, unparsed."""
         for number, part in enumerate(self._parts[modality]):
             for row, value in part.shard.values():
                 if part.live is None or part.live[row]:
+                    if self.moves:
+                        body = self._here(json.loads(value))
+                        value = record_value(body["key"], body["content"], body["record"])
                     yield number, row, value
 
     def records(self, modality: Modality) -> Iterator[tuple[int, int, dict[str, Any]]]:
@@ -237,8 +255,8 @@ class IndexReader:
         """When the files changed last: ns since the epoch, int64 (rows,) for each shard, 0 where it is not known."""
         times = [np.zeros(part.shard.info.rows, dtype=np.int64) for part in self._parts[modality]]
         of_seq = {part.shard.info.seq: number for number, part in enumerate(self._parts[modality])}
-        with catalog.reading(self.directory) as (txn, _):
-            for key, value in catalog.scan_items(txn, modality):
+        with catalog.reading(self.directory) as (txn, meta):
+            for key, value in catalog.scan_items(txn, modality) if meta.identity == self._meta.identity else ():
                 entry = catalog.Entry.unpack(key, value)
                 if entry.seq in of_seq:  # a newer generation may have moved the item elsewhere
                     times[of_seq[entry.seq]][entry.row] = entry.mtime_ns
@@ -256,6 +274,7 @@ class IndexReader:
 
     def items(self, modality: Modality) -> Iterator[tuple[list[Item], NDArray[np.float16]]]:
         """Live rows in blocks: the items as they were put, and their vectors, float16 (n, dim)."""
+        moves = self.moves
         for part in self._parts[modality]:
             rows = np.arange(part.shard.info.rows) if part.live is None else np.flatnonzero(part.live)
             for at in range(0, len(rows), BLOCK // 8):
@@ -265,10 +284,10 @@ class IndexReader:
                     entries = [catalog.get_entry(txn, modality, body["key"]) for body in bodies]
                 yield (
                     [
-                        Item(body["key"], body["content"], entry.size, entry.mtime_ns, body["record"])
+                        Item(body["key"], body["content"], entry.size, entry.mtime_ns, body["record"], entry.origin)
                         if entry is not None and entry.content == body["content"]
                         else Item(body["key"], body["content"], record=body["record"])  # a newer generation has none
-                        for body, entry in zip(bodies, entries, strict=True)
+                        for body, entry in zip(map(self._here, bodies) if moves else bodies, entries, strict=True)
                     ],
                     part.shard.vectors[some],
                 )
@@ -280,16 +299,17 @@ class IndexReader:
 
     def find(self, modality: Modality, key: str) -> tuple[int, int] | None:
         """(shard, row) of the item with this key in this snapshot, None if there is none."""
+        stored = self.moves.stored(key)
         with catalog.reading(self.directory) as (txn, meta):
-            entry = catalog.get_entry(txn, modality, key)
-        if entry is not None:
+            entry = catalog.get_entry(txn, modality, stored)
+        if entry is not None and meta.identity == self._meta.identity:
             for number, part in enumerate(self._parts[modality]):
                 alive = part.shard.info.seq == entry.seq and (part.live is None or bool(part.live[entry.row]))
-                if alive and part.shard.entry(entry.row)["key"] == key:
+                if alive and part.shard.entry(entry.row)["key"] == stored:
                     return number, entry.row
-        if meta.generation == self._meta.generation:
+        if meta.state == self._meta.state:
             return None
-        return self._find_by_scan(modality, key)  # the catalog speaks of a newer generation
+        return self._find_by_scan(modality, key)  # the catalog speaks of a newer generation, or index
 
     def _find_by_scan(self, modality: Modality, key: str) -> tuple[int, int] | None:
         for number, row, value in self.values(modality):
@@ -321,7 +341,7 @@ def _open(directory: Path, info: ShardInfo, removed: NDArray[np.uint32], meta: M
     return Searched(shard, live, int(np.count_nonzero(live)))
 
 
-def _info(directory: Path, meta: Meta, parts: dict[Modality, list[Searched]]) -> IndexInfo:
+def _info(directory: Path, meta: Meta, parts: dict[Modality, list[Searched]], moves: Moves) -> IndexInfo:
     def facts(part: Part, searched: list[Searched]) -> ModalityInfo:
         shards = tuple(one.shard.info for one in searched)
         kinds = {shard.kind for shard in shards}
@@ -343,15 +363,17 @@ def _info(directory: Path, meta: Meta, parts: dict[Modality, list[Searched]]) ->
             codec=quantizer.codec if quantizer else None,
         )
 
+    sources = tuple(source.mapped(moves.here) for source in meta.sources)
     return IndexInfo(
         directory=directory,
         format_version=FORMAT_VERSION,
+        identity=meta.identity,
         generation=meta.generation,
         encoder=meta.encoder,
-        roots=meta.roots,
+        roots=tuple((source.given, source.path) for source in sources if source.kind in ROOTS),
         index_type=meta.index_type,
         shard_rows=meta.shard_rows,
         image=facts(meta.parts["image"], parts["image"]),
         text=facts(meta.parts["text"], parts["text"]),
-        datasets=meta.datasets,
+        sources=sources,
     )

@@ -1,6 +1,6 @@
 """Staging: rows that are embedded but not yet sealed, so that a killed build continues where it was.
 
-    meta                      JSON: encoder fingerprint, the generation and the job the changes are meant for, and
+    meta                      JSON: encoder fingerprint, the published state and the job the changes are meant for, and
                               the jobs whose vectors are kept
     change/{i|t}={key}        JSON of an Item, or null: the item is gone
     change/{i|t}~{sha256}     the same for long keys
@@ -47,7 +47,8 @@ def vector_key(modality: Modality, content: str) -> bytes:
 def _encode(key: str, item: Item | None) -> bytes:
     body = {"key": key, "item": None}
     if item is not None:
-        body["item"] = [item.content, item.size, item.mtime_ns, dict(item.record)]  # type: ignore[assignment]
+        values = [item.content, item.size, item.mtime_ns, dict(item.record), item.origin]
+        body["item"] = values  # type: ignore[assignment]
     return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
 
 
@@ -55,8 +56,8 @@ def _decode(value: bytes) -> tuple[str, Item | None]:
     body = json.loads(value)
     if body["item"] is None:
         return body["key"], None
-    content, size, mtime_ns, record = body["item"]
-    return body["key"], Item(body["key"], content, size, mtime_ns, record)
+    content, size, mtime_ns, record, *origin = body["item"]  # staged by 0.2 or older: without an origin
+    return body["key"], Item(body["key"], content, size, mtime_ns, record, *origin)
 
 
 class Staging:
@@ -65,14 +66,14 @@ class Staging:
     Args:
         directory: the index.
         fingerprint: of the encoder; vectors of another one are dropped.
-        generation: the published one.
+        state: the published one, see `Meta.state`; "" before the first commit.
         job: what is being done; "" is never continued (a removal is planned anew each time).
         published: tells which vectors are needed no longer.
     """
 
-    def __init__(self, directory: Path, fingerprint: str, generation: int, job: str, published: Published) -> None:
+    def __init__(self, directory: Path, fingerprint: str, state: str, job: str, published: Published) -> None:
         self._path = staging_path(directory)
-        self._fingerprint, self._generation, self._job, self._published = fingerprint, generation, job, published
+        self._fingerprint, self._state, self._job, self._published = fingerprint, state, job, published
         self._owners = [job] if job else []
         self._buffer: dict[bytes, bytes] = {}
         self._bytes = 0
@@ -89,7 +90,7 @@ class Staging:
                 self.clear()
                 return
             self._owners = sorted({*self._owners, *stamp.get("owners", [])})
-            if job and (stamp.get("generation"), stamp.get("job")) == (generation, job):
+            if job and (stamp.get("state"), stamp.get("job")) == (state, job):
                 for modality in MODALITIES:
                     self.pending[modality] = sum(item is not None for _, item in self.changes(modality))
             else:  # another job's, or already published when it was killed
@@ -97,7 +98,7 @@ class Staging:
 
     def _stamp(self) -> bytes:
         stamp = {
-            "fingerprint": self._fingerprint, "generation": self._generation, "job": self._job, "owners": self._owners
+            "fingerprint": self._fingerprint, "state": self._state, "job": self._job, "owners": self._owners
         }  # fmt: skip
         return json.dumps(stamp, sort_keys=True).encode("utf-8", "surrogatepass")
 
@@ -125,9 +126,9 @@ class Staging:
         self._environment.write(write)
         self.pending = dict.fromkeys(MODALITIES, 0)
 
-    def committed(self, generation: int) -> None:
+    def committed(self, state: str) -> None:
         """The changes are published: forget them, and all vectors but those that other jobs left and still need."""
-        self._generation = generation
+        self._state = state
         self._owners = [owner for owner in self._owners if owner != self._job]
         if self._owners and self._environment is not None:
             self._keep_vectors()

@@ -10,14 +10,18 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from brivl_search.index.sources import Source
+
 Modality = Literal["image", "text"]
 IndexType = Literal["auto", "ivfpq", "exact"]
 ShardKind = Literal["ivfpq", "exact"]
 Codec = Literal["fastscan", "pq8"]
+Origin = Literal["unknown", "scan", "file", "import"]
 
 MODALITIES: tuple[Modality, Modality] = ("image", "text")
-FORMAT_VERSION = 3
-READABLE_VERSIONS = (1, 2, 3)  # 1 had no checksums of rows, 2 no places
+ORIGINS: tuple[Origin, ...] = ("unknown", "scan", "file", "import")
+FORMAT_VERSION = 4
+READABLE_VERSIONS = (1, 2, 3, 4)  # 1 had no checksums of rows, 2 no places, 3 no sources, origins or identity
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,8 @@ class Item:
         size: of the file in bytes; for a text a checksum of its fields, 0 if it has none.
         mtime_ns: of the file, 0 for a text.
         record: the JSON object shown to users.
+        origin: how it came in: "scan" of a folder or dataset, a "file" that was named, an "import"; "unknown" in an
+            index of format 3 or older. What was named or imported does not leave because a scan passes over it.
     """
 
     key: str
@@ -37,6 +43,7 @@ class Item:
     size: int = 0
     mtime_ns: int = 0
     record: Mapping[str, Any] = field(default_factory=dict)
+    origin: Origin = "scan"
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,7 @@ class ItemState:
     content: str
     size: int
     mtime_ns: int
+    origin: Origin = "scan"
 
 
 @dataclass(frozen=True)
@@ -133,10 +141,17 @@ class EncoderInfo:
 
 @dataclass(frozen=True)
 class IndexInfo:
-    """Facts about an open index; `roots` holds (as given, absolute) pairs, `datasets` how some of them are read."""
+    """Facts about an open index.
+
+    Attributes:
+        identity: random, given at the first commit; "" in an index of format 3 or older. Two indexes never share it.
+        roots: (as given, absolute) of each folder and dataset.
+        sources: all that it covers.
+    """
 
     directory: Path
     format_version: int
+    identity: str
     generation: int
     encoder: EncoderInfo
     roots: tuple[tuple[str, str], ...]
@@ -144,7 +159,7 @@ class IndexInfo:
     shard_rows: int
     image: ModalityInfo
     text: ModalityInfo
-    datasets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
+    sources: tuple[Source, ...] = ()
 
     def of(self, modality: Modality) -> ModalityInfo:
         return self.image if modality == "image" else self.text

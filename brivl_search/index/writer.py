@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import secrets
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,6 +21,7 @@ from brivl_search.index.commit import commit_all
 from brivl_search.index.draft import Draft
 from brivl_search.index.lock import WriterLock
 from brivl_search.index.shard import Shard, check_size, most_rows
+from brivl_search.index.sources import Source, located
 from brivl_search.index.staging import Staging
 from brivl_search.index.store import Environment, fsync_directory
 from brivl_search.index.types import (
@@ -106,8 +109,14 @@ class IndexWriter(Draft):
                     f"{base.encoder.fingerprint[:12]}), not {encoder_name!r} ({fingerprint[:12]}): use `encoder` "
                     f"{base.encoder.name}, or build into another folder with `index`"
                 )
+            moves = base.where
+            if self._published is not None:
+                with self._environment.read() as txn:
+                    moves = located(self.directory, base.sources, moves, partial(catalog.sample_below, txn))
             self._meta = replace(
                 base,
+                moves=moves.pairs,
+                identity=base.identity or secrets.token_hex(16),
                 encoder=encoder,
                 index_type=index_type or base.index_type,
                 shard_rows=shard_rows or min(base.shard_rows, most_rows(dim)),
@@ -115,7 +124,8 @@ class IndexWriter(Draft):
                 codec=codec or base.codec,
                 memory=base.memory if memory is None else memory,
             )
-            self._staging = Staging(self.directory, fingerprint, base.generation, job, self._is_published)
+            state = base.state if self._published else ""
+            self._staging = Staging(self.directory, fingerprint, state, job, self._is_published)
             self._sweep()
         except BaseException:
             self.close()
@@ -211,11 +221,14 @@ class IndexWriter(Draft):
         """
         if not (item.content.isascii() and 0 < len(item.content) <= 128):
             raise UsageError(f"{item.content!r} is no content hash")
+        moves = self.moves
+        if moves:
+            item = replace(item, key=moves.stored(item.key), record=moves.to_record(dict(item.record)))
         self._stage.put(modality, item.key, item)
 
     def remove(self, modality: Modality, key: str) -> None:
         """Declare that the new state does not hold this item."""
-        self._stage.put(modality, key, None)
+        self._stage.put(modality, self.moves.stored(key), None)
 
     def retune(self, modality: Modality, tuning: Tuning) -> None:
         """Search a modality like this from the next commit on."""
@@ -236,21 +249,23 @@ class IndexWriter(Draft):
                 entry = catalog.Entry.unpack(key, value)
                 if entry.seq in broken:
                     lost[broken[entry.seq]] += 1
-                    self.remove(modality, entry.key)
+                    self._stage.put(modality, entry.key, None)
         return lost
 
-    def set_roots(self, roots: Sequence[tuple[str, str]], datasets: Mapping[str, dict[str, Any]] | None = None) -> None:
-        """Remember the indexed folders as (as given, absolute) pairs, and how some are read (absolute path -> JSON)."""
-        pairs = tuple((str(given), str(absolute)) for given, absolute in roots)
-        self._meta = replace(self._meta, roots=pairs, datasets=dict(self.datasets if datasets is None else datasets))
-
     @property
-    def roots(self) -> tuple[tuple[str, str], ...]:
-        return self._meta.roots
+    def sources(self) -> tuple[Source, ...]:
+        """What the index covers, with paths as they are here."""
+        return tuple(source.mapped(self.moves.here) for source in self._meta.sources)
 
-    @property
-    def datasets(self) -> Mapping[str, dict[str, Any]]:
-        return self._meta.datasets
+    def set_sources(self, sources: Iterable[Source]) -> None:
+        """Remember what the index covers; paths as they are here."""
+        here = {(source.kind, source.path): source for source in sources}
+        stored = tuple(source.mapped(self.moves.stored) for source in here.values())
+        self._meta = replace(self._meta, sources=stored)
+
+    def move(self, old: str, new: str) -> None:
+        """What lies at `old`, or below it, is at `new` from now on: keys, records and sources. Both are absolute."""
+        self._meta = replace(self._meta, moves=self.moves.moved(old, new).pairs)
 
     def flush(self) -> None:
         """Make everything staged so far durable, in one transaction."""
@@ -295,7 +310,7 @@ class IndexWriter(Draft):
         self._published = self._meta
         reports = {modality: commits[modality].report() for modality in MODALITIES}
         notes = tuple(note for one in commits.values() for note in one.plan.notes)
-        self._stage.committed(self._meta.generation)
+        self._stage.committed(self._meta.state)
         commits.clear()
         self._sweep()
         return CommitReport(self._meta.generation, changed, reports["image"], reports["text"], notes)

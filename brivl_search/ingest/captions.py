@@ -48,12 +48,17 @@ class CaptionStage:
         self.wanted: dict[str, Item] = {}
         self.fields: dict[str, Fields] = {}  # of each image that a line names
 
-    def read(self, lines: Iterable[CaptionLine | BadLine]) -> None:
-        """Takes in caption lines; those that are bad or of images that are not indexed are reported."""
+    def read(self, lines: Iterable[CaptionLine | BadLine], *, known: bool = False) -> None:
+        """Takes in caption lines; those that are bad or of images that are not indexed are reported.
+
+        `known`: also those of images that the index holds and that this build does not look at.
+        """
         for line in lines:
             if isinstance(line, BadLine):
                 self.report.bad_captions.append(str(line))
-            elif line.image not in self.indexed and (self.forget or not self.writer.known("image", line.image)):
+            elif line.image not in self.indexed and (
+                (self.forget and not known) or not self.writer.known("image", line.image)
+            ):
                 what = "is not among the indexed images"
                 self.report.bad_captions.append(f"{line.file}:{line.line}: {line.image} {what}")
             else:
@@ -82,8 +87,10 @@ class CaptionStage:
         """
         lost: set[str] = set()
         named = {(str(item.record["image"]), str(item.record["field"])) for item in self.wanted.values()}
-        for key in self.writer.keys_under("text", prefix):
+        for key, state in self.writer.states_under("text", prefix):
             image, name = caption_parts(key)
+            if state.origin == "import":
+                continue
             if key not in self.wanted and not keep(image) and not (shared(image) and (image, name) not in named):
                 self.writer.remove("text", key)
                 self.report.captions_removed += 1

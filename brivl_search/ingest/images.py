@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 
 from brivl_search.corpus.decode_pool import Decoded, decode_all, default_workers
 from brivl_search.corpus.walk import ImageFile, Skipped
 from brivl_search.embedding.batches import encode_decoded, in_batches, look_ahead
 from brivl_search.encoders.base import Encoder
-from brivl_search.index import IndexWriter, Item
+from brivl_search.index import IndexWriter, Item, Origin
 from brivl_search.ingest.forget import PASSING_REASONS
 from brivl_search.ingest.options import BuildOptions
 from brivl_search.ingest.report import BuildReport, Progress
@@ -21,7 +21,12 @@ class ImageStage:
     Args:
         writer, encoder, progress, report, options: of the build.
         indexed: the images that the index will hold; those that are skipped leave it.
+        named: of these, the files that were added by name.
+        limit: of a path, the most megapixels that are decoded.
         flush: called between batches.
+
+    Attributes:
+        contents: of the images that were put into the index.
     """
 
     def __init__(
@@ -33,11 +38,14 @@ class ImageStage:
         options: BuildOptions,
         *,
         indexed: set[str],
+        named: Container[str],
+        limit: Callable[[str], float],
         flush: Callable[[], None],
     ) -> None:
         self.writer, self.encoder, self.progress = writer, encoder, progress
         self.report, self.options = report, options
-        self.indexed, self.flush = indexed, flush
+        self.indexed, self.named, self.limit, self.flush = indexed, named, limit, flush
+        self.contents: set[str] = set()
         self.fresh: set[str] = set()  # contents of the present batch that the encoder has to see
         self.started: float | None = None
 
@@ -48,6 +56,8 @@ class ImageStage:
             state = self.writer.known("image", file.path)
             if state is not None and (state.size, state.mtime_ns) == (file.size, file.mtime_ns):
                 self.report.unchanged += 1
+                if file.path in self.named and state.origin not in ("file", "import"):
+                    self._put(Item(file.path, state.content, file.size, file.mtime_ns, self._known(file.path), "file"))
             else:
                 todo.append(file)
         return todo
@@ -64,11 +74,15 @@ class ImageStage:
             self.report.embed_seconds = time.perf_counter() - self.started
 
     def _decoded(self, todo: Sequence[ImageFile]) -> Iterator[Decoded]:
+        for limit in sorted({self.limit(file.path) for file in todo}):
+            yield from self._decoded_up_to(limit, [file for file in todo if self.limit(file.path) == limit])
+
+    def _decoded_up_to(self, limit: float, files: Sequence[ImageFile]) -> Iterator[Decoded]:
         for decoded in decode_all(
-            todo,
+            files,
             self.encoder.pixels,
             workers=default_workers() if self.options.workers is None else self.options.workers,
-            max_megapixels=self.options.max_megapixels,
+            max_megapixels=limit,
             timeout_s=self.options.decode_timeout_s,
             ahead=look_ahead(self.options.batch_size),
             known_hashes=self._known_hashes,
@@ -99,13 +113,21 @@ class ImageStage:
                 self.started = time.perf_counter()
             self.writer.stage_vectors("image", list(first), encode_decoded(self.encoder, list(first.values())))
         for one in batch:
-            item = Item(one.file.path, one.sha256, one.file.size, one.file.mtime_ns, self._record(one))
-            self.writer.put("image", item)
+            file = one.file
+            origin: Origin = "file" if file.path in self.named else "scan"
+            self._put(Item(file.path, one.sha256, file.size, file.mtime_ns, self._record(one), origin))
         self.report.embedded += len(first)
         self.report.reused += len(batch) - len(first)
         self.progress.advance(len(batch))
         self.fresh.clear()
         self.flush()
+
+    def _put(self, item: Item) -> None:
+        self.contents.add(item.content)
+        self.writer.put("image", item)
+
+    def _known(self, path: str) -> dict[str, object]:
+        return self.writer.record("image", path) or {"path": path}
 
     def _record(self, one: Decoded) -> dict[str, object]:
         """What users see of an image; one that was not decoded, because its content is known, keeps what it had."""

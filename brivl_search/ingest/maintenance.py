@@ -1,13 +1,13 @@
-"""Changing an index that is there: forgetting items, tidying shards, tuning, mending. Each is one atomic commit.
+"""Changing an index that is there: forgetting items, moving sources, tidying shards, tuning, mending.
 
-Adding is `build.add`; bringing folders in step is `build.build_index`.
+Each is one atomic commit. Adding is `run.add`; bringing folders in step is `run.build_index`.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,8 @@ from brivl_search.display import printable
 from brivl_search.errors import UsageError
 from brivl_search.index import MODALITIES, Codec, CommitReport, IndexReader, IndexWriter, Modality, Tuning
 from brivl_search.index.keys import captions_of
+from brivl_search.index.snapshot import Snapshot
+from brivl_search.ingest.coverage import check_move
 from brivl_search.ingest.tuning import LEAST_CAPTIONS, TUNING_QUERIES, Encode, tuning_queries
 
 Note = Callable[[str], None]
@@ -24,11 +26,15 @@ Note = Callable[[str], None]
 
 @dataclass(frozen=True)
 class RemoveReport:
-    """What was removed; removing an image removes its captions."""
+    """What was removed; removing an image removes its captions.
+
+    `comes_back` names what the next sync takes in again, because it is there and a folder of the index holds it.
+    """
 
     images: int
     captions: int
     commit: CommitReport
+    comes_back: tuple[str, ...] = ()
 
 
 def remove(
@@ -43,7 +49,8 @@ def remove(
 
     Args:
         directory: the index.
-        paths: image files, or folders (then as `under`).
+        paths: image files, folders (then as `under`), and sources of the index, which are forgotten too: no later
+            `sync` looks for them.
         under: folders; all that was indexed below them, at any depth.
         keys: keys as `import` was given them, or exact paths.
         progress: told in one line each what is going on.
@@ -59,7 +66,8 @@ def remove(
         for path in paths:
             absolute = os.path.abspath(path)
             found = _one(writer, absolute) if writer.known("image", absolute) else _below(writer, absolute)
-            _take(gone, found, f"{printable(os.fspath(path))} is not in the index")
+            source = _forget_source(writer, absolute)
+            _take(gone, found, "" if source else f"{printable(os.fspath(path))} is not in the index")
         for folder in under:
             found = _below(writer, os.path.abspath(folder))
             _take(gone, found, f"the index holds nothing under {printable(os.fspath(folder))}")
@@ -68,8 +76,15 @@ def remove(
         for modality, names in gone.items():
             for name in sorted(names):
                 writer.remove(modality, name)
+        _forget_empty(writer)
         commit = writer.commit(progress=progress)
-        return RemoveReport(len(gone["image"]), len(gone["text"]), commit)
+        folders = tuple(os.path.join(source.path, "") for source in writer.sources if source.kind == "folder")
+        back = tuple(
+            os.fspath(path)
+            for path in (*paths, *under)
+            if os.path.exists(path) and (os.path.abspath(path) + os.sep).startswith(folders)
+        )
+        return RemoveReport(len(gone["image"]), len(gone["text"]), commit, back)
 
 
 def _take(gone: dict[Modality, set[str]], found: Iterable[tuple[Modality, str]], complaint: str) -> None:
@@ -77,8 +92,33 @@ def _take(gone: dict[Modality, set[str]], found: Iterable[tuple[Modality, str]],
     for modality, key in found:
         gone[modality].add(key)
         some = True
-    if not some:
+    if not some and complaint:
         raise UsageError(f"{complaint}: nothing was removed")
+
+
+def _forget_source(writer: IndexWriter, path: str) -> bool:
+    """Forgets the sources at a path or below it; says whether there were any.
+
+    A caption file's captions stay: they are told from others' by no more than their field.
+    """
+    inside = os.path.join(path, "")
+    left = [source for source in writer.sources if source.path != path and not source.path.startswith(inside)]
+    if len(left) == len(writer.sources):
+        return False
+    writer.set_sources(left)
+    return True
+
+
+def _forget_empty(writer: IndexWriter) -> None:
+    """Forgets folders of single files of which none is left."""
+
+    def used(folder: str) -> bool:
+        states = writer.states_under("image", os.path.join(folder, ""))
+        return any(state.origin == "file" and os.path.dirname(key) == folder for key, state in states)
+
+    left = [source for source in writer.sources if source.kind != "files" or used(source.path)]
+    if len(left) != len(writer.sources):
+        writer.set_sources(left)
 
 
 def _one(writer: IndexWriter, key: str) -> Iterator[tuple[Modality, str]]:
@@ -95,6 +135,34 @@ def _below(writer: IndexWriter, folder: str) -> Iterator[tuple[Modality, str]]:
         for inside in below(folder):
             for key in writer.keys_under(modality, inside):
                 yield modality, key
+
+
+def move(directory: Path, old: Path | str, new: Path | str, *, progress: Note | None = None) -> CommitReport:
+    """Says where a source is now. No picture is read, and no row written again.
+
+    Args:
+        directory: the index.
+        old: a source of the index, or a folder above several.
+        new: where it is.
+        progress: told in one line each what is going on.
+
+    Raises:
+        UsageError: nothing of the index is at `old`; `new` is not there, is in the index already, or holds none of the
+            files.
+        IndexMissingError: there is no index.
+    """
+    with IndexWriter.existing(directory) as writer:
+        check_move(Snapshot.read(directory), os.fspath(old), os.fspath(new))
+        before, after = os.path.abspath(old), os.path.abspath(new)
+        writer.move(before, after)
+        given = os.fspath(new)
+        writer.set_sources(
+            replace(source, given=given if source.path == after else source.path, present=True)
+            if source.path == after or source.path.startswith(os.path.join(after, ""))
+            else source
+            for source in writer.sources
+        )
+        return writer.commit(progress=progress)
 
 
 def compact(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from brivl_search.corpus.images import MAX_MEGAPIXELS
 from brivl_search.corpus.sources import DatasetChoice
 from brivl_search.index import Codec, IndexType
 
@@ -14,13 +12,18 @@ from brivl_search.index import Codec, IndexType
 class BuildOptions:
     """Choices of one build; the defaults are the command line's.
 
-    `dataset` says how the paths are read that are datasets, `known_datasets` (by absolute path) goes before it.
+    Attributes:
+        include_hidden, exclude, caption_fields, max_megapixels: how roots are read. None: as the index remembers of
+            each root. What is given is remembered from then on.
+        dataset: how the paths are read that are datasets; if nothing is chosen, as the index remembers of each.
+        moves: (old, new) places of roots that moved.
     """
 
     index_type: IndexType | None = None
-    include_hidden: bool = False
+    include_hidden: bool | None = None
+    exclude: tuple[str, ...] | None = None
     workers: int | None = None
-    max_megapixels: float = MAX_MEGAPIXELS
+    max_megapixels: float | None = None
     decode_timeout_s: float = 60.0
     caption_fields: tuple[str, ...] | None = None
     batch_size: int = 64
@@ -28,4 +31,4 @@ class BuildOptions:
     codec: Codec | None = None
     memory: int | None = None
     dataset: DatasetChoice = field(default_factory=DatasetChoice)
-    known_datasets: Mapping[str, DatasetChoice] = field(default_factory=dict)
+    moves: tuple[tuple[str, str], ...] = ()

@@ -29,6 +29,7 @@ class BuildReport:
     """What one build did; counts are files for images and (image, field, text) triples for captions.
 
     `embed_seconds` is the time from the first batch of pictures to the last vector, without start-up and sealing.
+    `passed` counts images passed over on purpose, by why; `notes` are sentences for the user, each a warning.
     """
 
     found: int = 0
@@ -47,6 +48,8 @@ class BuildReport:
     kept_unreadable: int = 0
     embed_seconds: float = 0.0
     unread: Counter[str] = field(default_factory=Counter)
+    passed: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
     commit: CommitReport | None = None
 
     @property

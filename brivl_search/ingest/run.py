@@ -9,21 +9,24 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from brivl_search.corpus.captions import read_captions
 from brivl_search.corpus.sources import DatasetChoice, Sources, find_sources, hint
+from brivl_search.corpus.walk import Scan, add_named
 from brivl_search.encoders.base import Encoder
-from brivl_search.errors import CorpusError
+from brivl_search.errors import CorpusError, UsageError
 from brivl_search.index import MODALITIES, IndexWriter, Modality
 from brivl_search.index.ivfpq import AUTO_THRESHOLD
 from brivl_search.ingest.captions import CaptionStage
+from brivl_search.ingest.coverage import Coverage, cover, nothing_there, shown
 from brivl_search.ingest.forget import Forgetting
 from brivl_search.ingest.images import ImageStage
 from brivl_search.ingest.options import BuildOptions
+from brivl_search.ingest.register import Register
 from brivl_search.ingest.report import BuildReport, Progress
 from brivl_search.ingest.tuning import tuning_queries
 
@@ -36,21 +39,27 @@ def build_index(
     """Brings the index at `directory` in step with what lies under `folders`; other folders in it stay as they are.
 
     Args:
-        folders: folders of images, and datasets: annotation files, tars and the like (see `corpus.readers`).
+        folders: folders of images, and datasets: annotation files, tars and the like (see `corpus.readers`). None: all
+            that the index covers, single files and caption files too.
 
     Raises:
         UsageError: a folder does not exist, or a file is no dataset.
-        CorpusError: no images under the folders; nothing is changed.
+        CorpusError: no images under the folders, or all that the index covers is away; nothing is changed.
         IndexIncompatibleError: the index is of another encoder.
         BrivlSearchError: another build is writing the index.
     """
     progress.phase("scanning", None)
-    found = _find(folders, options)
-    if not found.scan.images:
-        raise CorpusError(f"no images: {found.scan.describe_empty()}{hint(folders)}")
-    with _writer(directory, encoder, options, "build", folders) as writer:
-        build = _Build(writer, encoder, options, progress, found)
-        return build.run(folders)
+    coverage = cover(directory, folders, options)
+    if coverage.whole and not (coverage.paths or coverage.known.sources):
+        raise UsageError(f"the index at {directory} remembers no folder: name one, such as ./images")
+    found = _find(coverage, options)
+    if not found.scan.images and (coverage.away or not coverage.whole or coverage.paths):
+        if coverage.whole and not coverage.paths and coverage.away:
+            raise nothing_there(coverage)
+        raise CorpusError(f"no images: {found.scan.describe_empty()}{hint(coverage.paths)}")
+    coverage.recognise(found.scan.images)
+    with _writer(directory, encoder, options, "build", coverage.paths) as writer:
+        return _Build(writer, encoder, options, progress, found, coverage).run()
 
 
 def add(
@@ -67,23 +76,33 @@ def add(
         The rest as `build_index`.
     """
     progress.phase("scanning", None)
-    found = _find(paths, options, files=True)
+    coverage = cover(directory, paths, options)
+    found = _find(coverage, options, files=True)
     if not found.scan.images and not found.scan.captions:
         raise CorpusError(f"nothing to add: {found.scan.describe_empty()}{hint(paths)}")
+    coverage.recognise(found.scan.images)
     with _writer(directory, encoder, options, "add", paths) as writer:
-        build = _Build(writer, encoder, options, progress, found, forget=False)
-        return build.run([path for path in paths if os.path.isdir(path) and os.fspath(path) not in found.readers])
+        return _Build(writer, encoder, options, progress, found, coverage, forget=False).run()
 
 
-def _find(paths: Sequence[Path | str], options: BuildOptions, *, files: bool = False) -> Sources:
-    return find_sources(
-        paths,
-        options.dataset,
-        fields=options.caption_fields,
-        known=options.known_datasets,
-        include_hidden=options.include_hidden,
-        files=files,
-    )
+def _find(coverage: Coverage, options: BuildOptions, *, files: bool = False) -> Sources:
+    """The images and captions of what is looked at, with the files that were added by name where all is looked at."""
+    elsewhere = coverage.known.folders if coverage.new_roots() else {}
+    found = Sources(Scan(()))
+    if coverage.paths:
+        found = find_sources(
+            coverage.paths,
+            options.dataset,
+            fields=coverage.caption_fields,
+            known=coverage.datasets(),
+            rules=coverage.rules(),
+            elsewhere=elsewhere,
+            include_hidden=bool(options.include_hidden),
+            files=files,
+        )
+    if coverage.whole:
+        add_named(found.scan, coverage.named)
+    return found
 
 
 def _writer(
@@ -115,39 +134,35 @@ class _Build:
         options: BuildOptions,
         progress: Progress,
         found: Sources,
+        coverage: Coverage,
         *,
         forget: bool = True,
     ) -> None:
-        self.forget = forget
+        self.forget, self.coverage = forget, coverage
         self.writer, self.encoder, self.options, self.progress = writer, encoder, options, progress
         self.sources, self.scan = found, found.scan
         self.report = BuildReport(
-            found=len(self.scan.images), skipped=list(self.scan.skipped), unread=Counter(self.scan.unread)
+            found=len(self.scan.images),
+            skipped=list(self.scan.skipped),
+            unread=Counter(self.scan.unread),
+            passed=Counter(self.scan.passed),
         )
         self.flushed = time.monotonic()
         self.indexed = {image.path for image in self.scan.images}  # minus the skipped ones, as they are met
-        self.gone = Forgetting(writer, found, self.report, self.indexed)
+        for old, new in coverage.moves:
+            writer.move(old, new)
+        self.register = Register(writer, found, coverage)
+        self.gone = Forgetting(writer, found, coverage, self.report, self.indexed)
 
-    def run(self, folders: Iterable[Path | str]) -> BuildReport:
-        """Stages everything, remembers the folders, and commits."""
-        self.roots(folders)
+    def run(self) -> BuildReport:
+        """Stages everything, remembers what is covered, and commits."""
+        self.report.notes += self.coverage.notes
+        self.register.remember(forget=self.forget)
         self.images()
         self.captions()
         self.progress.phase("writing the index", None)
         self.report.commit = self.writer.commit(tuning_queries=self.tuning_queries(), progress=self.progress.note)
         return self.report
-
-    def roots(self, folders: Iterable[Path | str]) -> None:
-        known = {absolute: given for given, absolute in self.writer.roots}
-        datasets = dict(self.writer.datasets)
-        for path in folders:
-            folder, absolute = os.fspath(path), os.path.abspath(path)
-            known[absolute] = folder
-            datasets.pop(absolute, None)
-            if reader := self.sources.readers.get(folder):
-                how = DatasetChoice(reader.name, reader.choice.split, reader.choice.images)
-                datasets[absolute] = {**how.to_dict(), "covers": list(reader.covers)}
-        self.writer.set_roots([(given, absolute) for absolute, given in known.items()], datasets)
 
     def flush_now_and_then(self) -> None:
         if time.monotonic() - self.flushed > FLUSH_SECONDS:
@@ -163,12 +178,17 @@ class _Build:
             self.report,
             self.options,
             indexed=self.indexed,
+            named=self.register.named,
+            limit=self.coverage.max_megapixels,
             flush=self.flush_now_and_then,
         )
         todo = stage.changed(self.scan.images)
         if self.forget:
             self.gone.images()
         stage.stage(todo)
+        if self.forget:
+            self.gone.moved(stage.contents)
+            self.gone.tell()
 
     def captions(self) -> None:
         """Stages the captions of indexed images as texts and forgets those that are gone."""
@@ -182,12 +202,21 @@ class _Build:
             flush=self.flush_now_and_then,
         )
         for file in self.scan.captions:
-            stage.read(read_captions(file, self.options.caption_fields))
+            stage.read(read_captions(file, self.coverage.caption_fields(file)))
+        if self.forget:
+            for source in self.register.caption_files():
+                stage.read(read_captions(source.path, source.options.get("caption_fields")), known=True)
         for reader in self.sources.readers.values():
             stage.read(reader.lines())
-        if self.forget:
+        away = self.register.captions_away if self.forget else []
+        self.report.notes += [
+            f"{shown(source.path)} is not there: no caption is dropped; to forget it: `remove` {shown(source.path)}"
+            for source in away
+        ]
+        if self.forget and not away:
             self.gone.captions(stage)
-        stage.set_fields(self.gone.kept.__contains__, self.gone.shared)
+        keep = self.indexed if away else self.gone.kept
+        stage.set_fields(keep.__contains__, self.gone.shared)
         stage.stage()
 
     def tuning_queries(self) -> dict[Modality, np.ndarray]:

@@ -1,12 +1,10 @@
-"""Bringing an index in step with the folders that it was built from."""
+"""Bringing an index in step with all that it covers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
-from brivl_search.corpus.sources import DatasetChoice
 from brivl_search.encoders.base import Encoder
 from brivl_search.errors import UsageError
 from brivl_search.index import IndexReader
@@ -25,35 +23,30 @@ def sync(
 ) -> BuildReport:
     """Takes in what is new or changed under the index's folders, and forgets what is gone.
 
+    A folder that is away is passed over, with a note; what the index holds of it stays.
+
     Args:
         directory: the index.
         encoder: the one it was built with.
-        options: of the build; how its datasets are read is remembered by the index.
+        options: of the build; how its folders and datasets are read is remembered by the index.
         progress: told what is going on.
-        folders: only these of its folders; none: all of them.
+        folders: only these of its folders; none: all that it covers.
 
     Raises:
         UsageError: a folder does not exist, or the index remembers none.
         The rest as `build_index`.
     """
-    folders, options = remembered(directory, folders, options)
+    check(directory, folders)
     return build_index(folders, directory, encoder, options, progress)
 
 
-def remembered(
-    directory: Path, folders: Sequence[Path | str], options: BuildOptions
-) -> tuple[Sequence[Path | str], BuildOptions]:
-    """The folders to bring in step, and the options with what the index knows of its datasets; reads no image.
+def check(directory: Path, folders: Sequence[Path | str]) -> None:
+    """What can be said before an encoder is loaded.
 
     Raises:
         UsageError: no folder is given, and the index remembers none.
         IndexMissingError: there is no index.
     """
     with IndexReader.open(directory) as reader:
-        info = reader.info
-    if not (folders or info.roots):
-        raise UsageError(f"the index at {directory} remembers no folder: name one, such as ./images")
-    datasets = {path: DatasetChoice.of(how) for path, how in info.datasets.items()}
-    # As it was typed, where that still is the same folder: so paths of hits stay as short as they were.
-    known = [given if Path(given).absolute() == Path(absolute) else absolute for given, absolute in info.roots]
-    return folders or known, replace(options, known_datasets=datasets)
+        if not (folders or reader.info.sources):
+            raise UsageError(f"the index at {directory} remembers no folder: name one, such as ./images")

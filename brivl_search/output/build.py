@@ -23,6 +23,8 @@ def print_build(report: BuildReport, directory: str, *, verbose: bool, seconds: 
         seconds: that the whole command took.
     """
     print_skips(report.skipped, verbose=verbose)
+    for note in report.notes:
+        warn(note)
     if report.bad_captions:
         warn(f"{len(report.bad_captions):,} caption lines not used")
         for line in report.bad_captions if verbose else report.bad_captions[:SHOWN]:
@@ -41,6 +43,10 @@ def print_build(report: BuildReport, directory: str, *, verbose: bool, seconds: 
     ]
     gone = f"; {report.vanished:,} vanished and removed" if report.vanished else ""
     say(f"{report.seen:,} images found: {_sum(counts)}{gone}")
+    passed = {why: count for why, count in report.passed.items() if why != "hidden" or verbose}
+    if passed:
+        kinds = ", ".join(f"{count:,} {why}" for why, count in sorted(passed.items()))
+        say(f"{sum(passed.values()):,} images passed over: {kinds}")
     if report.unread:
         kinds = ", ".join(f"{count:,} {ending}" for ending, count in report.unread.most_common())
         say(f"{report.unread.total():,} files are of kinds that are not read yet: {kinds}")

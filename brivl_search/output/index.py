@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
 from brivl_search.index import IndexInfo, Modality, ModalityInfo, Tuning, VerifyReport
+from brivl_search.index.sources import Source
 from brivl_search.output import human_bytes, say, show, table, warn
 from brivl_search.output.console import PathCell
+from brivl_search.output.words import OPTIONS
 
 
 def info_dict(info: IndexInfo) -> dict[str, Any]:
@@ -44,7 +48,9 @@ def info_dict(info: IndexInfo) -> dict[str, Any]:
         "format_version": info.format_version,
         "generation": info.generation,
         "encoder": {"name": info.encoder.name, "fingerprint": info.encoder.fingerprint, "dim": info.encoder.dim},
+        "identity": info.identity,
         "folders": [{"given": given, "absolute": absolute} for given, absolute in info.roots],
+        "sources": [source_dict(source) for source in info.sources],
         "image": side(info.image),
         "text": side(info.text),
     }
@@ -60,8 +66,8 @@ def print_info(info: IndexInfo) -> None:
         "index", PathCell(str(info.directory), f"  (format {info.format_version}, generation {info.generation})")
     )
     facts.add_row("encoder", Text(f"{info.encoder.name}  {info.encoder.dim} dimensions  {info.encoder.fingerprint}"))
-    for _, absolute in info.roots:
-        facts.add_row("folder", PathCell(absolute))
+    for source in info.sources:
+        facts.add_row(_KINDS[source.kind], PathCell(source.path, _read_with(source)))
     for name, part in (("images", info.image), ("captions", info.text)):
         facts.add_row(name, f"{part.rows:,} rows, {part.removed:,} removed, {human_bytes(part.bytes)}")
         if part.shards:
@@ -69,6 +75,65 @@ def print_info(info: IndexInfo) -> None:
         for shard in part.shards:
             facts.add_row("", f"{shard.name}  {shard.rows:,} rows  {human_bytes(shard.bytes)}  {shard.kind}")
     show(facts)
+
+
+_KINDS = {
+    "folder": "folder",
+    "dataset": "dataset",
+    "files": "files in",
+    "captions": "captions",
+    "import": "import",
+}
+
+
+def _read_with(source: Source) -> str:
+    """What a source is read with, as one would type it."""
+    words = []
+    for name, value in sorted(source.options.items()):
+        option = OPTIONS.get({"caption_fields": "captions", "format": "dataset_format"}.get(name, name), f"--{name}")
+        if value is True:
+            words.append(option)
+        elif isinstance(value, list | tuple):
+            joined = [",".join(value)] if name == "caption_fields" else value
+            words += [f"{option} {one}" for one in joined]
+        elif value is not None:
+            words.append(f"{option} {value}")
+    away = [] if source.present else ["away"]
+    return "  " + "  ".join(away + words) if away or words else ""
+
+
+def source_dict(source: Source, images: int | None = None) -> dict[str, Any]:
+    """A source as `sources --format json` prints it; `images` it holds, if they were counted."""
+    seen = datetime.fromtimestamp(source.seen, UTC).isoformat(timespec="seconds") if source.seen else None
+    counts = {} if images is None else {"images": images}
+    return {
+        "kind": source.kind,
+        "path": source.path,
+        "given": source.given,
+        "state": "present" if source.present else "absent",
+        **counts,
+        "options": dict(source.options),
+        "device": source.device or None,
+        "inode": source.inode or None,
+        "seen": seen,
+    }
+
+
+def sources_table(found: Sequence[tuple[Source, int]]) -> Table:
+    """What an index covers, and how many images of each."""
+    out = table()
+    out.add_column("kind")
+    out.add_column("source")
+    out.add_column("images", justify="right")
+    out.add_column("state")
+    for source, images in found:
+        out.add_row(
+            source.kind,
+            PathCell(source.path, _read_with(replace(source, present=True))),
+            f"{images:,}",
+            "present" if source.present else "away",
+        )
+    return out
 
 
 def _search_facts(part: ModalityInfo) -> str:

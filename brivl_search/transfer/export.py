@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,7 @@ def export(directory: Path, out: Path, kind: Kind, advance: Advance | None = Non
                 "fingerprint": info.encoder.fingerprint,
                 "dim": info.encoder.dim,
                 "rows": counts,
-                "folders": info.roots,
-                "datasets": info.datasets,
+                "sources": [asdict(source) for source in info.sources],
             }
             (temporary / "export.json").write_text(
                 json.dumps(about, indent=2, ensure_ascii=True) + "\n", encoding="utf-8"
@@ -74,6 +74,7 @@ def _line(item: Item) -> dict[str, Any]:
         "content": item.content,
         "size": item.size,
         "mtime_ns": item.mtime_ns,
+        "origin": item.origin,
         "record": dict(item.record),
     }
 
@@ -100,7 +101,8 @@ def _write_jsonl(folder: Path, modality: Modality, blocks: Blocks, rows: int, di
 def _write_parquet(folder: Path, modality: Modality, blocks: Blocks, rows: int, dim: int, arrow: Any) -> None:
     pa, parquet = arrow
     text = pa.string()
-    kinds = {"key": text, "content": text, "size": pa.int64(), "mtime_ns": pa.int64(), "record": text}
+    kinds = {"key": text, "content": text, "size": pa.int64(), "mtime_ns": pa.int64(), "origin": text}
+    kinds["record"] = text
     schema = pa.schema({**kinds, "vector": pa.list_(pa.float16(), dim)})
     with parquet.ParquetWriter(folder / f"{modality}.parquet", schema) as writer:
         for items, vectors in blocks:

@@ -6,7 +6,7 @@ An export is a folder: export.json (encoder, fingerprint, dim, format) and, for 
     parquet   {image|text}.parquet: the columns of a line, and `vector`, a fixed-size list of float16
     jsonl     {image|text}.jsonl with the vector in each line
 
-A line is {"key", "content", "size", "mtime_ns", "record"}. `import_folder` reads all three back.
+A line is {"key", "content", "size", "mtime_ns", "origin", "record"}. `import_folder` reads all three back.
 """
 
 from __future__ import annotations

@@ -18,6 +18,8 @@ from brivl_search.errors import CorpusError, UsageError
 from brivl_search.index import MODALITIES, CommitReport, EncoderInfo, IndexReader, IndexWriter, Item, Modality
 from brivl_search.index.ivfpq import AUTO_THRESHOLD
 from brivl_search.index.keys import caption_key
+from brivl_search.index.sources import Source, of_roots
+from brivl_search.index.types import ORIGINS, Origin
 from brivl_search.ingest.tuning import tuning_queries
 from brivl_search.transfer.formats import BLOCK, Advance, Rows, arrow_modules
 
@@ -41,13 +43,12 @@ def import_folder(
         about = json.loads((source / "export.json").read_text("utf-8"))
         encoder = EncoderInfo(about["encoder"], about["fingerprint"], int(about["dim"]))
         kind, counts = about["format"], {m: int(about["rows"][m]) for m in MODALITIES}
-        folders = [(str(given), str(absolute)) for given, absolute in about.get("folders", [])]
-        datasets = {str(path): dict(how) for path, how in dict(about.get("datasets", {})).items()}
+        sources = [Source.of(one) for one in about["sources"]] if "sources" in about else _older(about)
         reader = _READERS[kind]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{source} is no folder that export wrote (export.json: {error})") from error
     rows = {m: reader(source, m, counts[m], encoder.dim) for m in MODALITIES if counts[m]}
-    return _take(directory, encoder, rows, f"import\0{source.absolute()}", encode, advance, folders, datasets)
+    return _take(directory, encoder, rows, f"import\0{source.absolute()}", encode, advance, sources)
 
 
 def import_vectors(
@@ -94,7 +95,13 @@ def import_vectors(
             yield _foreign(body, modality, records, number, vector), vector
 
     job = f"import\0{vectors.absolute()}\0{records.absolute()}"
-    return _take(directory, encoder, {modality: items()}, job, encode, advance)
+    source = Source("import", str(vectors.absolute()), str(vectors), {"records": str(records.absolute())})
+    return _take(directory, encoder, {modality: items()}, job, encode, advance, [source])
+
+
+def _older(about: Mapping[str, Any]) -> tuple[Source, ...]:
+    """What an export of 0.2 or older says of the index's folders."""
+    return of_roots(about.get("folders", ()), about.get("datasets", {}))
 
 
 def _foreign(body: dict[str, Any], modality: Modality, records: Path, number: int, vector: NDArray[Any]) -> Item:
@@ -109,7 +116,8 @@ def _foreign(body: dict[str, Any], modality: Modality, records: Path, number: in
             image = os.path.normpath(folder / body["image"]) if body.get("image") else ""
             record = {"field": "captions", **body, "image": image}
             content = content or hashlib.sha256(body["text"].encode("utf-8")).hexdigest()
-            return Item(key or caption_key(image, record["field"], content), content, record=record)
+            name = key or caption_key(image, record["field"], content)
+            return Item(name, content, record=record, origin="import")
         path = os.path.normpath(folder / body["path"])
         size = mtime_ns = 0
         if os.path.isfile(path):
@@ -119,7 +127,7 @@ def _foreign(body: dict[str, Any], modality: Modality, records: Path, number: in
                 with open(path, "rb") as file:
                     content = hashlib.file_digest(file, "sha256").hexdigest()
         content = content or "vector-" + hashlib.sha256(np.ascontiguousarray(vector).tobytes()).hexdigest()
-        return Item(key or path, str(content), size, mtime_ns, {**body, "path": path})
+        return Item(key or path, str(content), size, mtime_ns, {**body, "path": path}, "import")
     except (TypeError, ValueError, OSError) as error:
         raise CorpusError(f"{records}:{number}: {error}") from error
 
@@ -144,7 +152,11 @@ def _paired(records: Path, array: NDArray[Any]) -> Iterator[tuple[dict[str, Any]
 
 def _item(body: dict[str, Any], where: str) -> Item:
     try:
-        return Item(body["key"], body["content"], int(body["size"]), int(body["mtime_ns"]), dict(body["record"]))
+        origin: Origin = body.get("origin", "unknown")
+        if origin not in ORIGINS:
+            raise ValueError(f"origin {origin!r}")
+        size, mtime_ns = int(body["size"]), int(body["mtime_ns"])
+        return Item(body["key"], body["content"], size, mtime_ns, dict(body["record"]), origin)
     except (KeyError, TypeError, ValueError) as error:
         raise CorpusError(f"{where}: not a line that export wrote ({error!r})") from error
 
@@ -202,16 +214,13 @@ def _take(
     job: str,
     encode: Callable[[Sequence[str]], np.ndarray],
     advance: Advance | None,
-    folders: Sequence[tuple[str, str]] = (),
-    datasets: Mapping[str, dict[str, Any]] | None = None,
+    sources: Sequence[Source] = (),
 ) -> CommitReport:
     with IndexWriter(
         directory, encoder_name=encoder.name, fingerprint=encoder.fingerprint, dim=encoder.dim, job=job
     ) as writer:
-        known = {absolute for _, absolute in writer.roots}
-        new = {path: how for path, how in (datasets or {}).items() if path not in known}
-        roots = [*writer.roots, *(pair for pair in folders if pair[1] not in known)]
-        writer.set_roots(roots, {**writer.datasets, **new})
+        known = {source.path for source in writer.sources}
+        writer.set_sources([*writer.sources, *(source for source in sources if source.path not in known)])
         for modality, stream in rows.items():
             done = 0
             while block := list(islice(stream, BLOCK)):

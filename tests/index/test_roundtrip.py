@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from brivl_search.errors import BrivlSearchError, IndexIncompatibleError, IndexMissingError, UsageError
 from brivl_search.index import IndexReader, IndexWriter, Item, ItemState, verify
+from brivl_search.index.sources import Source
 
 DIM = 32
 
@@ -59,7 +60,7 @@ def paths(r: IndexReader, query: object, k: int, **options: object) -> list[str]
 def test_round_trip(tmp_path: Path) -> None:
     keys = [f"/p/{n:03d}.jpg" for n in range(40)]
     with writer(tmp_path) as w:
-        w.set_roots([("p", "/p")])
+        w.set_sources([Source("folder", "/p", "p")])
         add(w, keys)
         assert w.known("image", keys[0]) == ItemState(content(keys[0]), 0, 0)
         assert w.pending_rows("image") == 40

@@ -102,12 +102,12 @@ def test_item_pointing_astray(index: Path) -> None:
 
 
 def test_newer_format(index: Path) -> None:
-    edit_meta(index, lambda body: body.update(format_version=4))
-    with pytest.raises(IndexIncompatibleError, match=r"format 4.*upgrade brivl-search"):
+    edit_meta(index, lambda body: body.update(format_version=5))
+    with pytest.raises(IndexIncompatibleError, match=r"format 5.*upgrade brivl-search"):
         IndexReader.open(index)
     with pytest.raises(IndexIncompatibleError, match="upgrade"):
         IndexWriter(index, encoder_name="mini", fingerprint="f", dim=DIM)
-    assert "format 4" in only_problem(index)
+    assert "format 5" in only_problem(index)
 
 
 def test_catalog_gone_or_rubbish(index: Path) -> None:

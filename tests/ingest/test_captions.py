@@ -32,6 +32,8 @@ def test_captions_come_change_and_go(tmp_path: Path, encoder: StubEncoder) -> No
     build(folder, index, encoder, caption_fields=("zh",))
     assert texts(index) == [(names[0], "zh", "红色圆形")]
     build(folder, index, encoder)
+    assert len(texts(index)) == 1  # the folder remembers what it is read with
+    build(folder, index, encoder, caption_fields=())
     assert len(texts(index)) == 3
 
     (folder / "images" / names[0]).unlink()  # with an image its captions go

@@ -18,6 +18,7 @@ from brivl_search.ingest.maintenance import remove
 from brivl_search.ingest.options import BuildOptions
 from brivl_search.ingest.report import BuildReport
 from brivl_search.ingest.run import add
+from brivl_search.ingest.sync import sync
 from brivl_search.search.engine import Engine, SearchOptions
 from brivl_search.search.filters import Filter
 from brivl_search.transfer.export import export
@@ -37,10 +38,7 @@ def choice(format: str | None = None, split: str | None = None, images: Path | N
 
 def again(index: Path, encoder: StubEncoder) -> BuildReport:
     """What `sync` does."""
-    with IndexReader.open(index) as reader:
-        known = {path: DatasetChoice.of(how) for path, how in reader.info.datasets.items()}
-        roots = [Path(absolute) for _, absolute in reader.info.roots]
-    return build(roots, index, encoder, known_datasets=known)
+    return sync(index, encoder, BuildOptions(workers=0), Silent())
 
 
 @pytest.mark.parametrize("make", LAYOUTS, ids=lambda make: make.__name__)

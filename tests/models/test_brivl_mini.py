@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from brivl_search.corpus.images import load_pixels
 from brivl_search.encoders import load_encoder
 from brivl_search.encoders.base import Encoder
 from brivl_search.encoders.registry import BUNDLED
-from brivl_search.evaluation import evaluate_dataset
+from brivl_search.evaluation import Evaluation, evaluate_dataset
 from tests.support.folders import SHARED
 from train.mini.holdout import write_holdout
 
@@ -48,12 +47,36 @@ def test_both_languages_land_near_each_other(mini: Encoder) -> None:
     assert ((zh @ en.T).argmax(1) == np.arange(4)).all()
 
 
+class Watched:
+    """The encoder, and the vectors of all pictures that it saw."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+        self.seen: list[np.ndarray] = []
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.encoder, name)
+
+    def encode_images(self, pixels: np.ndarray) -> np.ndarray:
+        self.seen.append(self.encoder.encode_images(pixels))
+        return self.seen[-1]
+
+
+@pytest.fixture(scope="module")
+def held_out(mini: Encoder, tmp_path_factory: pytest.TempPathFactory) -> tuple[Evaluation, np.ndarray]:
+    """The evaluation of the last 500 photos, and their vectors: they are embedded once for all tests here."""
+    folder = tmp_path_factory.mktemp("held-out")
+    write_holdout(FLICKR, 500, folder)
+    watched = Watched(mini)
+    result = evaluate_dataset(load_dataset(folder, "zh_mt_google"), watched, (1, 5, 10), lambda steps: None)
+    return result, np.concatenate(watched.seen)
+
+
 @pytest.mark.slow
 @pytest.mark.shared
 @needs_shared
-def test_recall_on_the_held_out_photos(mini: Encoder, tmp_path: Path) -> None:
-    write_holdout(FLICKR, 500, tmp_path)
-    result = evaluate_dataset(load_dataset(tmp_path, "zh_mt_google"), mini, (1, 5, 10), lambda steps: None)
+def test_recall_on_the_held_out_photos(held_out: tuple[Evaluation, np.ndarray]) -> None:
+    result, _ = held_out
     to_image, to_text = result.text_to_image["exact"], result.image_to_text["exact"]
     assert to_image is not None and to_text is not None
     assert (to_image.queries, to_image.candidates, to_text.queries) == (2500, 500, 500)
@@ -64,9 +87,11 @@ def test_recall_on_the_held_out_photos(mini: Encoder, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.shared
 @needs_shared
-def test_dogs_on_grass(mini: Encoder) -> None:
+def test_dogs_on_grass(mini: Encoder, held_out: tuple[Evaluation, np.ndarray]) -> None:
     rows = [json.loads(line) for line in (FLICKR / "captions.jsonl").read_text(encoding="utf-8").splitlines()[-500:]]
-    images = mini.encode_images(np.stack([load_pixels(str(FLICKR / row["image"]), mini.pixels) for row in rows]))
+    images = held_out[1]
+    first = mini.encode_images(load_pixels(str(FLICKR / rows[0]["image"]), mini.pixels)[None])
+    assert images.shape == (500, mini.dim) and images[0] @ first[0] > 0.999  # in the order of the lines
     for words in ("一只在草地上的狗", "a dog on the grass"):
         best = np.argsort(-(images @ mini.encode_texts([words])[0]))[:10]
         captions = [" ".join(rows[i]["en"]).lower() for i in best]

@@ -141,21 +141,21 @@ def test_a_tiny_run_learns(tmp_path: Path, photos: Path) -> None:
 @pytest.mark.slow
 def test_a_stopped_run_goes_on_with_the_same_curve(tmp_path: Path, photos: Path) -> None:
     (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
-    short = {"steps": 60, "eval_every": 20, "token_dropout": 0.1}
+    short = {"steps": 24, "eval_every": 8, "token_dropout": 0.1}
     whole, parts = write_recipe(tmp_path / "a", photos, **short), write_recipe(tmp_path / "b", photos, **short)
     pretrain.main([str(whole)])
-    pretrain.main([str(parts), "--stop-after", "20"])
-    pretrain.main([str(parts), "--stop-after", "40"])
+    pretrain.main([str(parts), "--stop-after", "8"])
+    pretrain.main([str(parts), "--stop-after", "16"])
     pretrain.main([str(parts)])
     a, b = log_of(whole), log_of(parts)
-    assert [line["step"] for line in a] == [line["step"] for line in b] == [20, 40, 60]
+    assert [line["step"] for line in a] == [line["step"] for line in b] == [8, 16, 24]
     np.testing.assert_allclose([line["loss"] for line in a], [line["loss"] for line in b], rtol=1e-4)
     assert a[-1]["recall"] == b[-1]["recall"]
 
 
 @pytest.mark.slow
 def test_kill_9_loses_only_what_came_after_the_last_checkpoint(tmp_path: Path, photos: Path) -> None:
-    recipe = write_recipe(tmp_path, photos, steps=4000, eval_every=20)
+    recipe = write_recipe(tmp_path, photos, steps=4000, eval_every=10)
     environment = {**os.environ, "PYTHONPATH": str(REPO)}
     command = [sys.executable, "-m", "train.pretrain", str(recipe)]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -168,11 +168,11 @@ def test_kill_9_loses_only_what_came_after_the_last_checkpoint(tmp_path: Path, p
     process.wait()
     assert last.is_file()
     before = log_of(recipe)
-    pretrain.main([str(recipe), "--stop-after", str((before[-1]["step"] // 20 + 2) * 20)])
+    pretrain.main([str(recipe), "--stop-after", str((before[-1]["step"] // 10 + 2) * 10)])
     after = log_of(recipe)
     steps = [line["step"] for line in after]
     assert steps == sorted(set(steps)) and steps[-1] > before[-1]["step"]  # no line twice, none missing
-    assert steps == list(range(20, steps[-1] + 1, 20))
+    assert steps == list(range(10, steps[-1] + 1, 10))
 
 
 def test_cached_views_train_the_late_blocks(tmp_path: Path, photos: Path) -> None:
