@@ -91,7 +91,7 @@ class Register:
         """A root that moved: its line has its new path already (the writer maps it); what was typed is old."""
         for key, source in list(self.table.items()):
             if source.path == new and os.path.abspath(source.given or old) != new:
-                self.table[key] = replace(source, given=new)
+                self._put(replace(self.table.pop(key), given=new))
         roots = [root for root in self.found.scan.roots if new.startswith(os.path.join(root, ""))]
         if roots and not self.table[("folder", new)].options:  # a folder above is the root now
             del self.table[("folder", new)]
