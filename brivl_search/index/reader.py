@@ -154,6 +154,15 @@ class IndexReader:
         self._stamp = stamp
         return False
 
+    def cut_short(self, modality: Modality) -> tuple[int, str] | None:
+        """A shard whose file was cut short under this reader, and what to say of it. Costs a system call a shard."""
+        for number, part in enumerate(self._parts[modality]):
+            try:
+                part.shard.check()
+            except IndexIncompatibleError as error:
+                return number, str(error)
+        return None
+
     def count(self, modality: Modality) -> int:
         """Live rows."""
         return self.info.of(modality).rows
@@ -368,6 +377,7 @@ def _info(directory: Path, meta: Meta, parts: dict[Modality, list[Searched]], mo
         directory=directory,
         format_version=FORMAT_VERSION,
         identity=meta.identity,
+        state=meta.state,
         generation=meta.generation,
         encoder=meta.encoder,
         roots=tuple((source.given, source.path) for source in sources if source.kind in ROOTS),

@@ -145,6 +145,7 @@ class IndexInfo:
 
     Attributes:
         identity: random, given at the first commit; "" in an index of format 3 or older. Two indexes never share it.
+        state: equal for equal published states only; what was learned of another one may be wrong for this.
         roots: (as given, absolute) of each folder and dataset.
         sources: all that it covers.
     """
@@ -152,6 +153,7 @@ class IndexInfo:
     directory: Path
     format_version: int
     identity: str
+    state: str
     generation: int
     encoder: EncoderInfo
     roots: tuple[tuple[str, str], ...]

@@ -184,6 +184,8 @@ class Engine(LiveIndex):
     def _attempt(
         self, reader: IndexReader, modality: Modality, jobs: Sequence[_Job], options: SearchOptions
     ) -> Iterator[list[Hit] | BrivlSearchError]:
+        if cut := reader.cut_short(modality):
+            raise DamagedRow(*cut)
         allow = self.allowed(reader, modality, options.filter)
         vectors = np.stack([job.vector for job in jobs])
         for job, rows in zip(jobs, nearest(reader, modality, vectors, options, allow), strict=True):

@@ -393,8 +393,11 @@ def coverage_item(key: str, state: Any, record: dict[str, Any]) -> Any:
 
 def test_what_systems_keep_is_passed_over_and_counted(tmp_path: Path) -> None:
     photo(tmp_path / "a.jpg", 1)
-    for name in ("@eaDir/a.jpg/SYNOPHOTO_THUMB_XL.jpg", "@eaDir/a.jpg/x.jpg", "#recycle/b.jpg", "$RECYCLE.BIN/c.jpg",
-                 "lost+found/d.jpg", ".thumbnails/e.jpg", "App/.nomedia", "App/f.jpg", "SYNOFILE_THUMB_M.jpg"):  # fmt: skip
+    passed = (
+        "@eaDir/a.jpg/SYNOPHOTO_THUMB_XL.jpg @eaDir/a.jpg/x.jpg #recycle/b.jpg $RECYCLE.BIN/c.jpg lost+found/d.jpg "
+    )
+    passed += ".thumbnails/e.jpg App/.nomedia App/f.jpg SYNOFILE_THUMB_M.jpg"
+    for name in passed.split():
         photo(tmp_path / name, 2)
     found = scan([tmp_path])
     assert [os.path.basename(image.path) for image in found.images] == ["a.jpg"]
@@ -412,7 +415,9 @@ def test_excludes_and_ignore_files(tmp_path: Path) -> None:
         found = scan([tmp_path], rules={str(tmp_path): Rules(exclude=patterns)})
         return sorted(os.path.relpath(image.path, tmp_path) for image in found.images)
 
-    assert left("*.png") == sorted(["a.jpg", "drafts/b.jpg", "deep/drafts/c.jpg", "deep/keep.jpg", "deep/e.jpg", "é/n.jpg"])
+    assert left("*.png") == sorted(
+        ["a.jpg", "drafts/b.jpg", "deep/drafts/c.jpg", "deep/keep.jpg", "deep/e.jpg", "é/n.jpg"]
+    )
     assert "deep/drafts/c.jpg" in left("/drafts/") and "drafts/b.jpg" not in left("/drafts/")
     assert left("drafts", "e\u0301/") == sorted(["A.PNG", "a.jpg", "deep/e.jpg", "deep/keep.jpg"])
     (tmp_path / "deep" / ".brivlignore").write_text("*.jpg\n!keep.jpg\n")

@@ -53,6 +53,7 @@ async def answer(service: Service, request: SearchRequest, uploads: Sequence[byt
     target = page[0].kind if page else _target(query, reader.count("text") > 0)
     return {
         "generation": reader.info.generation,
+        "state": reader.info.state,
         "target": target + "s",
         "took_ms": round(1000 * (time.perf_counter() - start), 3),
         "offset": request.offset,

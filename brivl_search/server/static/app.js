@@ -47,7 +47,7 @@ function render(before = null) {
   $("to-map").setAttribute("aria-pressed", String(query.view === "map"));
   document.body.dataset.view = query.view;
   $("results").hidden = query.view === "map";
-  if (query.view === "map") map.show(about?.generation);
+  if (query.view === "map") map.show(about?.state);
   else map.hide();
   if (answered?.asked !== fingerprint(query)) run(before);
   else if (asks(query)) sayFound();
@@ -96,7 +96,7 @@ async function run(before = null) {
     answered = { asked, target: query.target, more: answer.more, took: performance.now() - began };
     showHits(answer.hits, before);
     if (!answer.hits.length) nothing(answer.note);
-    if (about && answer.generation !== about.generation) learn(); // the index has changed meanwhile
+    if (about && answer.state !== about.state) learn(); // the index has changed meanwhile
   } catch (error) {
     clearTimeout(patience);
     if (error.name === "AbortError") return;

@@ -103,6 +103,7 @@ class SearchHit(BaseModel):
 
 class SearchAnswer(BaseModel):
     generation: int
+    state: Annotated[str, Field(description="Equal for equal published states only, of this index and of all others.")]
     target: Literal["images", "texts"]
     took_ms: float
     offset: int
