@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,8 @@ import pytest
 from brivl_search.corpus.rules import Rules
 from brivl_search.corpus.walk import scan
 from brivl_search.errors import CorpusError, UsageError
-from brivl_search.index import EncoderInfo, IndexReader, IndexWriter, verify
+from brivl_search.index import EncoderInfo, IndexReader, IndexWriter, Item, verify
 from brivl_search.index.snapshot import Snapshot
-from brivl_search.ingest import coverage
 from brivl_search.ingest.maintenance import move, remove
 from brivl_search.ingest.options import BuildOptions
 from brivl_search.ingest.report import BuildReport
@@ -24,6 +23,7 @@ from brivl_search.ingest.run import add
 from brivl_search.ingest.sync import sync
 from brivl_search.transfer.imports import import_vectors
 from tests.support.building import Silent, build, images, texts
+from tests.support.older import make_older
 from tests.support.pictures import draw, encoded, write_lines
 from tests.support.stub import StubEncoder
 
@@ -369,23 +369,17 @@ def test_an_older_index_of_two_names_is_mended(tmp_path: Path, index: Path, enco
     build(tmp_path / "real", index, encoder)
     with IndexWriter.existing(index) as writer:
         (source,) = writer.sources
-        link = coverage.replace(source, path=str(tmp_path / "link"), given="link", inode=0)
+        link = replace(source, path=str(tmp_path / "link"), given="link", inode=0)
         for key, state in list(writer.states_under("image", str(tmp_path / "real"))):
             other = key.replace("/real/", "/link/")
             record = {**(writer.record("image", key) or {}), "path": other}
-            writer.put("image", coverage_item(other, state, record))
+            writer.put("image", Item(other, state.content, state.size, state.mtime_ns, record))
         writer.set_sources([source, link])
         writer.commit()
     assert len(images(index)) == 8
     report = synced(index, encoder)
     assert len(images(index)) == 4 and "is indexed once now" in report.notes[0]
     assert synced(index, encoder).notes == []
-
-
-def coverage_item(key: str, state: Any, record: dict[str, Any]) -> Any:
-    from brivl_search.index import Item
-
-    return Item(key, state.content, state.size, state.mtime_ns, record)
 
 
 # -- what is passed over -----------------------------------------------------------------------------------------
@@ -442,7 +436,7 @@ def test_an_index_of_format_3_is_read_and_brought_along(tmp_path: Path, index: P
     odd = photo(tmp_path / "p" / ".h.jpg", 2)
     build(tmp_path / "p", index, encoder)
     added(odd, index, encoder)
-    older(index)
+    make_older(index)
     assert [source.kind for source in Snapshot.read(index).sources] == ["folder"]
     with IndexReader.open(index) as reader:
         assert reader.info.identity == "" and reader.info.roots == ((str(tmp_path / "p"), str(tmp_path / "p")),)
@@ -451,24 +445,3 @@ def test_an_index_of_format_3_is_read_and_brought_along(tmp_path: Path, index: P
     with IndexReader.open(index) as reader:
         assert len(reader.info.identity) == 32
     assert verify(index).ok
-
-
-def older(index: Path) -> None:
-    """Turns an index into one of format 3: no sources, no identity, no origins."""
-    from brivl_search.index import catalog
-    from brivl_search.index.store import Environment
-
-    environment = Environment(catalog.catalog_path(index), writable=True, lock=True)
-
-    def change(txn: Any) -> None:
-        body = json.loads(txn.get(catalog.META))
-        roots = [[source["given"], source["path"]] for source in body.pop("sources") if source["kind"] == "folder"]
-        for name in ("moves", "identity"):
-            body.pop(name)
-        txn.put(catalog.META, json.dumps({**body, "format_version": 3, "roots": roots, "datasets": {}}).encode())
-        for key, value in list(catalog.scan_items(txn, "image")):
-            entry = catalog.Entry.unpack(key, value)
-            txn.put(key, coverage.replace(entry, origin="unknown").pack(key))
-
-    environment.write(change)
-    environment.close()
