@@ -12,6 +12,7 @@ grows by at most 5 %. `serve.py --minutes` runs the same after its own measureme
 from __future__ import annotations
 
 import argparse
+import base64
 import io
 import json
 import random
@@ -37,6 +38,19 @@ def picture(seed: int, size: tuple[int, int] = (256, 192)) -> bytes:
     cells = Image.frombytes("RGB", (8, 8), random.Random(seed).randbytes(192))
     buffer = io.BytesIO()
     cells.resize(size).save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()
+
+
+def photograph(seed: int) -> bytes:
+    """A JPEG as large as a camera's: of 2 to 12 megapixels, with noise, so that it has some MB."""
+    import numpy as np
+    from PIL import Image
+
+    rng = np.random.default_rng(seed)
+    side = 1400 + 300 * seed
+    pixels = rng.integers(0, 255, (side // 4, side // 3, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).resize((side * 4 // 3, side)).save(buffer, "JPEG", quality=92)
     return buffer.getvalue()
 
 
@@ -100,6 +114,7 @@ def soak(
     import httpx
 
     done, errors = Counter[str](), Counter[str]()
+    photos = [photograph(seed) for seed in range(8)]
     stop = threading.Event()
     lock = threading.Lock()
 
@@ -144,6 +159,13 @@ def soak(
             check("dedupe", client.post("/v1/search", json={"text": text, "dedupe": True, "k": 50}))
             fields = {"filters": {"min_size": f"{rng.randrange(300)}"}, "k": 100}
             check("another filter", client.post("/v1/search", json={"text": text, **fields}))
+        if hits and rng.random() < 0.1:
+            check("file", client.get(f"/v1/items/{rng.choice(hits)['key']}/image"), (200, 404))
+        if rng.random() < 0.05:
+            photo = photos[rng.randrange(len(photos))]
+            check("photo", client.post("/v1/search", files={"image": photo}))
+            asked = {"terms": [{"base64": base64.b64encode(photo).decode()}]}
+            check("photo in base64", client.post("/v1/search", json=asked))
         if rng.random() < 0.02:
             check("map", client.get("/v1/map"))
             check("metrics", client.get("/metrics"))

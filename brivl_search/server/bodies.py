@@ -1,4 +1,4 @@
-"""Bodies of requests: none is larger than allowed, slower than bearable, or more than memory holds beside the others."""
+"""Bodies of requests: none is larger or slower than allowed, and all together fit into memory."""
 
 from __future__ import annotations
 

@@ -6,8 +6,8 @@ uvicorn knows a deadline for idle connections alone. `watched` adds the others t
     answer    no byte of an answer is taken
 
 Where more connections are open than the cap allows, the ones that have waited longest go first: those without whole
-headers before those whose body is coming. One that is being answered is never dropped for another. Deadlines of bodies
-belong to the application, which can answer them: see `bodies`.
+headers, then those whose body is coming, then those that idle between two requests. One that is being answered is never
+dropped for another. Deadlines of bodies belong to the application, which can answer them: see `bodies`.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class Connections:
 
 
 # How far the request of a connection is, in the order in which connections are dropped.
-_HEAD, _BODY, _ANSWERED = 0, 1, 2
+_HEAD, _BODY, _IDLE, _ANSWERED = 0, 1, 2, 3
 
 
 def watched(base: type[Any], connections: Connections) -> type[Any]:
@@ -145,7 +145,7 @@ def watched(base: type[Any], connections: Connections) -> type[Any]:
         def data_received(self, data: bytes) -> None:
             if self.transport.is_closing():
                 return
-            waits = self.stage() == _HEAD
+            waits = self.stage() in (_HEAD, _IDLE)
             if waits and not self._begun:
                 self._begun, self.since, self._seen = True, time.monotonic(), 0
             self._seen += len(data)
@@ -157,9 +157,11 @@ def watched(base: type[Any], connections: Connections) -> type[Any]:
                 self._refuse(_LARGE)
 
         def stage(self) -> int:
-            """Where its request is: its headers are not whole, its body is not, or it is being answered."""
-            if self.cycle is None or self.cycle.response_complete:
+            """Where its request is: its headers are not whole, its body is not, there is none, it is being answered."""
+            if self.cycle is None or self._begun:
                 return _HEAD
+            if self.cycle.response_complete:
+                return _IDLE
             return _BODY if self.cycle.more_body else _ANSWERED
 
         def look(self, now: float) -> None:
@@ -170,8 +172,7 @@ def watched(base: type[Any], connections: Connections) -> type[Any]:
             elif now - self._stuck > patience.answer_s:
                 connections._drop(self)
                 return
-            fresh = self.cycle is None or self._begun  # idle between two requests: uvicorn's own deadline
-            if self.stage() == _HEAD and fresh and now - self.since > patience.head_s:
+            if self.stage() == _HEAD and now - self.since > patience.head_s:  # those that idle: uvicorn's own deadline
                 self._refuse(_SLOW)
 
         def _refuse(self, answer: bytes) -> None:

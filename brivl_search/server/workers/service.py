@@ -1,13 +1,18 @@
-"""What stands behind the routes: one engine, a thread for each tower, threads that search, processes that decode."""
+"""What stands behind the routes: one engine, a thread for each tower, threads that search, processes that decode.
+
+Short searches of everything go together through one thread. What may take long (filters, exact searches, folding, long
+lists, the map) goes through threads that clients share, see `fair`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,18 +26,23 @@ from brivl_search.search.engine import Engine
 from brivl_search.search.hits import Hit
 from brivl_search.search.options import SearchOptions
 from brivl_search.search.queries import Query
+from brivl_search.server.callers import CLIENT
 from brivl_search.server.settings import Settings
 from brivl_search.server.telemetry import Telemetry
 from brivl_search.server.workers.batching import Batcher
 from brivl_search.server.workers.decoding import Decoders
+from brivl_search.server.workers.fair import FairPool
 
+R = TypeVar("R")
 Vector = NDArray[np.float32]
 Picture = tuple[NDArray[np.uint8], Origin]  # pixels (S, S, 3), and whose they are
 NOBODY = Origin("", 0, 0)
 
-_EVERYTHING = SearchOptions()
+MOST_ALIKE = 100  # rows folded into a hit that an answer lists
+_EVERYTHING = SearchOptions(most_alike=MOST_ALIKE)
 _SEARCH_BATCH = 64
 _LONG = 200  # hits; longer lists do not stand in the way of short ones
+_SLOW_THREADS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,8 +70,11 @@ class Service:
         self.telemetry = Telemetry()
         self.texts: Batcher[str, Vector] = Batcher(self._encode_texts, "texts", most=settings.batch)
         self.pictures: Batcher[Picture, Vector] = Batcher(self._encode_pictures, "pictures", most=settings.batch)
-        self._quick: Batcher[Search, Found] = self._searcher("search")
-        self._slow: Batcher[Search, Found] = self._searcher("slow-search")
+        self._quick: Batcher[Search, Found] = Batcher(
+            lambda some: self._search("search", some), "search", most=_SEARCH_BATCH
+        )
+        self._slow = FairPool(_SLOW_THREADS, "slow-search")
+        self._filtering: dict[object, asyncio.Future[Found]] = {}  # filters that are being evaluated
         self.decoders = Decoders(
             settings.decoders, timeout_s=settings.decode_timeout_s, max_megapixels=settings.max_megapixels
         )
@@ -79,11 +92,6 @@ class Service:
                 lambda modality=modality: self.reader.info.of(modality).bytes,  # type: ignore[misc]
             )
         self.telemetry.watch_generation(lambda: self.reader.info.generation)
-
-    def _searcher(self, name: str) -> Batcher[Search, Found]:
-        return Batcher(
-            lambda some: self._search(name, some), name, most=_SEARCH_BATCH, alike=lambda search: search.options
-        )
 
     # -- life ----------------------------------------------------------------------------------------------------
 
@@ -136,11 +144,37 @@ class Service:
     async def search(self, search: Search) -> tuple[list[Hit], IndexReader]:
         """Hits, and the index they are of. Raises BrivlSearchError."""
         options = search.options
-        slow = options != _EVERYTHING or (search.query.k or 0) > _LONG
-        (found,) = await (self._slow if slow else self._quick).ask([search])
+        if options == _EVERYTHING and (search.query.k or 0) <= _LONG:
+            (found,) = await self._quick.ask([search])
+        elif options.filter:
+            found = await self._filtered(search)
+        else:
+            found = await self._alone(search)
         if isinstance(found.hits, BrivlSearchError):
             raise found.hits
         return found.hits, found.reader
+
+    async def slowly(self, job: Callable[[], R]) -> R:
+        """Something that may take long, in a thread of those that clients share. Raises Overloaded."""
+        return await self._slow.run(CLIENT.get(), job)
+
+    async def _alone(self, search: Search) -> Found:
+        (found,) = await self.slowly(partial(self._search, "slow-search", [search]))
+        return found
+
+    async def _filtered(self, search: Search) -> Found:
+        """A filter that is asked for several times at once is evaluated once; who waits for it holds no thread."""
+        await self.fresh()
+        key = (self.reader, search.query.target, search.query.single, search.options.filter)
+        while (other := self._filtering.get(key)) is not None:
+            await asyncio.wait([other])
+        if self.engine.remembers(search.query, search.options):
+            return await self._alone(search)
+        mine = self._filtering[key] = asyncio.ensure_future(self._alone(search))
+        try:
+            return await mine
+        finally:
+            del self._filtering[key]
 
     # -- in the workers' threads ---------------------------------------------------------------------------------
 
