@@ -91,7 +91,7 @@ def _run(
 
     import uvicorn
 
-    from brivl_search.encoders.device import few_heaps
+    from brivl_search.encoders.memory import few_heaps
     from brivl_search.index import gpu
     from brivl_search.output import say, warn
     from brivl_search.search.engine import Engine

@@ -10,7 +10,7 @@ from starlette.types import Message, Receive
 from brivl_search.server.protocol.problems import Refusal
 from brivl_search.server.settings import Settings
 
-_ROOM = 256 << 20  # bytes of bodies at once; four of the largest at least
+_AT_ONCE = 4  # of the largest bodies fit in at once; on their way to a picture each is copied a few times
 LEAST_RATE = 1000  # bytes a second that a body must come with, beside its first seconds
 
 
@@ -19,7 +19,7 @@ class Bodies:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._room = max(_ROOM, 4 * settings.max_body)
+        self._room = _AT_ONCE * settings.max_body
         self._held = 0  # bytes of requests that are not answered yet
 
     def of(self, receive: Receive) -> Body:

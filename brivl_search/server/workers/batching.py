@@ -42,6 +42,9 @@ class Batcher(Generic[T, R]):
         most: items in a call of `work`; a longer request goes through it in pieces, between which others have a turn.
         waiting: items that may wait; more are refused.
         alike: two items that may not share a call give different values.
+
+    Attributes:
+        most: as given; it may be changed at any time.
     """
 
     def __init__(
@@ -53,7 +56,7 @@ class Batcher(Generic[T, R]):
         waiting: int = 4096,
         alike: Callable[[T], object] = lambda item: None,
     ) -> None:
-        self._work, self._most, self._limit, self._alike = work, most, waiting, alike
+        self._work, self.most, self._limit, self._alike = work, most, waiting, alike
         self._queue: queue.SimpleQueue[_Task[T, R] | None] = queue.SimpleQueue()
         self._waiting = 0
         self._lock = threading.Lock()
@@ -118,14 +121,14 @@ class Batcher(Generic[T, R]):
         kind = self._alike(first.items[0])
         batch, count = [first], first.left
         for task in list(kept):
-            if count + task.left > self._most:
+            if count + task.left > self.most:
                 break
             if self._alike(task.items[0]) == kind:
                 batch.append(task)
                 count += task.left
                 kept.remove(task)
         batch = [task for task in batch if task.results or self._begins(task)]
-        items = [item for task in batch for item in task.items[len(task.results) :]][: self._most]
+        items = [item for task in batch for item in task.items[len(task.results) :]][: self.most]
         if not items:
             return
         try:
