@@ -34,9 +34,14 @@ class WriterLock:
             owner = self._file.read().strip() or "unknown"
             self._file.close()
             raise IndexBusyError(f"another build is writing {directory} (pid {owner})", code="busy") from None
-        self._file.truncate(0)
-        self._file.write(f"{os.getpid()}\n")
-        self._file.flush()
+        try:
+            self._file.truncate(0)
+            self._file.write(f"{os.getpid()}\n")
+            self._file.flush()
+        except OSError:  # a full disk
+            with contextlib.suppress(OSError):
+                self._file.close()
+            raise
         _held.add(self)
 
     def release(self) -> None:

@@ -83,6 +83,7 @@ CODES = {
     "no_such_index": "an index of another name; name, here",
     "nothing_is_fetched": "a picture by URL",
     # the server, and its index
+    "disk_full": "the disk of the index, or of uploads, is full",
     "index_missing": "there is no index (any more); index",
     "index_damaged": "nothing of the index is left; index",
     "starting": "the towers are being loaded",
