@@ -17,6 +17,7 @@ Codec = Literal["fastscan", "pq8"]
 
 MODALITIES: tuple[Modality, Modality] = ("image", "text")
 FORMAT_VERSION = 3
+UNKNOWN_TIME = -(1 << 63)  # ns since the epoch, where the time of a file is not known: 0 is one
 READABLE_VERSIONS = (1, 2, 3)  # 1 had no checksums of rows, 2 no places
 
 
