@@ -26,6 +26,21 @@ _LOOKED_AT = 512  # pixels of the longer side when a ground is chosen
 _SAME = 3  # levels that a profile may move a colour and still count as sRGB
 
 
+_DEEP = "16 bits a channel"  # in `info`: what only the file's layout tells, and loading forgets
+
+
+def before_loading(image: Image.Image) -> None:
+    """Keep in `info` what can be known only of a picture that is opened and not loaded yet."""
+    layouts = [str(tile.args) for tile in getattr(image, "tile", [])]
+    if any("RGB" in layout and ";16" in layout for layout in layouts):
+        image.info[_DEEP] = True
+    clear = image.info.get("transparency")
+    if isinstance(clear, int) and image.mode == "L":  # of 2 or 4 bits: Pillow scales the pixels and not the key
+        for bits in (2, 4):
+            if any(f"L;{bits}'" in f"{layout}'" for layout in layouts):
+                image.info["transparency"] = clear * 255 // (2**bits - 1)
+
+
 def smooth(image: Image.Image) -> Image.Image:
     """Bring modes that cannot be interpolated, or whose range is not 0 to 255, to one that can and is.
 
@@ -42,6 +57,8 @@ def smooth(image: Image.Image) -> Image.Image:
         converted = ImageCms.applyTransform(image, to_srgb)
         assert converted is not None
         return converted
+    if image.info.get(_DEEP) and mode in ("RGB", "RGBA"):
+        image = _brightened(image)
     if mode in ("RGBa", "La"):
         return image.convert({"RGBa": "RGBA", "La": "LA"}[mode])
     if image.has_transparency_data:
@@ -83,6 +100,21 @@ def _grey(image: Image.Image) -> Image.Image:
     if "icc_profile" in image.info:
         grey.info["icc_profile"] = image.info["icc_profile"]
     return grey
+
+
+def _brightened(image: Image.Image) -> Image.Image:
+    """Colours of 10, 12 or 14 bits in 16: of such pixels Pillow has kept the upper byte, in which there is little."""
+    bands = image.split()
+    top = max(band.getextrema()[1] for band in bands[:3])
+    levels = next((levels for levels in (3, 15, 63) if top <= levels), 255)  # type: ignore[operator]
+    if levels == 255 or not top:
+        return image
+    from PIL import Image
+
+    scaled = [band.point([min(255, value * 255 // levels) for value in range(256)]) for band in bands[:3]]
+    out = Image.merge(image.mode, [*scaled, *bands[3:]])
+    out.info.update(image.info)
+    return out
 
 
 def _tag(image: Image.Image, number: int) -> int:

@@ -151,6 +151,7 @@ def _decode(data: bytes, spec: PixelSpec, max_megapixels: float) -> DecodedImage
         width, height = image.size
         _check_area(width, height, _limit(image, spec, max_megapixels))
         taken = exif.taken(image) if image.format == "TIFF" else ""
+        colour.before_loading(image)
         if image.format in ("JPEG", "MPO") and spec.antialias:
             # libjpeg scales by 1/2, 1/4 or 1/8 while decoding, never below the size asked for: twice the target,
             # so that the resize below still decides what the pixels look like.

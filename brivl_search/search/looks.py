@@ -14,6 +14,7 @@ from brivl_search.search.rows import RowId
 _APART = (
     40  # bits of 256: JPEG at quality 40 moves at most 10, 2 % cut off each side 54; pages of text are from 66 apart
 )
+_ANY = 0.5  # cosine from which down looks do not count
 _FROM_FILES = 64  # files that are read for one query
 _KNOWN_MOST = 100_000
 
@@ -24,13 +25,14 @@ _lock = threading.Lock()
 def allowed_bits(alike: float, default: float) -> float:
     """Bits in which rows may differ to be folded at a cosine.
 
-    The lower the cosine that somebody asks for, the less alike pictures have to look: at 0 they may be any.
+    The lower the cosine that somebody asks for, the less alike pictures have to look: from 0.5 down they may be any.
 
     Args:
         alike: the cosine.
         default: the cosine at and above which the usual number of bits holds.
     """
-    return _APART + max(0.0, default - alike) / default * (LOOK_BITS - _APART)
+    share = (default - alike) / (default - _ANY)
+    return _APART + min(1.0, max(0.0, share)) * (LOOK_BITS - _APART)
 
 
 class Looks:

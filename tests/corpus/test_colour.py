@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -70,13 +71,8 @@ def test_white_lines_are_seen_and_black_ones_stay_on_white(form: str, spec: Pixe
 
 def test_16_bit_grey_with_alpha() -> None:
     """A PNG of colour type 4 with 16 bits, which Pillow does not write."""
-    import zlib
-
-    art = np.asarray(lines(255, mode="LA")).astype(np.uint16) * 257
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in art)
-    header = struct.pack(">IIBBBBB", 128, 128, 16, 4, 0, 0, 0)
-    chunks = pictures.png_chunk(b"IHDR", header) + pictures.png_chunk(b"IDAT", zlib.compress(rows))
-    data = b"\x89PNG\r\n\x1a\n" + chunks + pictures.png_chunk(b"IEND", b"")
+    art = np.asarray(lines(255, 64, mode="LA")).astype(np.uint16) * 257
+    data = png(16, 4, [row.astype(">u2").tobytes() for row in art])
     assert np.median(seen(data)) == 0 and seen(data).max() > 120
 
 
@@ -177,6 +173,33 @@ def test_floats() -> None:
 def test_white_is_zero() -> None:
     full = seen(tiff(grey()))
     assert np.abs(255 - seen(tiff(grey(), photometric=0)) - full).max() <= 1
+
+
+def png(bits: int, colours: int, rows: list[bytes], trns: bytes = b"") -> bytes:
+    """A PNG of 64 × 64 pixels in a layout that Pillow does not write."""
+    header = struct.pack(">IIBBBBB", 64, 64, bits, colours, 0, 0, 0)
+    body = pictures.png_chunk(b"IHDR", header) + (pictures.png_chunk(b"tRNS", trns) if trns else b"")
+    body += pictures.png_chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows)))
+    return b"\x89PNG\r\n\x1a\n" + body + pictures.png_chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_colours_of_fewer_bits_than_their_file_holds(bits: int) -> None:
+    values = np.asarray(pictures.draw("blue", "triangle", (64, 64), seed=2)).astype(int)
+    deep = values * (2**bits - 1) // 255
+    found = seen(png(16, 2, [row.astype(">u2").tobytes() for row in deep])).ravel()
+    expected = seen(png(16, 2, [row.astype(">u2").tobytes() for row in values * 257])).ravel()
+    assert found @ expected / np.linalg.norm(found) / np.linalg.norm(expected) > 0.98
+    assert np.array_equal(expected, values.ravel())
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_a_transparent_grey_of_few_bits(bits: int) -> None:
+    values = np.ones((64, 64), np.uint8)  # level 1 is transparent
+    values[::8] = values[1::8] = 2**bits - 1
+    cells = ((values[..., None] >> np.arange(bits)[::-1]) & 1).reshape(64, -1)
+    found = seen(png(bits, 0, [np.packbits(row).tobytes() for row in cells], struct.pack(">H", 1)))
+    assert found[0, 0, 0] == 255 and found[4, 4, 0] == 0  # white lines on black
 
 
 # -- profiles --------------------------------------------------------------------------------------------------------
