@@ -1,12 +1,11 @@
 """Folders become a sorted list of image files and caption files, with a reason for everything passed over.
 
-Nothing is opened here: a file's name and `stat` decide. Whether an image can be decoded is found out later.
+A file's ending and `stat` decide. Where the ending is unknown or missing, the first bytes do (`kinds`). Whether an
+image can be decoded is found out later.
 """
 
 from __future__ import annotations
 
-import functools
-import importlib.util
 import os
 import stat
 from collections import Counter, deque
@@ -14,7 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from brivl_search.corpus import kinds
 from brivl_search.corpus.containers.place import Place
+from brivl_search.corpus.kinds import image_extensions as image_extensions
 from brivl_search.corpus.rules import (
     IGNORE_FILE,
     STOP_FILE,
@@ -29,14 +30,6 @@ from brivl_search.display import printable
 from brivl_search.errors import CorpusError, UsageError
 
 CAPTIONS_NAME = "captions.jsonl"
-
-_ALWAYS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-_HEIF = (".heic", ".heif")
-_AVIF = (".avif",)
-_RAW = "3fr arw cr2 cr3 crw dcr dng erf iiq kdc mef mos mrw nef nrw orf pef raf raw rw2 rwl sr2 srf srw x3f"
-_VIDEO = "3gp avi flv m2ts m4v mkv mov mp4 mpeg mpg mts ogv webm wmv"
-_OTHER = "ai eps exr hdr jxl psb psd svg svgz xcf"
-_UNREAD = frozenset("." + ending for kind in (_RAW, _VIDEO, _OTHER) for ending in kind.split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +71,7 @@ class Scan:
         unreadable_dirs: folders that exist but could not be listed (and links to places out of reach): what an
             earlier build found beneath them has not vanished.
         other_files: files that are neither images nor captions.
-        unread: of these, the pictures and videos that are not read yet, by their ending in small letters.
+        unread: of these, the pictures and videos that are not read yet, by `kinds.label`: as a rule their ending.
         passed: images passed over on purpose, by why: "excluded", "hidden", or the name of a system's folder.
         empty_dirs: folders below the roots in which there is nothing at all.
         mounts: root → folders below it that are other file systems, relative → device.
@@ -191,6 +184,8 @@ def scan_paths(
             result.skipped.append(Skipped(absolute, "not a regular file"))
         elif absolute.endswith(".jsonl"):
             result.captions = sorted({*result.captions, absolute})
+        elif why := kinds.refusal(absolute):
+            result.skipped.append(Skipped(absolute, "unsupported format", why))
         else:
             result.images.append(ImageFile(absolute, status.st_size, status.st_mtime_ns))
     result.images.sort(key=lambda image: image.path)
@@ -215,17 +210,6 @@ def add_named(result: Scan, paths: Iterable[str]) -> None:
             continue
         result.images.append(ImageFile(path, status.st_size, status.st_mtime_ns))
     result.images.sort(key=lambda image: image.path)
-
-
-@functools.cache
-def image_extensions() -> frozenset[str]:
-    """Lower-case extensions, dot included, that this installation can decode."""
-    extensions = set(_ALWAYS)
-    if importlib.util.find_spec("pillow_heif"):
-        extensions.update(_HEIF)
-    if importlib.util.find_spec("PIL._avif"):
-        extensions.update(_AVIF)
-    return frozenset(extensions)
 
 
 def _check_root(given: str) -> None:
@@ -260,8 +244,6 @@ class _Walk:
         self.result = result
         self.rules = {root: rules.get(root, default) for root in result.roots}
         self.elsewhere = elsewhere
-        self.extensions = image_extensions()
-        self.undecodable = frozenset((*_HEIF, *_AVIF)) - self.extensions
         self.seen: set[tuple[int, int] | str] = set()
         self.folders: list[_Folder] = []
         self.linked: deque[_Folder] = deque()
@@ -312,7 +294,7 @@ class _Walk:
                 elif entry.is_symlink() and os.path.isdir(entry.path):
                     self.linked.extend(self._subfolder(entry, inside, link=True))
                 elif why := inside.passed or self._why_not(entry, inside):
-                    if _extension(entry.name) in self.extensions and not is_thumbnail(entry.name):
+                    if kinds.ending_of(entry.name) in image_extensions() and not is_thumbnail(entry.name):
                         self.result.passed[why] += 1
                 else:
                     self._take(entry)
@@ -320,9 +302,8 @@ class _Walk:
                 continue  # vanished while we walked
             except OSError as error:
                 blind = True  # listed, but nothing in it can be reached (a folder without the x right)
-                if _extension(entry.name) in self.extensions:
-                    reason = "permission denied" if isinstance(error, PermissionError) else "read error"
-                    self.result.skipped.append(Skipped(entry.path, reason, error.strerror or ""))
+                if kinds.ending_of(entry.name) in image_extensions():
+                    self.result.skipped.append(Skipped(entry.path, _reason(error), error.strerror or ""))
         if blind:
             self.result.unreadable_dirs.append(folder.path)
         self.folders.extend(reversed(subfolders))
@@ -368,15 +349,18 @@ class _Walk:
 
     def _take(self, entry: os.DirEntry[str]) -> None:
         """Sort one entry that is not a folder into the result."""
-        extension = _extension(entry.name)
-        is_image = extension in self.extensions
-        if not is_image and extension not in self.undecodable and entry.name != CAPTIONS_NAME:
-            if entry.is_symlink() and not os.path.exists(entry.path):
-                self.result.unreadable_dirs.append(entry.path)  # perhaps a link to a disk that is not mounted
-            self.result.other_files += 1
-            if extension in _UNREAD:
-                self.result.unread[extension] += 1
-            return
+        extension = kinds.ending_of(entry.name)
+        kind = kinds.by_ending(extension)
+        if entry.name != CAPTIONS_NAME:
+            if kinds.may_be_picture(extension):
+                try:
+                    kind = kinds.sniff(entry.path)
+                except OSError as error:
+                    self.result.skipped.append(Skipped(entry.path, _reason(error), error.strerror or ""))
+                    return
+            if kind is None or kind in kinds.UNREAD:
+                self._pass_by(entry, extension, kind)
+                return
         try:
             status = entry.stat()
         except OSError as error:
@@ -388,18 +372,25 @@ class _Walk:
             self.result.skipped.append(Skipped(entry.path, "not a regular file"))
         elif entry.name == CAPTIONS_NAME:
             self.result.captions.append(entry.path)
-        elif not is_image:
-            hint = "pip install pillow-heif" if extension in _HEIF else "this Pillow was built without AVIF"
-            self.result.skipped.append(Skipped(entry.path, "unsupported format", f"{extension}: {hint}"))
+        elif kind is None or not kinds.is_read(kind):
+            detail = f"{extension}: {kind.remedy}" if kind else ""
+            self.result.skipped.append(Skipped(entry.path, "unsupported format", detail))
         elif status.st_size == 0:
             self.result.skipped.append(Skipped(entry.path, "empty file"))
         else:
             self.result.images.append(ImageFile(entry.path, status.st_size, status.st_mtime_ns))
 
+    def _pass_by(self, entry: os.DirEntry[str], extension: str, kind: kinds.Kind | None) -> None:
+        """Count a file that is no image, or of a kind that is not read."""
+        if entry.is_symlink() and not os.path.exists(entry.path):
+            self.result.unreadable_dirs.append(entry.path)  # perhaps a link to a disk that is not mounted
+        self.result.other_files += 1
+        if kind is not None:
+            self.result.unread[kinds.label(extension, kind)] += 1
 
-def _extension(name: str) -> str:
-    dot = name.rfind(".")
-    return name[dot:].lower() if dot > 0 else ""
+
+def _reason(error: OSError) -> str:
+    return "permission denied" if isinstance(error, PermissionError) else "read error"
 
 
 def _link_target(path: str) -> str:

@@ -25,6 +25,7 @@ from brivl_search.embedding.query_pictures import embed_pictures
 from brivl_search.encoders.base import Encoder
 from brivl_search.encoders.calibration import Calibration
 from brivl_search.errors import UsageError
+from brivl_search.metrics.cosine import bounded
 
 # What brivl-mini's recipes train with; against the bare name they gain 1.4 points of top-1 in Chinese and 0.2 in
 # English (train/EXPERIMENTS.md, "Zero-shot").
@@ -140,7 +141,7 @@ def classify(
         calibration: of the encoder.
         k: at most so many.
     """
-    cosines = classes @ vector
+    cosines = bounded(classes @ vector)
     shares = None if calibration is None else softmax(cosines, calibration)
     best = np.argsort(-cosines, kind="stable")[:k].tolist()
     return [Guess(labels[at].name, float(cosines[at]), None if shares is None else float(shares[at])) for at in best]
@@ -164,5 +165,5 @@ def match(encoder: Encoder, texts: Sequence[str], images: Sequence[str | os.Path
         if isinstance(vector, UsageError):
             raise vector
         pictures.append(vector)
-    cosines: Vectors = encoder.encode_texts(said) @ np.stack(pictures).T
+    cosines: Vectors = bounded(encoder.encode_texts(said) @ np.stack(pictures).T)
     return cosines

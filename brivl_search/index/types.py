@@ -22,6 +22,7 @@ MODALITIES: tuple[Modality, Modality] = ("image", "text")
 ORIGINS: tuple[Origin, ...] = ("unknown", "scan", "file", "import")
 FORMAT_VERSION = 4
 READABLE_VERSIONS = (1, 2, 3, 4)  # 1 had no checksums of rows, 2 no places, 3 no sources, origins or identity
+UNKNOWN_TIME = -(1 << 63)  # ns since the epoch, where the time of a file is not known: 0 is one
 
 
 @dataclass(frozen=True)

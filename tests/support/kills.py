@@ -332,7 +332,7 @@ class Run:
 
 def main() -> None:
     folder, seed, kills, seconds = sys.argv[1:]
-    images._pillow()
+    images.codecs.pillow()
     site = Path(folder) / "site"
     site.mkdir()
     try:

@@ -12,6 +12,7 @@ from brivl_search.embedding import zero_shot
 from brivl_search.embedding.batches import numbers
 from brivl_search.embedding.zero_shot import Label
 from brivl_search.errors import UsageError
+from brivl_search.metrics.cosine import bounded
 from brivl_search.server.answers.pictures import clean, picture_vectors
 from brivl_search.server.protocol.problems import Refusal, too_many
 from brivl_search.server.protocol.schemas.base import PictureRef
@@ -42,7 +43,7 @@ async def match(service: Service, wanted: MatchRequest, uploads: Sequence[bytes]
     calibration = service.encoder.calibration
     rows = []
     for text, picture in zip(texts, pictures, strict=True):
-        score = float(text @ picture)
+        score = bounded(float(text @ picture))
         known = None if calibration is None else round(calibration.probability(score), 4)
         rows.append({"score": round(score, 6), "match": known})
     return {"pairs": rows}
