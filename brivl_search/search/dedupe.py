@@ -93,7 +93,7 @@ def _fold(
                 taken.add(other)
                 score = bounded(float(reader.vector(modality, *other).astype(np.float32) @ query))
                 leader.alike.append((other, score))
-        if most is not None and len(near) > most:
+        if most is not None and len(near) > most + 1:
             crowded = np.vstack([crowded, vector])
             crowds.append(row)
         leader.alike.sort(key=lambda one: (-one[1], one[0]))
@@ -102,11 +102,12 @@ def _fold(
 
 
 def _neighbours(vector: NDArray[np.float32], bar: float, search: Search, most: int | None) -> list[RowId]:
-    """Rows near a leader, nearest first, itself among them; of more than `most` others, so many and two more."""
-    depth = _FIRST if most is None else min(_FIRST, most + 2)
+    """Rows near a leader, nearest first, itself among them; of more than `most` others, `most` + 2 rows."""
+    deepest = None if most is None else most + 2
+    depth = _FIRST if deepest is None else min(_FIRST, deepest)
     while True:
         found = scored(search(vector[None], depth), 0)
         near = [row for row, score in found if score >= bar]
-        if len(near) < depth or depth == (most or -2) + 2:
+        if len(near) < depth or depth == deepest:
             return near
-        depth = 4 * depth if most is None else min(4 * depth, most + 2)
+        depth = 4 * depth if deepest is None else min(4 * depth, deepest)

@@ -77,6 +77,36 @@ def test_copies_are_alike_at_any_threshold(index: Path) -> None:
     assert len(found[0]) == 91  # the same content; noise of 0.01 is another picture
 
 
+def test_a_limit_on_what_is_listed_changes_no_group(index: Path) -> None:
+    """The leaders are the same: what is not listed is folded all the same."""
+    with IndexReader.open(index) as reader:
+        query = reader.vector("image", 0, 3 * COPIES).astype(np.float32)
+
+        def search(queries: np.ndarray, depth: int) -> SearchResult:
+            return reader.search("image", queries, min(depth, reader.count("image")))
+
+        whole = group(reader, "image", query, KINDS + 5, 0.9, search)
+        for most in (0, 1, 3, 50, 1000):
+            some = group(reader, "image", query, KINDS + 5, 0.9, search, most)
+            assert [one.row for one in some] == [one.row for one in whole]
+            for one, full in zip(some, whole, strict=True):
+                assert len(one.alike) == min(most, len(full.alike)) and set(one.alike) <= set(full.alike)
+
+
+def test_rows_that_are_all_alike_cost_a_bounded_number_of_searches(index: Path) -> None:
+    with IndexReader.open(index) as reader:
+        query = reader.vector("image", 0, 0).astype(np.float32)
+        depths = []
+
+        def search(queries: np.ndarray, depth: int) -> SearchResult:
+            depths.append(depth)
+            return reader.search("image", queries, min(depth, reader.count("image")))
+
+        (one,) = group(reader, "image", query, 3, -1.0, search, 10)
+        assert len(one.alike) == 10
+    assert max(depths) <= 512 and len(depths) < 10
+
+
 # -- how pictures look -----------------------------------------------------------------------------------------------
 
 
