@@ -1,4 +1,8 @@
-"""Lines of text and JSON out of caption and annotation files, with limits on what one of them may take."""
+"""How text comes in: one text that somebody gave, and lines of text and JSON out of files.
+
+`take_text` is the one door for single texts: queries, labels, filters, lines of a batch, HTTP. `encodings` turns bytes
+into text, and `spelling` says how a model reads it. Lines of files have limits on what one of them may take.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,52 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+from brivl_search.corpus.encodings import guess, undo_escapes
+from brivl_search.corpus.spelling import visible
 from brivl_search.display import printable
-from brivl_search.errors import CorpusError
+from brivl_search.errors import CorpusError, UsageError
 
 MAX_LINE_BYTES = 4 << 20  # thousands of captions; as objects in memory a hostile line takes some thirty times its bytes
 MAX_JSON_BYTES = 1 << 30  # COCO's largest caption file has 92 MB
 
 _BOM = b"\xef\xbb\xbf"
+
+
+def take_text(text: str, where: str) -> str:
+    """A text that somebody gave → the text as it is shown and searched, without white space around it.
+
+    Args:
+        text: of a command line, a file or a request.
+        where: what it is, for messages: "the query", "`texts`".
+
+    Raises:
+        UsageError: it is not UTF-8, or there is nothing in it that can be seen.
+    """
+    check_text(text, where)
+    if not visible(text):
+        hidden = " of invisible characters" if text.strip() else ""
+        shown = "empty" if not hidden else f"made{hidden} alone"
+        raise UsageError(
+            f'{where} is {shown}: give some words, such as "a dog on grass"',
+            code="empty_text",
+            details={"where": where},
+        )
+    return text.strip()
+
+
+def check_text(text: str, where: str) -> None:
+    """Raises UsageError if a text holds bytes that were not UTF-8 (as arguments do), or half a character."""
+    raw = undo_escapes(text)
+    if raw is None:
+        return
+    found = guess(raw)
+    if found is None:
+        way = "give it in UTF-8"
+    else:
+        way = f"it seems to be {found.name}; give it in UTF-8, or in a file with `encoding` {found.codec}"
+    raise UsageError(
+        f"{where} is not UTF-8 text: {way}", code="not_utf8", details={"encoding": found.codec if found else ""}
+    )
 
 
 @dataclass(frozen=True, slots=True)

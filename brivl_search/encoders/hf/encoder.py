@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brivl_search.corpus.patches import unpack
+from brivl_search.corpus.spelling import Spelling
 from brivl_search.encoders.base import Origin, Precision
 from brivl_search.encoders.hf.family import read_facts
 from brivl_search.encoders.hf.files import FoundModel, digest, tokenizer_files, weight_files
+from brivl_search.encoders.hf.words import spelling, unknown
 from brivl_search.encoders.known import known_matryoshka
 from brivl_search.encoders.on_torch import TorchEncoder
 from brivl_search.encoders.truncate import check_dim, cut
@@ -117,7 +119,7 @@ class TransformersEncoder(TorchEncoder):
 
         from brivl_search.encoders.hf.towers import features
 
-        clean = [self.facts.clean(text) for text in texts]
+        clean = self.spelled(texts)
         order = sorted(range(len(clean)), key=lambda i: len(clean[i]))
         out = np.empty((len(clean), self.facts.dim), dtype=np.float32)
         tower, longest = self.text_tower, self.facts.family.pad_to_longest
@@ -139,5 +141,15 @@ class TransformersEncoder(TorchEncoder):
     def _cut_tokens(self, texts: Sequence[str]) -> list[int]:
         if not texts:
             return []
-        whole = self.tokenizer([self.facts.clean(text) for text in texts], truncation=False, verbose=False)
+        whole = self.tokenizer(self.spelled(texts), truncation=False, verbose=False)
         return [max(len(ids) - self.facts.max_length, 0) for ids in whole["input_ids"]]
+
+    @cached_property
+    def _spelling(self) -> Spelling:
+        return spelling(self.tokenizer)
+
+    def spelled(self, texts: Sequence[str]) -> list[str]:
+        return [self.facts.clean(self._spelling(text)) for text in texts]
+
+    def _unknown_words(self, texts: Sequence[str]) -> list[list[str]]:
+        return unknown(self.tokenizer, self.spelled(texts))
