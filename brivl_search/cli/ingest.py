@@ -18,6 +18,7 @@ from brivl_search.cli.options import (
     Detector,
     DeviceOption,
     EncoderOption,
+    Encoding,
     Format,
     Hidden,
     Images,
@@ -52,7 +53,10 @@ def _options(
     dataset_format: str | None = None,
     split: str | None = None,
     images: Path | None = None,
+    *,
+    encoding: str | None = None,
 ) -> BuildOptions:
+    from brivl_search.corpus.encodings import check_encoding
     from brivl_search.corpus.sources import DatasetChoice
     from brivl_search.ingest.options import BuildOptions
 
@@ -65,7 +69,8 @@ def _options(
         batch_size=batch_size,
         codec=codec.value if codec else None,
         memory=None if memory is None else byte_count("--memory", memory),
-        dataset=DatasetChoice(dataset_format, split, None if images is None else str(images)),
+        encoding=check_encoding(encoding),
+        dataset=DatasetChoice(dataset_format, split, None if images is None else str(images), encoding),
     )
 
 
@@ -110,6 +115,7 @@ def build_index(
     codec: Codec = None,
     memory: Memory = None,
     captions: Captions = None,
+    encoding: Encoding = None,
     dataset_format: Format = None,
     split: Split = None,
     images: Images = None,
@@ -138,6 +144,7 @@ def build_index(
         dataset_format,
         split,
         images,
+        encoding=encoding,
     )
     loaded = load_for(index, encoder, device, _regions(boxes, detector), truncate_dim)
     with Bar(quiet=quiet) as bar:
@@ -152,6 +159,7 @@ def sync(
     ] = None,
     index: IndexOption = DEFAULT_INDEX,
     captions: Captions = None,
+    encoding: Encoding = None,
     include_hidden: Hidden = False,
     max_megapixels: Megapixels = 178,
     workers: Workers = None,
@@ -166,7 +174,9 @@ def sync(
     from brivl_search.ingest.sync import remembered
     from brivl_search.output import Bar
 
-    choices = _options(None, captions, include_hidden, max_megapixels, workers, batch_size, None, None)
+    choices = _options(
+        None, captions, include_hidden, max_megapixels, workers, batch_size, None, None, encoding=encoding
+    )
     given, choices = remembered(index, folders or (), choices)
     loaded = load_for(index, None, device)
     with Bar(quiet=quiet) as bar:
@@ -185,6 +195,7 @@ def add(
     boxes: Boxes = None,
     detector: Detector = None,
     captions: Captions = None,
+    encoding: Encoding = None,
     dataset_format: Format = None,
     split: Split = None,
     images: Images = None,
@@ -202,7 +213,18 @@ def add(
     from brivl_search.output import Bar
 
     choices = _options(
-        None, captions, include_hidden, max_megapixels, workers, batch_size, None, None, dataset_format, split, images
+        None,
+        captions,
+        include_hidden,
+        max_megapixels,
+        workers,
+        batch_size,
+        None,
+        None,
+        dataset_format,
+        split,
+        images,
+        encoding=encoding,
     )
     loaded = load_for(index, encoder, device, _regions(boxes, detector), truncate_dim)
     with Bar(quiet=quiet) as bar:

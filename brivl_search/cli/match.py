@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from brivl_search.cli.app import app
 from brivl_search.cli.options import DeviceOption, EncoderOption
 from brivl_search.cli.reading import NO_PROBABILITY, RowOption, load
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command()
@@ -25,11 +22,11 @@ def match(
     device: DeviceOption = "auto",
 ) -> None:
     """Score texts against pictures: cosine, and probability (match)."""
+    from brivl_search.corpus.text import take_text
     from brivl_search.embedding import zero_shot
-    from brivl_search.embedding.batches import clean_text
     from brivl_search.output import default_format, print_csv, print_jsonl, warn
 
-    texts = [clean_text(one, "--text") for one in text]
+    texts = [take_text(one, "--text") for one in text]
     loaded = load(encoder, device)
     cosines = zero_shot.match(loaded, texts, [str(path) for path in image])
     for said, cut in zip(texts, loaded.cut_tokens(texts), strict=True):

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from brivl_search.cli.app import app, byte_count, load_for
-from brivl_search.cli.options import DEFAULT_INDEX, Codec, DeviceOption, IndexOption, Memory, Quiet
-from brivl_search.errors import IndexIncompatibleError, UsageError
-
-if TYPE_CHECKING:
-    pass
+from brivl_search.cli.options import DEFAULT_INDEX, Codec, DeviceOption, Encoding, IndexOption, Memory, Quiet
+from brivl_search.cli.reading import read_lines
+from brivl_search.errors import IndexIncompatibleError
 
 
 @app.command()
@@ -90,6 +88,7 @@ def tune(
         Path | None,
         typer.Option(metavar="FILE", help="Text queries, one a line, to measure with [default: the index's captions]."),
     ] = None,
+    encoding: Encoding = None,
     index: IndexOption = DEFAULT_INDEX,
     device: DeviceOption = "auto",
     quiet: Quiet = False,
@@ -102,12 +101,7 @@ def tune(
 
     vectors = None
     if queries is not None:
-        try:
-            texts = [line.strip() for line in queries.read_text("utf-8-sig").splitlines() if line.strip()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"--queries {queries}: {error}") from None
-        if not texts:
-            raise UsageError(f"--queries {queries} holds no query: write one a line")
+        texts = read_lines("--queries", str(queries), encoding, "a query")
         vectors = load_for(index, None, device).encode_texts(texts)
     gpu.choose(device)
     with Bar(quiet=quiet) as bar:

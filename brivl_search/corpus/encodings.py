@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from brivl_search.errors import UsageError
 
@@ -84,21 +85,65 @@ def decode(raw: bytes, encoding: str | None = None) -> str:
     return text.removeprefix(_BOM)
 
 
-def decode_file(raw: bytes, what: str, encoding: str | None = None, *, advice: str = "") -> str:
+def decode_file(raw: bytes, what: str, encoding: str | None = None) -> str:
     """As `decode`, for a file that a person named. Raises UsageError that names it.
 
     Args:
         raw: its content.
         what: the file, for the message.
         encoding: None: UTF-8.
-        advice: said at the end, what the file should be.
     """
     try:
         return decode(raw, encoding)
     except NotText as error:
-        raise UsageError(
-            f"{what}: {error}{advice}", code="not_utf8", details={"encoding": error.guess.codec if error.guess else ""}
-        ) from None
+        raise _refused(what, error) from None
+
+
+def _refused(what: str, error: NotText) -> UsageError:
+    details = {"encoding": error.guess.codec if error.guess else ""}
+    return UsageError(f"{what}: {error}", code="not_utf8", details=details)
+
+
+def decode_lines(chunks: Iterable[bytes], what: str, encoding: str | None = None) -> Iterator[list[str | NotText]]:
+    """The lines of a stream, those of a chunk together, without their ends; what has come is not kept waiting.
+
+    Args:
+        chunks: parts of it, as they come; none empty.
+        what: the stream, for the message.
+        encoding: None: UTF-8. Then a single line that is not UTF-8 is told in its place.
+
+    Raises:
+        UsageError: the beginning is of another encoding, or anything is where `encoding` is given.
+    """
+    return _utf8_lines(chunks, what) if encoding is None else _lines_of(chunks, what, encoding)
+
+
+def _utf8_lines(chunks: Iterable[bytes], what: str) -> Iterator[list[str | NotText]]:
+    rest = b""
+    for number, chunk in enumerate(chunks):
+        if number == 0 and (found := foreign(chunk)):
+            raise _refused(what, NotText(None, found))
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield [_line(one) for one in lines]
+    yield [_line(rest)] if rest else []
+
+
+def _lines_of(chunks: Iterable[bytes], what: str, encoding: str) -> Iterator[list[str | NotText]]:
+    decoder = codecs.getincrementaldecoder(encoding)()
+    rest = ""
+    for chunk in chain(chunks, [b""]):
+        try:
+            *lines, rest = (rest + decoder.decode(chunk, final=not chunk)).split("\n")
+        except UnicodeDecodeError:
+            raise _refused(what, NotText(encoding, guess(chunk))) from None
+        yield [*lines, rest] if not chunk and rest else list(lines)
+
+
+def _line(raw: bytes) -> str | NotText:
+    try:
+        return decode(raw)
+    except NotText as error:
+        return error
 
 
 def foreign(head: bytes) -> Guess | None:
@@ -109,10 +154,11 @@ def foreign(head: bytes) -> Guess | None:
     head = head[:SAMPLE]
     if found := _wide(head):
         return found
-    lines = [line for line in head.split(b"\n") if not line.isascii()]
-    if len(lines) > 1:
-        lines = lines[:-1] if not head.endswith(b"\n") and len(head) == SAMPLE else lines
-    if not lines or any(_is_utf8(line) for line in lines):
+    *whole, last = head.split(b"\n")
+    lines = [line for line in whole if not line.isascii()]
+    if any(map(_is_utf8, lines)) or (not last.isascii() and _begins_as_utf8(last)):
+        return None
+    if not lines and last.isascii():
         return None
     found = guess(head)
     return found if found is not None and found.sure else None
@@ -123,6 +169,8 @@ def guess(raw: bytes) -> Guess | None:
     raw = raw[:SAMPLE]
     if found := _wide(raw):
         return found
+    if not raw.isascii() and (_begins_as_utf8 if len(raw) == SAMPLE else _is_utf8)(raw):  # another one was named
+        return Guess("UTF-8", "utf-8", 1.0)
     found = max((Guess(name, codec, fit(raw)) for name, codec, fit in _CANDIDATES), key=lambda one: one.fit)
     return found if found.fit >= 0.5 else None
 
@@ -143,6 +191,15 @@ def _only_escapes(text: str) -> bool:
 def _is_utf8(raw: bytes) -> bool:
     try:
         raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _begins_as_utf8(raw: bytes) -> bool:
+    """As `_is_utf8`; a last character may be cut."""
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(raw, final=False)
     except UnicodeDecodeError:
         return False
     return True

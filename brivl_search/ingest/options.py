@@ -28,4 +28,5 @@ class BuildOptions:
     codec: Codec | None = None
     memory: int | None = None
     dataset: DatasetChoice = field(default_factory=DatasetChoice)
+    encoding: str | None = None  # of caption files; None: UTF-8
     known_datasets: Mapping[str, DatasetChoice] = field(default_factory=dict)

@@ -145,7 +145,8 @@ class _Build:
             known[absolute] = folder
             datasets.pop(absolute, None)
             if reader := self.sources.readers.get(folder):
-                how = DatasetChoice(reader.name, reader.choice.split, reader.choice.images)
+                choice = reader.choice
+                how = DatasetChoice(reader.name, choice.split, choice.images, choice.encoding)
                 datasets[absolute] = {**how.to_dict(), "covers": list(reader.covers)}
         self.writer.set_roots([(given, absolute) for absolute, given in known.items()], datasets)
 
@@ -182,7 +183,7 @@ class _Build:
             flush=self.flush_now_and_then,
         )
         for file in self.scan.captions:
-            stage.read(read_captions(file, self.options.caption_fields))
+            stage.read(read_captions(file, self.options.caption_fields, self.options.encoding))
         for reader in self.sources.readers.values():
             stage.read(reader.lines())
         if self.forget:

@@ -1,4 +1,4 @@
-"""How a text is read: NFKC, nothing invisible, plain forms of what the vocabulary lacks, and ordinary text untouched."""
+"""How a text is read: NFKC, nothing invisible, plain forms of what a vocabulary lacks, ordinary text untouched."""
 
 from __future__ import annotations
 

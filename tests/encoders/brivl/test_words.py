@@ -1,4 +1,4 @@
-"""Texts as the bundled model reads them: fancy spellings are plain ones, ordinary text is untouched, words are named."""
+"""Texts as the bundled model reads them: fancy spellings are plain ones, ordinary text is untouched."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_unknown_words_are_named_each_once(mini: BriVLEncoder) -> None:
 
 
 def test_what_is_no_text_is_refused(mini: BriVLEncoder) -> None:
-    with pytest.raises(UsageError, match="text 2 is not UTF-8 text: .*GBK"):
+    with pytest.raises(UsageError, match=r"text 2 is not UTF-8 text, .*GBK"):
         mini.encode_texts(["dog", b"\xb9\xb7".decode("utf-8", "surrogateescape")])
 
 
