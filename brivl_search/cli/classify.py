@@ -67,6 +67,9 @@ def classify(
         vectors = zero_shot.class_vectors(loaded, [label.names for label in classes], template or ())
         if loaded.calibration is None and not quiet:
             warn_beside(NO_PROBABILITY)
+        if (unknown := zero_shot.unknown_labels(loaded, classes)) and not quiet:
+            named = ", ".join(f"{name!r} ({' '.join(words)})" for name, words in list(unknown.items())[:8])
+            warn_beside(f"{len(unknown):,} labels hold words that the encoder does not know: {named}")
         read = Reader(found, loaded, bar, workers, batch_size, max_megapixels)
         for one in read:
             assert one.vector is not None

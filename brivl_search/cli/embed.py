@@ -62,6 +62,7 @@ def embed(
     """Turn images or texts into unit vectors."""
     from brivl_search.embedding.batches import embed_texts, numbers
     from brivl_search.embedding.pictures import find_pictures
+    from brivl_search.encoders.base import unknown_words
     from brivl_search.output import print_jsonl
     from brivl_search.transfer.vector_file import VectorFile, image_record
 
@@ -100,6 +101,8 @@ def embed(
                 if found is not None and "path" in record:
                     record["path"] = found.as_given(record["path"])
                 print_jsonl([{**record, "vector": numbers(vector, dtype.value)}])
+    if said and not quiet:
+        _warn_unknown(said, unknown_words(loaded, said))
     if said and not quiet and (cut := sum(n > 0 for n in loaded.cut_tokens(said))):
         warn_beside(f"{cut:,} texts are longer than the text tower takes; their ends were not seen")
     if read is not None:
@@ -110,6 +113,23 @@ def embed(
         modality = "image" if found is not None else "text"
         say(f"{out}: {file.rows:,} × {loaded.dim} {dtype.value}, records in {file.records}, by {loaded.name}")
         say(f"to index them: brivl-search import --vectors {out} --records {file.records} --modality {modality}")
+
+
+def _warn_unknown(texts: Sequence[str], unknown: Sequence[Sequence[str]]) -> None:
+    """Says which words the encoder does not know, and how many texts it knows nothing of."""
+    from brivl_search.corpus.spelling import nothing_known
+    from brivl_search.search.words import say_unknown
+
+    words = list(dict.fromkeys(word for some in unknown for word in some))
+    nothing = sum(nothing_known(text, some) for text, some in zip(texts, unknown, strict=True))
+    if len(texts) == 1 and words:
+        warn_beside(say_unknown(words, not nothing, "embedded"))
+    elif words:
+        many = sum(map(bool, unknown))
+        warn_beside(
+            f"{many:,} texts hold words that the encoder does not know ({', '.join(words[:8])}); {nothing:,} of them "
+            "hold no other"
+        )
 
 
 def _texts(given: Sequence[str], source: str | None, encoding: str | None) -> list[str]:

@@ -177,7 +177,10 @@ def query(
 
 def _warn(engine: Engine, asked: Query) -> None:
     from brivl_search.output import warn
+    from brivl_search.search.words import say_unknown
 
+    if words := engine.unknown_words(asked):
+        warn(say_unknown(words, not engine.knows_nothing(asked)))
     if cut := engine.cut_tokens(asked):
         warn(f"the query is longer than the text tower takes: its last {cut} tokens were not seen")
     for line in engine.reader.damage:
@@ -196,6 +199,7 @@ def _batch(
     """Answers line after line, in order, as soon as they have come; a bad line is told and costs only itself."""
     from brivl_search.output import default_format, print_hits, print_jsonl, warn
     from brivl_search.search.queries import read_batch
+    from brivl_search.search.words import say_unknown
 
     form = form or default_format()
     groups = _lines(name, encoding)
@@ -217,6 +221,8 @@ def _batch(
                 else:
                     print_hits([], form, nul=nul, query=title, number=count)
             else:
+                if not isinstance(asked, UsageError) and (words := engine.unknown_words(asked)):
+                    warn(f"line {line}: {say_unknown(words, not engine.knows_nothing(asked))}")
                 print_hits(answer, form, nul=nul, query=title, number=count)
             count += 1
     for damage in engine.reader.damage:

@@ -134,8 +134,27 @@ def verify(
             say(f"no shard to drop; generation {commit.generation}")
     report = check(index)
     print_verification(report)
+    if report.ok:
+        _say_stale(index)
     if not report.ok:
         raise IndexIncompatibleError(
             f"the index at {index} is damaged: brivl-search verify --repair --index {index} drops damaged shards, and "
             "sync embeds their files again; if that does not help, delete it and run build-index"
+        )
+
+
+def _say_stale(index: Path) -> None:
+    """A note where captions were embedded before texts were read as they are now; nothing if the encoder is away."""
+    from brivl_search.errors import BrivlSearchError
+    from brivl_search.ingest.spelled import stale_captions
+    from brivl_search.output import say
+
+    try:
+        stale = stale_captions(index, load_for(index, None, "cpu"))
+    except (BrivlSearchError, ImportError):
+        return
+    if stale:
+        say(
+            f"note: {stale:,} captions were embedded by an older version, which read their characters otherwise: "
+            f"brivl-search sync --index {index} embeds them anew"
         )

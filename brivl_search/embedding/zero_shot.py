@@ -25,7 +25,7 @@ from brivl_search.corpus.text import check_text, take_text
 from brivl_search.display import printable
 from brivl_search.embedding.batches import TEXT_BATCH
 from brivl_search.embedding.query_pictures import embed_pictures
-from brivl_search.encoders.base import Encoder
+from brivl_search.encoders.base import Encoder, unknown_words
 from brivl_search.encoders.calibration import Calibration
 from brivl_search.errors import UsageError
 
@@ -105,6 +105,14 @@ def sentences(name: str, templates: Sequence[str] = ()) -> list[str]:
     """A name in every template: those given, else the built-in ones of the name's script."""
     forms = templates or TEMPLATES["zh" if _CHINESE.search(name) else "en"]
     return [form.replace("{}", name) for form in forms]
+
+
+def unknown_labels(encoder: Encoder, labels: Sequence[Label]) -> dict[str, list[str]]:
+    """Label → the words of its names that the encoder does not know; only labels that have some."""
+    names = [name for label in labels for name in label.names]
+    words = dict(zip(names, unknown_words(encoder, names), strict=True))
+    found = {label.name: [word for name in label.names for word in words[name]] for label in labels}
+    return {name: unknown for name, unknown in found.items() if unknown}
 
 
 def class_vectors(encoder: Encoder, labels: Sequence[Sequence[str]], templates: Sequence[str] = ()) -> Vectors:

@@ -21,6 +21,7 @@ from brivl_search.errors import CorpusError
 from brivl_search.index import MODALITIES, IndexWriter, Modality
 from brivl_search.index.ivfpq import AUTO_THRESHOLD
 from brivl_search.ingest.captions import CaptionStage
+from brivl_search.ingest.fields import missing_fields
 from brivl_search.ingest.forget import Forgetting
 from brivl_search.ingest.images import ImageStage
 from brivl_search.ingest.options import BuildOptions
@@ -39,7 +40,7 @@ def build_index(
         folders: folders of images, and datasets: annotation files, tars and the like (see `corpus.readers`).
 
     Raises:
-        UsageError: a folder does not exist, or a file is no dataset.
+        UsageError: a folder does not exist, a file is no dataset, or no line has a caption field that was asked for.
         CorpusError: no images under the folders; nothing is changed.
         IndexIncompatibleError: the index is of another encoder.
         BrivlSearchError: another build is writing the index.
@@ -48,8 +49,10 @@ def build_index(
     found = _find(folders, options)
     if not found.scan.images:
         raise CorpusError(f"no images: {found.scan.describe_empty()}{hint(folders)}")
+    missing = missing_fields(found, options.caption_fields, options.encoding)
     with _writer(directory, encoder, options, "build", folders) as writer:
         build = _Build(writer, encoder, options, progress, found)
+        build.report.missing_fields = missing
         return build.run(folders)
 
 
@@ -70,8 +73,10 @@ def add(
     found = _find(paths, options, files=True)
     if not found.scan.images and not found.scan.captions:
         raise CorpusError(f"nothing to add: {found.scan.describe_empty()}{hint(paths)}")
+    missing = missing_fields(found, options.caption_fields, options.encoding)
     with _writer(directory, encoder, options, "add", paths) as writer:
         build = _Build(writer, encoder, options, progress, found, forget=False)
+        build.report.missing_fields = missing
         return build.run([path for path in paths if os.path.isdir(path) and os.fspath(path) not in found.readers])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from brivl_search.corpus.encodings import NotText, check_encoding, decode, decode_file, foreign
+from brivl_search.corpus.encodings import NotText, check_encoding, decode, decode_file, decode_lines, foreign
 from brivl_search.corpus.text import check_text, take_text
 from brivl_search.errors import UsageError
 
@@ -96,3 +96,30 @@ def test_a_text_of_which_nothing_can_be_seen_is_empty(text: str) -> None:
 
 def test_what_is_shown_stays_as_it_was_written() -> None:
     assert take_text(" ＤＯＧ\u200b’s ", "x") == "ＤＯＧ\u200b’s"
+
+
+def streamed(raw: bytes, size: int, encoding: str | None = None) -> list[str | NotText]:
+    chunks = (raw[at : at + size] for at in range(0, len(raw), size))
+    return [line for part in decode_lines(chunks, "--batch x", encoding) for line in part]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1 << 16])
+def test_lines_of_a_stream_whatever_its_chunks(size: int) -> None:
+    text = f"{ZH}\n\na dog\n{ZH}"
+    assert streamed(text.encode(), size) == streamed(b"\xef\xbb\xbf" + text.encode(), size) == text.split("\n")
+    for codec in ("gb18030", "utf-16", "utf-16-le"):
+        assert streamed(text.encode(codec), size, codec) == text.split("\n")
+    assert streamed(b"", size) == streamed(b"", size, "gb18030") == []
+
+
+@pytest.mark.parametrize(("codec", "name"), [("gbk", "GBK"), ("utf-16", "UTF-16"), ("utf-16-le", "UTF-16")])
+def test_a_stream_of_another_encoding_is_refused_at_its_beginning(codec: str, name: str) -> None:
+    with pytest.raises(UsageError, match=rf"--batch x: not UTF-8 text, it seems to be {name}"):
+        streamed(f"{ZH}\na dog\n".encode(codec), 1 << 16)
+    with pytest.raises(UsageError, match="--batch x: not gb18030 text"):
+        streamed(b"a\xff\xff\n", 1 << 16, "gb18030")
+
+
+def test_one_bad_line_of_a_stream_is_told_in_its_place() -> None:
+    one, bad, last = streamed(ZH.encode() + b"\n\xb9\xb7\nx", 1 << 16)
+    assert (one, last) == (ZH, "x") and isinstance(bad, NotText) and bad.guess is not None and bad.guess.name == "GBK"

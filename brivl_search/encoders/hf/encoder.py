@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,7 @@ class TransformersEncoder(TorchEncoder):
         self.dim = check_dim(found.name, self.facts.dim, found.truncate_dim, sizes)
         files = [*weight_files(found.folder), *tokenizer_files(found.folder)]
         self.fingerprint = "hf-" + digest(files, {**self.facts.settings, "dim": self.dim})[:24]
+        self._tokenizing = threading.Lock()  # transformers' tokenizers change their settings with every call
 
     @cached_property
     def image_tower(self) -> Any:
@@ -126,14 +128,15 @@ class TransformersEncoder(TorchEncoder):
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
             for start in range(0, len(order), self.batch_size):
                 rows = order[start : start + self.batch_size]
-                inputs = self.tokenizer(
-                    [clean[i] for i in rows],
-                    padding="longest" if longest else "max_length",
-                    truncation=True,
-                    max_length=self.facts.max_length,
-                    return_attention_mask=longest,
-                    return_tensors="pt",
-                )
+                with self._tokenizing:
+                    inputs = self.tokenizer(
+                        [clean[i] for i in rows],
+                        padding="longest" if longest else "max_length",
+                        truncation=True,
+                        max_length=self.facts.max_length,
+                        return_attention_mask=longest,
+                        return_tensors="pt",
+                    )
                 named = {k: v.to(self.device) for k, v in inputs.items() if k in ("input_ids", "attention_mask")}
                 out[rows] = features(tower.get_text_features(**named)).float().cpu().numpy()
         return cut(out, self.dim)
@@ -141,7 +144,9 @@ class TransformersEncoder(TorchEncoder):
     def _cut_tokens(self, texts: Sequence[str]) -> list[int]:
         if not texts:
             return []
-        whole = self.tokenizer(self.spelled(texts), truncation=False, verbose=False)
+        spelled = self.spelled(texts)
+        with self._tokenizing:
+            whole = self.tokenizer(spelled, truncation=False, verbose=False)
         return [max(len(ids) - self.facts.max_length, 0) for ids in whole["input_ids"]]
 
     @cached_property
@@ -149,7 +154,10 @@ class TransformersEncoder(TorchEncoder):
         return spelling(self.tokenizer)
 
     def spelled(self, texts: Sequence[str]) -> list[str]:
-        return [self.facts.clean(self._spelling(text)) for text in texts]
+        with self._tokenizing:
+            return [self.facts.clean(self._spelling(text)) for text in texts]
 
     def _unknown_words(self, texts: Sequence[str]) -> list[list[str]]:
-        return unknown(self.tokenizer, self.spelled(texts))
+        spelled = self.spelled(texts)
+        with self._tokenizing:
+            return unknown(self.tokenizer, spelled)

@@ -7,6 +7,7 @@ get 448 × 448 pixels, squashed.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections.abc import Sequence
@@ -129,9 +130,12 @@ class SentenceEncoder(TorchEncoder):
 
     @cached_property
     def _words(self) -> Any:
-        """The tokenizer of texts, None if the model has none of transformers' kind."""
+        """A tokenizer of texts, None if the model has none of transformers' kind.
+
+        A copy: a tokenizer changes its settings with every call, and the model may be at work in another thread.
+        """
         found = self.model.tokenizer
-        return getattr(found, "tokenizer", found)
+        return copy.deepcopy(getattr(found, "tokenizer", found))
 
     @cached_property
     def _spelling(self) -> Spelling:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brivl_search import steps
-from brivl_search.encoders.base import Encoder, Origin, encode_pictures
+from brivl_search.encoders.base import Encoder, Origin, encode_pictures, spelled, unknown_words
 from brivl_search.encoders.calibration import Calibration
 from brivl_search.errors import BrivlSearchError
 from brivl_search.index import IndexReader
@@ -206,6 +206,12 @@ class Towers:
 
     def cut_tokens(self, texts: Sequence[str]) -> list[int]:
         return self._service.encoder.cut_tokens(texts)
+
+    def unknown_words(self, texts: Sequence[str]) -> list[list[str]]:
+        return unknown_words(self._service.encoder, texts)
+
+    def spelled(self, texts: Sequence[str]) -> list[str]:
+        return spelled(self._service.encoder, texts)
 
 
 def options_for(options: SearchOptions) -> SearchOptions:
