@@ -118,7 +118,7 @@ def embed(
 def _warn_unknown(texts: Sequence[str], unknown: Sequence[Sequence[str]]) -> None:
     """Says which words the encoder does not know, and how many texts it knows nothing of."""
     from brivl_search.corpus.spelling import nothing_known
-    from brivl_search.search.words import say_unknown
+    from brivl_search.search.words import named, say_unknown
 
     words = list(dict.fromkeys(word for some in unknown for word in some))
     nothing = sum(nothing_known(text, some) for text, some in zip(texts, unknown, strict=True))
@@ -127,7 +127,7 @@ def _warn_unknown(texts: Sequence[str], unknown: Sequence[Sequence[str]]) -> Non
     elif words:
         many = sum(map(bool, unknown))
         warn_beside(
-            f"{many:,} texts hold words that the encoder does not know ({', '.join(words[:8])}); {nothing:,} of them "
+            f"{many:,} texts hold words that the encoder does not know ({named(words)}); {nothing:,} of them "
             "hold no other"
         )
 

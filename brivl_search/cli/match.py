@@ -27,6 +27,7 @@ def match(
     from brivl_search.embedding import zero_shot
     from brivl_search.encoders.base import unknown_words
     from brivl_search.output import default_format, print_csv, print_jsonl, warn
+    from brivl_search.search.words import named
 
     texts = [take_text(one, "--text") for one in text]
     loaded = load(encoder, device)
@@ -38,7 +39,7 @@ def match(
     for said, words in zip(texts, unknown, strict=True):
         if words:
             rest = "no word of it is known, so there is no match" if nothing_known(said, words) else "not seen"
-            warn(f"{said[:40]!r}: the encoder does not know {', '.join(words)[:200]}: {rest}")
+            warn(f"{said[:40]!r}: the encoder does not know {named(words)}: {rest}")
     rows: list[dict[str, Any]] = []
     for said, words, scores in zip(texts, unknown, cosines.tolist(), strict=True):
         calibration = None if nothing_known(said, words) else loaded.calibration

@@ -15,6 +15,7 @@ from brivl_search.errors import UsageError
 
 SAMPLE = 1 << 16  # bytes that a guess looks at
 _SURE = 0.75
+_THREE_BYTES = re.compile(rb"[\xe0-\xf4][\x80-\xbf]{2}")
 _BOM = "\ufeff"
 
 
@@ -149,16 +150,21 @@ def _line(raw: bytes) -> str | NotText:
 def foreign(head: bytes) -> Guess | None:
     """What a file is whose beginning is surely not UTF-8; None: it is UTF-8, or has single lines that are not.
 
-    A line that is UTF-8 beyond ASCII speaks for the file: then the others are damaged, not of another encoding.
+    Lines that are UTF-8 beyond ASCII speak for the file: then the others are damaged, not of another encoding.
     """
     head = head[:SAMPLE]
     if found := _wide(head):
         return found
     *whole, last = head.split(b"\n")
-    lines = [line for line in whole if not line.isascii()]
-    if any(map(_is_utf8, lines)) or (not last.isascii() and _begins_as_utf8(last)):
-        return None
-    if not lines and last.isascii():
+    good = [line for line in whole if not line.isascii() and _is_utf8(line)]
+    bad = sum(not line.isascii() for line in whole) - len(good)
+    if not last.isascii():
+        if _begins_as_utf8(last):
+            good.append(last)
+        else:
+            bad += 1
+    # By chance a line of GBK is UTF-8 too, as characters of two bytes: 猫 is è then. Of three bytes none is.
+    if not bad or len(good) > bad or any(_THREE_BYTES.search(line) for line in good):
         return None
     found = guess(head)
     return found if found is not None and found.sure else None

@@ -8,7 +8,7 @@ from brivl_search.index import Modality
 from brivl_search.search.hits import Hit
 from brivl_search.search.options import SearchOptions
 from brivl_search.search.queries import Query
-from brivl_search.search.words import is_empty_to, say_unknown, unknown_of
+from brivl_search.search.words import is_empty_to, named, unknown_of
 
 
 def is_known(encoder: Encoder, query: Query, modality: Modality) -> bool:
@@ -29,7 +29,8 @@ def check(encoder: Encoder, query: Query, modality: Modality) -> None:
     if calibrated and query.single not in (None, modality):
         words = unknown_of(encoder, query)
         raise UsageError(
-            f"`min_match` needs a match, and {say_unknown(words, False)}: search with words that it knows",
+            f"`min_match` needs a match, and the encoder knows no word of the text ({named(words)}): use words that it "
+            "knows, or `min_score`",
             code="no_match",
             details={"calibrated": True, "unknown_words": words},
         )

@@ -37,9 +37,13 @@ def say_unknown(words: Sequence[str], known: bool, done: str = "searched") -> st
         known: whether it knows others of the same text.
         done: what became of the text: "searched" or "embedded".
     """
-    named = ", ".join(word if len(word) <= _LONGEST else word[:_LONGEST] + "…" for word in words[:SHOWN])
-    more = f" and {len(words) - SHOWN:,} more" if len(words) > SHOWN else ""
     if known:
-        return f"the encoder does not know {named}{more}: the rest of the text was {done}"
+        return f"the encoder does not know {named(words)}: the rest of the text was {done}"
     what = "the hits mean" if done == "searched" else "its vector means"
-    return f"the encoder knows no word of the text ({named}{more}): {what} nothing"
+    return f"the encoder knows no word of the text ({named(words)}): {what} nothing"
+
+
+def named(words: Sequence[str]) -> str:
+    """The first few words, each cut where it is long."""
+    shown = ", ".join(word if len(word) <= _LONGEST else word[:_LONGEST] + "…" for word in words[:SHOWN])
+    return shown + (f" and {len(words) - SHOWN:,} more" if len(words) > SHOWN else "")

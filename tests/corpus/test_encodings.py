@@ -50,6 +50,13 @@ def test_utf8_is_taken_with_and_without_its_mark() -> None:
     assert foreign(ZH.encode("gbk")) is not None and foreign(b"dog\n" * 30000 + ZH.encode("gbk")) is None  # far behind
 
 
+def test_a_line_that_is_utf8_by_chance_does_not_speak_for_the_file() -> None:
+    assert "猫".encode("gbk").decode() == "è"
+    found = foreign("狗\n猫\n".encode("gbk"))
+    assert found is not None and found.name == "GBK"
+    assert foreign("été\nà la mer\ncafé\n".encode() + b"\xb9\xb7\n") is None
+
+
 def test_one_damaged_line_among_good_ones_is_no_foreign_file() -> None:
     assert foreign(ZH.encode() + b"\n\xb9\xb7\n") is None
     with pytest.raises(NotText) as caught:
