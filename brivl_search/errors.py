@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -115,6 +115,14 @@ class IndexBusyError(BrivlSearchError):
 
 class SkippedItemsError(BrivlSearchError):
     exit_code = 4
+
+
+class UnknownWordsWarning(UserWarning):
+    """The encoder does not know words of a query; `words` names them. If it knows none, hits have no `match`."""
+
+    def __init__(self, message: str, words: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.words = tuple(words)
 
 
 def system_error(error: BaseException, directory: str | os.PathLike[str] | None = None) -> BrivlSearchError | None:

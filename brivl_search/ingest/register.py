@@ -46,7 +46,7 @@ class Register:
         for path in self.coverage.paths:
             absolute = os.path.abspath(path)
             if reader := self.found.readers.get(os.fspath(path)):
-                how = DatasetChoice(reader.name, reader.choice.split, reader.choice.images)
+                how = DatasetChoice(reader.name, reader.choice.split, reader.choice.images, reader.choice.encoding)
                 options = {**self.coverage.read_with(absolute), **_without_none(how.to_dict())}
                 if forget or ("dataset", absolute) in self.table:
                     self._put(Source("dataset", absolute, os.fspath(path), options, tuple(reader.covers)))

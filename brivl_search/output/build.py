@@ -35,6 +35,13 @@ def print_build(report: BuildReport, directory: str, *, verbose: bool, seconds: 
             say(f"    ... and {len(report.bad_captions) - SHOWN:,} more (-v names them all)")
     if report.cut_captions:
         warn(f"{report.cut_captions:,} captions are longer than the text tower takes; their ends were not seen")
+    for name in report.missing_fields:
+        warn(f"no caption line has the field {name!r}")
+    if report.unknown_captions:
+        words = ", ".join(word[:40] for word, _ in report.unknown_words.most_common(SHOWN))
+        warn(f"{report.unknown_captions:,} captions hold words that the encoder does not know, such as {words}")
+    if report.unread_captions:
+        warn(f"{report.unread_captions:,} captions hold no word that the encoder knows: they cannot be told apart")
     if report.kept_unreadable:
         warn(f"{report.kept_unreadable:,} files cannot be read now; what the index holds of them is kept")
     counts = [

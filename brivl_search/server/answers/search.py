@@ -59,6 +59,7 @@ async def answer(service: Service, request: SearchRequest, uploads: Sequence[byt
         "offset": request.offset,
         "more": len(hits) == request.offset + request.k < settings.max_k,
         "hits": [hit_row(hit) for hit in page],
+        "unknown_words": service.engine.unknown_words(query) if query.texts else [],
         "note": None if hits or not options.filter else await _why_nothing(service, query, options),
     }
 

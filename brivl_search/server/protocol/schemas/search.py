@@ -12,6 +12,7 @@ from brivl_search.server.protocol.schemas.base import (
     Key,
     Share,
     Text,
+    Unknown,
     Upload,
     Word,
     Words,
@@ -109,4 +110,5 @@ class SearchAnswer(BaseModel):
     offset: int
     more: Annotated[bool, Field(description="Asking with offset + k may give more.")]
     hits: list[SearchHit]
+    unknown_words: Unknown
     note: Annotated[Note | None, Field(description="Why there are no hits, where the filters let nothing through.")]
