@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from brivl_search.corpus.rules import Rules
-from brivl_search.corpus.walk import scan
 from brivl_search.errors import CorpusError, UsageError
 from brivl_search.index import EncoderInfo, IndexReader, IndexWriter, Item, verify
 from brivl_search.index.snapshot import Snapshot
@@ -23,7 +21,6 @@ from brivl_search.ingest.run import add
 from brivl_search.ingest.sync import sync
 from brivl_search.transfer.imports import import_vectors
 from tests.support.building import Silent, build, images, texts
-from tests.support.older import make_older
 from tests.support.pictures import draw, encoded, write_lines
 from tests.support.stub import StubEncoder
 
@@ -380,68 +377,3 @@ def test_an_older_index_of_two_names_is_mended(tmp_path: Path, index: Path, enco
     report = synced(index, encoder)
     assert len(images(index)) == 4 and "is indexed once now" in report.notes[0]
     assert synced(index, encoder).notes == []
-
-
-# -- what is passed over -----------------------------------------------------------------------------------------
-
-
-def test_what_systems_keep_is_passed_over_and_counted(tmp_path: Path) -> None:
-    photo(tmp_path / "a.jpg", 1)
-    passed = (
-        "@eaDir/a.jpg/SYNOPHOTO_THUMB_XL.jpg @eaDir/a.jpg/x.jpg #recycle/b.jpg $RECYCLE.BIN/c.jpg lost+found/d.jpg "
-    )
-    passed += ".thumbnails/e.jpg App/.nomedia App/f.jpg SYNOFILE_THUMB_M.jpg"
-    for name in passed.split():
-        photo(tmp_path / name, 2)
-    found = scan([tmp_path])
-    assert [os.path.basename(image.path) for image in found.images] == ["a.jpg"]
-    assert found.passed == {
-        "@eaDir": 1, "#recycle": 1, "$RECYCLE.BIN": 1, "lost+found": 1, ".thumbnails": 1, ".nomedia": 1
-    }  # fmt: skip
-    assert len(scan([tmp_path / "#recycle"]).images) == 1  # named, it is taken
-
-
-def test_excludes_and_ignore_files(tmp_path: Path) -> None:
-    for name in ("a.jpg", "A.PNG", "drafts/b.jpg", "deep/drafts/c.jpg", "deep/keep.jpg", "deep/e.jpg", "é/n.jpg"):
-        photo(tmp_path / name, 1)
-
-    def left(*patterns: str) -> list[str]:
-        found = scan([tmp_path], rules={str(tmp_path): Rules(exclude=patterns)})
-        return sorted(os.path.relpath(image.path, tmp_path) for image in found.images)
-
-    assert left("*.png") == sorted(
-        ["a.jpg", "drafts/b.jpg", "deep/drafts/c.jpg", "deep/keep.jpg", "deep/e.jpg", "é/n.jpg"]
-    )
-    assert "deep/drafts/c.jpg" in left("/drafts/") and "drafts/b.jpg" not in left("/drafts/")
-    assert left("drafts", "e\u0301/") == sorted(["A.PNG", "a.jpg", "deep/e.jpg", "deep/keep.jpg"])
-    (tmp_path / "deep" / ".brivlignore").write_text("*.jpg\n!keep.jpg\n")
-    assert left() == sorted(["A.PNG", "a.jpg", "deep/keep.jpg", "drafts/b.jpg", "é/n.jpg"])
-
-
-def test_an_exclude_that_leaves_nothing(tmp_path: Path, index: Path, encoder: StubEncoder) -> None:
-    library(tmp_path / "p")
-    with pytest.raises(CorpusError, match="4 excluded"):
-        build(tmp_path / "p", index, encoder, exclude=("*",))
-    build(tmp_path / "p", index, encoder)
-    with pytest.raises(CorpusError, match="4 excluded"):
-        synced(index, encoder, exclude=("*",))
-    assert len(images(index)) == 4 and synced(index, encoder).unchanged == 4
-
-
-# -- older formats -----------------------------------------------------------------------------------------------
-
-
-def test_an_index_of_format_3_is_read_and_brought_along(tmp_path: Path, index: Path, encoder: StubEncoder) -> None:
-    photo(tmp_path / "p" / "a.jpg", 1)
-    odd = photo(tmp_path / "p" / ".h.jpg", 2)
-    build(tmp_path / "p", index, encoder)
-    added(odd, index, encoder)
-    make_older(index)
-    assert [source.kind for source in Snapshot.read(index).sources] == ["folder"]
-    with IndexReader.open(index) as reader:
-        assert reader.info.identity == "" and reader.info.roots == ((str(tmp_path / "p"), str(tmp_path / "p")),)
-    report = synced(index, encoder)
-    assert report.vanished == 0 and names(index) == [".h.jpg", "a.jpg"]  # it was added by name: nobody knows any more
-    with IndexReader.open(index) as reader:
-        assert len(reader.info.identity) == 32
-    assert verify(index).ok
