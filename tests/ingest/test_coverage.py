@@ -9,10 +9,15 @@ import pytest
 from brivl_search.errors import CorpusError
 from brivl_search.index import IndexReader, verify
 from brivl_search.index.snapshot import Snapshot
-from tests.ingest.test_sources import added, index, library, names, photo, synced  # noqa: F401  (index: a fixture)
+from tests.ingest.test_sources import added, library, names, photo, synced
 from tests.support.building import build, images
 from tests.support.older import make_older
 from tests.support.stub import StubEncoder
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Path:
+    return tmp_path / "ix"
 
 
 def test_an_exclude_that_leaves_nothing(tmp_path: Path, index: Path, encoder: StubEncoder) -> None:
