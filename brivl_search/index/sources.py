@@ -96,10 +96,23 @@ def located(directory: os.PathLike[str], sources: Iterable[Source], moves: Moves
         candidate = from_beside(directory, source.beside)
         if candidate == here or is_away(candidate):
             continue
-        old, files = source.path, list(sample(source.path))
-        if any(_is_there(candidate + key[len(old) :].partition("::")[0], size) for key, size in files):
-            moves = moves.moved(here, candidate)
+        places = moving_with(source, candidate)
+        if any(is_file_of(new + key[len(old) :], size) for old, new in places for key, size in sample(old)):
+            for old, new in places:
+                moves = moves.moved(moves.here(old), new)
     return moves
+
+
+def moving_with(source: Source, place: str) -> list[tuple[str, str]]:
+    """(old, new) paths if a source is at a place now: its own, and those of a dataset's images that lay beside it."""
+    found = [(source.path, place)]
+    folder = os.path.dirname(source.path)
+    for cover in source.covers if source.kind == "dataset" else ():
+        path = cover.removesuffix("::").removesuffix(os.sep)
+        inside = path == source.path or path.startswith(os.path.join(source.path, ""))
+        if (path == folder and is_away(folder)) or (path.startswith(os.path.join(folder, "")) and not inside):
+            found.append((path, os.path.dirname(place) + path[len(folder) :]))
+    return found
 
 
 def is_away(path: str) -> bool:
@@ -115,8 +128,10 @@ def is_away(path: str) -> bool:
         return not os.path.lexists(path)
 
 
-def _is_there(path: str, size: int) -> bool:
+def is_file_of(key: str, size: int) -> bool:
+    """Is there a file that may be the one that was indexed? Of a member of a container, the container counts."""
+    container, inside, _ = key.partition("::")
     try:
-        return os.path.getsize(path) == size
+        return os.path.isfile(container) if inside else os.path.getsize(key) == size
     except (OSError, ValueError):
         return False

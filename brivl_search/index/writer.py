@@ -206,7 +206,7 @@ class IndexWriter(Draft):
         named = {shard.name for part in self._meta.parts.values() for shard in part.shards}
         stale = [path for path in folder.iterdir() if path.name not in named]
         for path in stale:
-            with contextlib.suppress(PermissionError if os.name == "nt" else ()):
+            with contextlib.suppress(*([PermissionError] if os.name == "nt" else [])):
                 path.unlink(missing_ok=True)
         if stale:
             fsync_directory(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ from brivl_search.corpus.walk import ImageFile
 from brivl_search.display import nearby, printable
 from brivl_search.errors import CorpusError, UsageError
 from brivl_search.index.snapshot import Snapshot
-from brivl_search.index.sources import ROOTS, Source, is_away
+from brivl_search.index.sources import ROOTS, Source, is_away, is_file_of, moving_with
 from brivl_search.ingest.options import BuildOptions
 
 REMEMBERED = (
@@ -63,10 +64,14 @@ class Coverage:
     def sources(self) -> dict[str, Source]:
         """The roots that the index knows by their path, those that moved by the new one."""
         roots = {source.path: source for source in self.known.sources if source.kind in ROOTS}
+        return {self.now(path): source for path, source in roots.items()}
+
+    def now(self, path: str) -> str:
+        """Where a path is after the moves of this build."""
         for old, new in self.moves:
-            if old in roots:
-                roots.setdefault(new, roots.pop(old))
-        return roots
+            if _at(path, old):
+                path = new + path[len(old) :]
+        return path
 
     def read_with(self, path: str) -> dict[str, Any]:
         """JSON-ready: what a root is read with. What the build was given goes before what the index remembers."""
@@ -140,7 +145,7 @@ class Coverage:
                     self._moved(source, place)
 
     def _moved(self, source: Source, place: str) -> None:
-        self.moves.append((source.path, place))
+        self.moves += moving_with(source, place)
         self.away.remove(source)
         self.__dict__.pop("sources", None)
         self.__dict__.pop("_read", None)
@@ -173,7 +178,7 @@ def cover(directory: Path, paths: Sequence[Path | str], options: BuildOptions) -
         _take_given(found, paths)
     else:
         _take_all(found)
-        found.named = set(_named(known))
+        found.named = {found.now(key) for key in _named(known)}
     return found
 
 
@@ -212,12 +217,27 @@ def _take_all(found: Coverage) -> None:
 
 
 def _moved_here(found: Coverage, path: str) -> Source | None:
-    """The root that is away and was the very folder (device and inode) that lies at a path now."""
+    """The root that is away and was the very folder or file (device and inode) that lies at a path now.
+
+    An annotation file is also known by its name, if the images that lay beside it lie beside it again.
+    """
     place = place_of(path)
     for source in found.away:
-        if source.inode and (source.device, source.inode) == place and source.kind == "folder":
+        same = bool(source.inode) and (source.device, source.inode) == place
+        if source.kind == "folder" and same:
             return source
+        if source.kind == "dataset" and os.path.basename(source.path) == os.path.basename(path):
+            old = os.path.dirname(source.path)
+            beside = [key[len(old) :] for key in _some_of(found.known, source) if _at(key.partition("::")[0], old)]
+            if same or any(os.path.isfile(os.path.dirname(path) + rest.partition("::")[0]) for rest in beside):
+                return source
     return None
+
+
+def _some_of(known: Snapshot, source: Source) -> list[str]:
+    """Keys of some images of a dataset."""
+    keys = (key for cover in source.covers for key, _ in known.states("image", cover))
+    return list(itertools.islice(keys, 64))
 
 
 def _other_name(found: Coverage, path: str) -> str:
@@ -244,7 +264,7 @@ def place_of(path: str) -> tuple[int, int]:
 def away_line(known: Snapshot, source: Source) -> str:
     """What is said of a source that is not there, and the ways out."""
     name = shown(source.path)
-    images = known.count("image", source.path)
+    images = images_of(known, source)
     state = "is empty" if os.path.isdir(source.path) else "is not there"
     return (
         f"{name} {state}: {counted_images(images)} in the index; if it has moved: `sources` move {name} NEW; "
@@ -278,20 +298,12 @@ def check_move(known: Snapshot, old: str, new: str) -> None:
                 f"{shown(new)} is in the index already, as {shown(source.path)}: `remove` {shown(source.path)} first"
             )
     files = [(source.path + rest, size) for source in here for rest, size in known.sample(source.path)]
-    there = (new + path[len(old) :] for path, _ in files)
-    if files and not any(_size(path) == size for path, (_, size) in zip(there, files, strict=True)):
+    if files and not any(is_file_of(new + path[len(old) :], size) for path, size in files):
         raise UsageError(f"{shown(new)} holds none of the files of {shown(old)} (looked for {len(files)}): check both")
 
 
 def _at(path: str, folder: str) -> bool:
     return path == folder or path.startswith(os.path.join(folder, ""))
-
-
-def _size(path: str) -> int:
-    try:
-        return os.path.getsize(path.partition("::")[0])
-    except (OSError, ValueError):
-        return -1
 
 
 def _named(known: Snapshot) -> Iterator[str]:
@@ -313,12 +325,15 @@ def counted(directory: Path) -> list[tuple[Source, int]]:
     found = []
     for source in known.sources:
         there = os.path.lexists(source.path) if source.kind == "import" else not is_away(source.path)
-        if source.kind == "dataset":
-            images = sum(1 for cover in source.covers for _ in known.states("image", cover))
-        elif source.kind == "files":
-            states = known.states("image", os.path.join(source.path, ""))
-            images = sum(state.origin == "file" and os.path.dirname(key) == source.path for key, state in states)
-        else:
-            images = known.count("image", source.path) if source.kind == "folder" else 0
-        found.append((replace(source, present=there), images))
+        found.append((replace(source, present=there), images_of(known, source)))
     return found
+
+
+def images_of(known: Snapshot, source: Source) -> int:
+    """How many images of the index a source holds; those of imports and caption files are not told from others'."""
+    if source.kind == "dataset":
+        return sum(1 for cover in source.covers for _ in known.states("image", cover))
+    if source.kind == "files":
+        states = known.states("image", os.path.join(source.path, ""))
+        return sum(state.origin == "file" and os.path.dirname(key) == source.path for key, state in states)
+    return known.count("image", source.path) if source.kind == "folder" else 0

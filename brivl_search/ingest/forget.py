@@ -146,7 +146,10 @@ class Forgetting:
             for key, state in self.writer.states_under("image", os.path.join(source.path, "")):
                 if state.origin != "file" or os.path.dirname(key) != source.path or key in self.indexed:
                     continue
-                if self._cannot_tell(key) or not _same_disk(source):
+                if os.path.lexists(key):
+                    self.indexed.add(key)
+                    self.elsewhere.add(key)
+                elif self._cannot_tell(key) or not _same_disk(source):
                     self._empty.setdefault(source.path, {})[key] = state.content
                     self._keep(key)
                 else:

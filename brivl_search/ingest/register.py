@@ -89,11 +89,14 @@ class Register:
 
     def _follow(self, old: str, new: str) -> None:
         """A root that moved: its line has its new path already (the writer maps it); what was typed is old."""
+        inside = os.path.join(new, "")
         for key, source in list(self.table.items()):
-            if source.path == new and os.path.abspath(source.given or old) != new:
-                self._put(replace(self.table.pop(key), given=new))
+            there = source.path == new or source.path.startswith(inside)
+            if there and os.path.abspath(source.given or old) != source.path:
+                self._put(replace(self.table.pop(key), given=source.path))
         roots = [root for root in self.found.scan.roots if new.startswith(os.path.join(root, ""))]
-        if roots and not self.table[("folder", new)].options:  # a folder above is the root now
+        moved = self.table.get(("folder", new))
+        if roots and moved is not None and not moved.options:  # a folder above is the root now
             del self.table[("folder", new)]
 
     def caption_files(self) -> list[Source]:
