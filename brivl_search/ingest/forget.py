@@ -244,8 +244,8 @@ class Forgetting:
     def shared(self, image: str) -> bool:
         """Whether roots that this build does not read may know the image too.
 
-        Their captions are not told from this build's but by the field: another field of the image stays, and so do
-        captions that no line gives any more, until a build of all roots (`sync`) has the whole to compare with.
+        Only the field tells their captions from this build's. So another field of the image stays. Captions that no
+        line gives any more stay too, until a build of all roots (`sync`) has the whole to compare with.
         """
         return image.startswith(self._others)
 
