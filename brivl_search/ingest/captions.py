@@ -58,7 +58,10 @@ class CaptionStage:
         for line in lines:
             if isinstance(line, BadLine):
                 self.report.bad_captions.append(str(line))
-            elif line.image not in self.indexed and (
+                continue
+            if line.image not in self.indexed:
+                line = self._moved(line)
+            if line.image not in self.indexed and (
                 (self.forget and not known) or not self.writer.known("image", line.image)
             ):
                 what = "is not among the indexed images"
@@ -73,6 +76,12 @@ class CaptionStage:
                         extra.merge(merged, line.fields)
                         item = caption_item(line.image, name, text, merged)
                     self.wanted[item.key] = item
+
+    def _moved(self, line: CaptionLine) -> CaptionLine:
+        """The line with its image where that is now, if it was written before the image's root moved."""
+        moved = self.writer.moves.here(line.image)
+        known = moved in self.indexed or self.writer.known("image", moved) is not None
+        return replace(line, image=moved) if moved != line.image and known else line
 
     def forget_under(
         self, prefix: str, keep: Callable[[str], bool], shared: Callable[[str], bool] = lambda image: False
