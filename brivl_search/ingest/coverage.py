@@ -251,7 +251,7 @@ def counted_images(count: int) -> str:
 
 def nothing_there(found: Coverage) -> CorpusError:
     """For a build of all that an index covers, of which nothing is there."""
-    return CorpusError("; ".join(away_line(found.known, source) for source in found.away))
+    return CorpusError("; ".join(found.notes))
 
 
 def _named(known: Snapshot) -> Iterator[str]:

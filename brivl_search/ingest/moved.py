@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Protocol
 
 from brivl_search.corpus.walk import ImageFile
 from brivl_search.display import nearby, printable
@@ -17,8 +18,17 @@ from brivl_search.errors import UsageError
 from brivl_search.index.snapshot import Snapshot
 from brivl_search.index.sources import Source, is_file_of
 
-if TYPE_CHECKING:
-    from brivl_search.ingest.coverage import Coverage
+
+class Looking(Protocol):
+    """What a build looks at, see `coverage.Coverage`."""
+
+    known: Snapshot
+    paths: list[Path | str]
+    away: list[Source]
+    notes: list[str]
+
+    def now(self, path: str, /) -> str: ...
+    def follow(self, source: Source, place: str, /) -> None: ...
 
 
 def shown(path: str) -> str:
@@ -40,7 +50,7 @@ def place_of(path: str) -> tuple[int, int]:
     return (status.st_dev, status.st_ino) if status.st_ino else (0, 0)
 
 
-def moved_here(found: Coverage, path: str) -> Source | None:
+def moved_here(found: Looking, path: str) -> Source | None:
     """The root that lies at a path now, and lay elsewhere when it was seen last; None if there is none.
 
     It is known by device and inode. A dataset is also known by its images, if they lay inside or beside it.
@@ -83,7 +93,7 @@ def _is_in_the_index(known: Snapshot, path: str) -> bool:
     return next(iter(_below(known, path)), None) is not None
 
 
-def recognise(found: Coverage, images: Sequence[ImageFile]) -> None:
+def recognise(found: Looking, images: Sequence[ImageFile]) -> None:
     """Takes folders, and containers, for known roots that are away, if they hold all of their files.
 
     A place that the index knows already is none: what is there is a copy. So is one that lacks a file; that is said.
