@@ -45,9 +45,11 @@ def serve(
     max_megapixels: Annotated[float, typer.Option(min=0.01, help="Of an uploaded picture.")] = 50,
     allow_host: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="NAME", help="A name that clients call this server by, where there is no token (a proxy's)."
-        ),
+        typer.Option(metavar="NAME", help="A name that clients call this server by: a proxy's, with its port if odd."),
+    ] = None,
+    trusted_proxy: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ADDRESS", help="A proxy whose X-Forwarded-For, -Host and -Proto are believed."),
     ] = None,
     warm: Annotated[bool, typer.Option(help="Load both towers at once, rather than with the first picture.")] = True,
     log_queries: Annotated[bool, typer.Option("--log-queries", help="Write what is asked into the log.")] = False,
@@ -74,6 +76,7 @@ def serve(
         max_upload_bytes=byte_count("--max-upload", max_upload),
         max_megapixels=max_megapixels,
         allowed_hosts=tuple(allow_host or ()),
+        trusted_proxies=tuple(trusted_proxy or ()),
         warm=warm,
         log_queries=log_queries,
     )
@@ -88,11 +91,12 @@ def _run(
 
     import uvicorn
 
-    from brivl_search.encoders.device import few_heaps
+    from brivl_search.encoders.memory import few_heaps
     from brivl_search.index import gpu
     from brivl_search.output import say, warn
     from brivl_search.search.engine import Engine
     from brivl_search.server import create_app
+    from brivl_search.server.listening import server_options
 
     few_heaps()
     gpu.choose(device)
@@ -107,14 +111,7 @@ def _run(
         logging.getLogger("brivl_search").setLevel(logging.DEBUG)
     listener = _listen(settings.host, port)
     # Access logs are the application's own: uvicorn's show query strings.
-    config = uvicorn.Config(
-        create_app(engine, settings),
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=10,
-        limit_concurrency=2000,
-    )
+    config = uvicorn.Config(create_app(engine, settings), **server_options(settings))
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     if not quiet:
         info = engine.reader.info

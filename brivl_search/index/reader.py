@@ -36,6 +36,7 @@ from brivl_search.index.types import (
     Tuning,
 )
 
+_MOST_CELLS = 1 << 28  # hits of a call: 4 GB of arrays
 _CLOCK_NS = 2 * 10**9  # the coarsest clock among file systems (FAT)
 
 
@@ -194,6 +195,8 @@ class IndexReader:
             raise UsageError(f"queries are {queries.shape}, not (n, {self.info.encoder.dim})")
         if not np.isfinite(queries).all():
             raise UsageError("queries are not finite")
+        if k * max(1, len(queries)) > _MOST_CELLS:
+            raise UsageError(f"k is {k:,} for {len(queries):,} queries: ask for fewer hits, or fewer queries at once")
         for name, value in (("nprobe", nprobe), ("rerank", rerank)):
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1, not {value}")

@@ -65,11 +65,14 @@ def score(shard: Shard, queries: NDArray[np.float32], rows: NDArray[np.int64]) -
     none = rows < 0
     some = bool(none.any())
     step = max(1, _CELLS // max(1, c * queries.shape[1]))
+    wide = max(1, _CELLS // queries.shape[1])  # columns at once, where one row of them is too much
     for at in range(0, n, step):
-        part = rows[at : at + step]
-        vectors = shard.vectors.take(np.maximum(part, 0) if some else part, axis=0).astype(np.float32)
-        # einsum, not matmul: equal vectors get equal scores wherever they stand, so ties fall as promised
-        np.einsum("ncd,nd->nc", vectors, queries[at : at + step], out=scores[at : at + step])
+        for left in range(0, c, wide if step == 1 else max(c, 1)):
+            here = slice(at, at + step), slice(left, left + wide if step == 1 else c)
+            part = rows[here]
+            vectors = shard.vectors.take(np.maximum(part, 0) if some else part, axis=0).astype(np.float32)
+            # einsum, not matmul: equal vectors get equal scores wherever they stand, so ties fall as promised
+            np.einsum("ncd,nd->nc", vectors, queries[at : at + step], out=scores[here])
     if some:
         scores[none] = -np.inf
     return scores

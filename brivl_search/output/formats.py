@@ -25,6 +25,9 @@ BATCH_COLUMNS = (
 # What JSON leaves as it is and a terminal obeys: DEL, C1, and what turns the reading order.
 _RAW_IN_JSON = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
+# What a spreadsheet takes for a formula: OWASP, "CSV Injection". Full-width signs count, and blanks may stand in front.
+_FORMULA = re.compile(r"[\s\x00-\x1f\ufeff]*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
+
 
 def hits_table(hits: Sequence[Hit], title: str | None = None) -> Table:
     """Rank, score, match where it is known, and what was found; "+2 alike" counts the hits folded into one."""
@@ -115,16 +118,25 @@ def print_jsonl(rows: Iterable[Mapping[str, Any]]) -> None:
 def print_csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, header: bool = True) -> None:
     """RFC 4180 with LF; lists are JSON in their cell, what a row lacks is empty, bytes that are not UTF-8 are `\\xNN`.
 
-    In a pipe a text keeps its line ends and control characters, on a terminal they are escapes.
+    A spreadsheet runs a text that begins like a formula (= + - @, tab, CR), so `'` goes in front of such a text: then
+    it is shown as it is. Numbers stay numbers. In a pipe a text keeps its line ends and control characters, on a
+    terminal they are escapes.
     """
     import csv
 
-    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer = csv.writer(_Lines())
     if header:
         writer.writerow(columns)
     terminal = sys.stdout.isatty()
     for row in rows:
         writer.writerow([_cell(row.get(column), terminal) for column in columns])
+
+
+class _Lines:
+    """stdout with LF after each row. The writer itself ends it with CR LF, so that it quotes a cell with either."""
+
+    def write(self, row: str) -> int:
+        return sys.stdout.write(row.removesuffix("\r\n") + "\n")
 
 
 def _cell(value: Any, terminal: bool) -> Any:
@@ -133,7 +145,8 @@ def _cell(value: Any, terminal: bool) -> Any:
         value = plain if as_utf8(plain) == plain else json.dumps(value)
     if not isinstance(value, str):
         return value
-    return harmless(value) if terminal else as_utf8(value)
+    shown = harmless(value) if terminal else as_utf8(value)
+    return "'" + shown if _FORMULA.match(value) else shown
 
 
 def one_line(text: str) -> str:

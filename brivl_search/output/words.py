@@ -18,6 +18,7 @@ _SAME = (  # --min-score is min_score
 )
 OPTIONS = {name: "--" + name.replace("_", "-") for name in _SAME.split()} | {
     "allowed_hosts": "--allow-host",
+    "trusted_proxies": "--trusted-proxy",
     "k": "--top-k",
     "keys": "--key",
     "templates": "--template",

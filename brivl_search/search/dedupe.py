@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,10 +13,17 @@ from brivl_search.search.rows import RowId, ScoredRow, Search, scored
 ALIKE = 0.97  # brivl-mini, Flickr8k: 91 % of JPEGs at quality 40, a third of 10 % crops; 1.1 % of photos meet another
 _SLACK = 1e-3  # rows are float16: equal pictures score a little below 1
 _FIRST = 32
+_DEEP = 10_000  # rows that are looked at where there is a limit on what is listed
 
 
 def group(
-    reader: IndexReader, modality: Modality, query: NDArray[np.float32], k: int, alike: float, search: Search
+    reader: IndexReader,
+    modality: Modality,
+    query: NDArray[np.float32],
+    k: int,
+    alike: float,
+    search: Search,
+    most: int | None = None,
 ) -> list[ScoredRow]:
     """The k best groups, best first: greedily, each led by the best row that is in none yet.
 
@@ -27,36 +36,62 @@ def group(
         k: groups.
         alike: cosine with the leader from which on a row belongs to its group.
         search: how rows are found, for the query and for a leader's neighbours.
+        most: rows that are kept with a leader. Further ones are folded into it and forgotten. Then no more than the
+            10,000 rows next to the query are looked at, or 2 k: there may be fewer groups. None: no limit.
     """
-    groups: list[ScoredRow] = []
-    taken: set[RowId] = set()
+    deepest = None if most is None else max(2 * k, _DEEP)
     depth = max(2 * k, _FIRST)
     bar = min(alike, 1.0) - _SLACK
     while True:
         found = scored(search(query[None], depth), 0)
-        for row, score in found:
-            if len(groups) == k:
-                return groups
-            if row in taken:
-                continue
-            leader = ScoredRow(row, score)
-            taken.add(row)
-            for other in _neighbours(reader.vector(modality, *row).astype(np.float32), bar, search):
-                if other not in taken:
-                    taken.add(other)
-                    leader.alike.append((other, float(reader.vector(modality, *other).astype(np.float32) @ query)))
-            leader.alike.sort(key=lambda one: (-one[1], one[0]))
-            groups.append(leader)
-        if len(found) < depth:
+        groups = _fold(reader, modality, query, k, bar, search, found, most)
+        if len(groups) == k or len(found) < depth or depth == deepest:
             return groups
-        groups, taken, depth = [], set(), 4 * depth
+        depth = 4 * depth if deepest is None else min(4 * depth, deepest)
 
 
-def _neighbours(vector: NDArray[np.float32], bar: float, search: Search) -> list[RowId]:
-    depth = _FIRST
+def _fold(
+    reader: IndexReader,
+    modality: Modality,
+    query: NDArray[np.float32],
+    k: int,
+    bar: float,
+    search: Search,
+    found: Sequence[tuple[RowId, float]],
+    most: int | None,
+) -> list[ScoredRow]:
+    """The first k groups of the rows found."""
+    groups: list[ScoredRow] = []
+    taken: set[RowId] = set()
+    crowded = np.zeros((0, len(query)), np.float32)  # leaders that have more neighbours than are kept
+    for row, score in found:
+        if len(groups) == k:
+            break
+        if row in taken:
+            continue
+        vector = reader.vector(modality, *row).astype(np.float32)
+        taken.add(row)
+        if len(crowded) and float((crowded @ vector).max()) >= bar:
+            continue
+        leader = ScoredRow(row, score)
+        near = _neighbours(vector, bar, search, most)
+        for other in near:
+            if other not in taken and (most is None or len(leader.alike) < most):
+                taken.add(other)
+                leader.alike.append((other, float(reader.vector(modality, *other).astype(np.float32) @ query)))
+        if most is not None and len(near) > most:
+            crowded = np.vstack([crowded, vector])
+        leader.alike.sort(key=lambda one: (-one[1], one[0]))
+        groups.append(leader)
+    return groups
+
+
+def _neighbours(vector: NDArray[np.float32], bar: float, search: Search, most: int | None) -> list[RowId]:
+    """Rows near a leader, nearest first, itself among them; of more than `most` others, so many and two more."""
+    depth = _FIRST if most is None else min(_FIRST, most + 2)
     while True:
         found = scored(search(vector[None], depth), 0)
         near = [row for row, score in found if score >= bar]
-        if len(near) < depth:
+        if len(near) < depth or depth == (most or -2) + 2:
             return near
-        depth *= 4
+        depth = 4 * depth if most is None else min(4 * depth, most + 2)

@@ -132,6 +132,13 @@ class Engine(LiveIndex):
         """
         return self.nothing_fits(self._modality(query, query.target or target), options.filter)
 
+    def remembers(self, query: Query, options: SearchOptions, *, target: Target = "auto") -> bool:
+        """Whether a query's filter needs no evaluation any more; also if the query cannot be answered at all."""
+        try:
+            return self.knows(self._modality(query, query.target or target), options.filter)
+        except BrivlSearchError:
+            return True
+
     def cut_tokens(self, query: Query) -> int:
         """How many tokens of a query's texts the text tower does not see."""
         texts = query.texts

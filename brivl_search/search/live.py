@@ -135,6 +135,10 @@ class LiveIndex:
             self._remember(self._masks, key, masks)
         return masks
 
+    def knows(self, modality: Modality, wanted: Filter) -> bool:
+        """Whether `allowed` would answer at once for the reader that answers now."""
+        return not wanted or (self.reader, modality, wanted) in self._masks
+
     def nothing_fits(self, modality: Modality, wanted: Filter) -> Reason | None:
         """Why a filter lets nothing through; None if it lets something through, or is none.
 

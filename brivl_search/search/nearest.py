@@ -13,6 +13,8 @@ from brivl_search.search.allowed import Masks
 from brivl_search.search.options import SearchOptions
 from brivl_search.search.rows import ScoredRow, scored
 
+_CELLS = 1 << 21  # hits of all queries that are searched together
+
 
 def nearest(
     reader: IndexReader, modality: Modality, vectors: NDArray[np.float32], options: SearchOptions, allow: Masks | None
@@ -27,15 +29,20 @@ def nearest(
         allow: rows that may be answered with, None: all.
     """
 
+    rows = max(1, reader.count(modality))
+
     def search(queries: NDArray[np.float32], k: int) -> SearchResult:
+        k = min(k, rows)  # whoever asks for more gets all there are, in arrays of that size
         return reader.search(
             modality, queries, k, exact=options.exact, nprobe=options.nprobe, rerank=options.rerank, allow=allow
         )
 
     if options.alike is not None:
         for vector in vectors:
-            yield dedupe.group(reader, modality, vector, options.k, options.alike, search)
+            yield dedupe.group(reader, modality, vector, options.k, options.alike, search, options.most_alike)
         return
-    found = search(vectors, options.k)
-    for query in range(len(vectors)):
-        yield [ScoredRow(row, score) for row, score in scored(found, query)]
+    together = max(1, _CELLS // min(options.k, rows))
+    for at in range(0, len(vectors), together):
+        found = search(vectors[at : at + together], options.k)
+        for query in range(len(vectors[at : at + together])):
+            yield [ScoredRow(row, score) for row, score in scored(found, query)]

@@ -22,6 +22,8 @@ class SearchOptions:
         min_match: hits below this probability are left out; only where one is known.
         filter: what hits must satisfy.
         alike: fold hits of at least this cosine into the best of them; None: do not.
+        most_alike: so many of the rows folded into a hit are kept with it, and no more than some 10,000 rows are looked
+            at: for a server, whose answers have limits; None: all.
     """
 
     k: int = 10
@@ -32,6 +34,7 @@ class SearchOptions:
     min_match: float | None = None
     filter: Filter = EVERYTHING
     alike: float | None = None
+    most_alike: int | None = None
 
 
 DEFAULTS = SearchOptions()

@@ -1,4 +1,4 @@
-"""Who may ask, how often and how much: hosts, origins, rates, tokens and sizes, before any route is reached."""
+"""Who may ask, and how often: hosts, origins, rates, tokens, before any route is reached. Sizes: see `bodies`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,23 @@ import time
 from collections import OrderedDict
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from brivl_search.server.bodies import Bodies
+from brivl_search.server.callers import (
+    CLIENT,
+    Place,
+    bucket_of,
+    is_own,
+    names,
+    parse_network,
+    parse_origin,
+    parse_place,
+    see_through,
+)
 from brivl_search.server.protocol.problems import Refusal, explain, problem
 from brivl_search.server.settings import Settings, is_loopback
 from brivl_search.server.telemetry import Telemetry
@@ -38,6 +49,7 @@ _OPEN = "/v1/session"
 _MACHINES = ("/healthz", "/readyz", "/metrics")
 _SEARCHED_BY_GET = ("/text_query",)
 _CLIENTS = 10_000  # whose rate is remembered
+_LEFT = 499  # the client has gone before its answer; nobody sees this status but the log
 
 log = logging.getLogger("brivl_search.server")
 
@@ -55,6 +67,10 @@ class Guard:
         self._app, self._settings, self._telemetry = app, settings, telemetry
         self._rate = settings.requests_a_second
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._bodies = Bodies(settings)
+        self._trusted = [parse_network(one) for one in settings.trusted_proxies]
+        self._allowed = [place for one in settings.allowed_hosts if (place := parse_place(one))]
+        self._hinted = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -73,12 +89,16 @@ class Guard:
                     headers.setdefault(name, value)
             await send(message)
 
-        limited = _Limited(receive, self._settings.max_body)
+        called = see_through(scope, self._trusted)
+        CLIENT.set(bucket_of(scope))
+        body = self._bodies.of(receive)
         try:
-            self._check(scope)
-            await self._app(scope, limited, answer)
+            self._check(scope, called)
+            await self._app(scope, body, answer)
+        except ClientDisconnect:
+            status = status or _LEFT
         except Exception as error:
-            known = explain(limited.refusal or error)
+            known = explain(body.refusal or error)
             if known is None:
                 log.exception("a defect: %s %s", scope["method"], _route(scope))
                 known = problem(500, "a defect of the server; its log says more")
@@ -87,56 +107,74 @@ class Guard:
             if status == 0:
                 await known(scope, receive, answer)
         finally:
+            body.close()
             self._note(scope, status, time.perf_counter() - start)
 
     # -- checks --------------------------------------------------------------------------------------------------
 
-    def _check(self, scope: Scope) -> None:
+    def _check(self, scope: Scope, called: list[str]) -> None:
+        """Raises Refusal. `called`: hosts that a trusted proxy was called by."""
         headers = Headers(scope=scope)
         path = scope["path"]
-        self._check_host(headers)
+        hosts = self._check_host(headers, called)
         if path.startswith(_GUARDED):
-            self._check_origin(headers)
-            self._check_rate(scope)
+            self._check_origin(headers, hosts)
+            self._check_rate(scope, headers)
             if path != _OPEN:
                 self._check_token(headers)
-            try:
-                length = int(headers.get("content-length", "0"))
-            except ValueError:
-                raise Refusal(400, "Content-Length is no number", "bad_length") from None
-            if length > self._settings.max_body:
-                raise too_large(self._settings.max_body)
+            self._bodies.check(headers.get("content-length"))
 
-    def _check_host(self, headers: Headers) -> None:
-        """Where no token is asked for, a name that a stranger's DNS points at this machine must not do (rebinding)."""
-        if self._settings.token is not None:
-            return
-        host = urlsplit("//" + headers.get("host", "")).hostname or ""
-        if not is_loopback(host) and host not in self._settings.allowed_hosts:
+    def _check_host(self, headers: Headers, called: list[str]) -> list[Place]:
+        """The names that the server was called by. Raises Refusal: one is none, or is foreign.
+
+        Where no token is asked for, a name that a stranger's DNS points at this machine must not do (rebinding).
+        """
+        given = [host for host in [*names(headers, "host"), *called] if host]
+        places = [parse_place(host) for host in given]
+        hosts = [place for place in places if place is not None]
+        if len(hosts) < len(given) or len(names(headers, "host")) > 1:
+            raise Refusal(400, "Host is no name of a server, or there are several", "bad_host")
+        if self._settings.token is None and not (hosts and all(self._is_named(place) for place in hosts)):
             message = "call this server by the name localhost, or add the name to its `allowed_hosts`"
             raise Refusal(403, message, "foreign_host")
+        return hosts
 
-    def _check_origin(self, headers: Headers) -> None:
+    def _is_named(self, place: Place) -> bool:
+        return is_loopback(place.host) or any(place.host == one.host for one in self._allowed)
+
+    def _check_origin(self, headers: Headers, hosts: list[Place]) -> None:
         """Pages of other sites may not ask in the name of who looks at them."""
-        origin = headers.get("origin")
-        if origin is None:
+        given = names(headers, "origin")
+        if not given:
             foreign = headers.get("sec-fetch-site") in ("cross-site", "same-site")
         else:
-            foreign = urlsplit(origin).netloc.lower() != headers.get("host", "").lower()
+            origin = parse_origin(given[0]) if len(given) == 1 else None
+            foreign = origin is None or not is_own(origin, hosts, self._allowed)
         if foreign:
-            raise Refusal(403, "requests from pages of other sites are refused", "foreign_page")
+            message = (
+                "requests from pages of other sites are refused; a proxy's own name (with its port, where that is none "
+                "of the usual ones) goes into `allowed_hosts`"
+            )
+            raise Refusal(403, message, "foreign_page")
 
-    def _check_rate(self, scope: Scope) -> None:
-        """A token bucket for each address, which holds two seconds' worth."""
+    def _check_rate(self, scope: Scope, headers: Headers) -> None:
+        """A token bucket for each client, which holds two seconds' worth."""
         if not self._rate:
             return
-        client = scope.get("client") or ("",)
+        if not self._hinted and "x-forwarded-for" in headers:
+            self._hinted = True
+            if not self._trusted:
+                log.warning(
+                    "requests come through a proxy, whose clients share one rate: name the proxy's address with "
+                    "`trusted_proxies`"
+                )
+        client = bucket_of(scope)
         now = time.monotonic()
         room = max(2 * self._rate, 1.0)
-        left, then = self._buckets.pop(client[0], (room, now))
+        left, then = self._buckets.pop(client, (room, now))
         left = min(room, left + (now - then) * self._rate)
         allowed = left >= 1
-        self._buckets[client[0]] = (left - 1 if allowed else left, now)
+        self._buckets[client] = (left - 1 if allowed else left, now)
         while len(self._buckets) > _CLIENTS:
             self._buckets.popitem(last=False)
         if not allowed:
@@ -187,28 +225,6 @@ def _level(method: str, route: str, status: int) -> int:
 def fits(settings: Settings, shown: str) -> bool:
     """Whether this is the server's token, in a time that tells nothing about it."""
     return settings.token is None or hmac.compare_digest(shown.encode("utf-8", "replace"), settings.token.encode())
-
-
-class _Limited:
-    """The body of a request, refused when it grows beyond a size that was not announced."""
-
-    def __init__(self, receive: Receive, most: int) -> None:
-        self._receive, self._most = receive, most
-        self._seen = 0
-        self.refusal: Refusal | None = None
-
-    async def __call__(self) -> Message:
-        message = await self._receive()
-        self._seen += len(message.get("body", b""))
-        if self._seen > self._most:
-            self.refusal = too_large(self._most)
-            raise self.refusal
-        return message
-
-
-def too_large(most: int) -> Refusal:
-    message = f"the request is larger than {most:,} bytes, the limit of this server"
-    return Refusal(413, message, "request_too_large", limit=most)
 
 
 def note_query(request: Request, text: str | None) -> None:

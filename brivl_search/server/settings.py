@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from brivl_search.errors import UsageError
+from brivl_search.server.callers import parse_network, parse_place
 
 STATIC = Path(__file__).parent / "static"
 LEAST_TOKEN = 8  # characters; shorter ones are guessed
@@ -35,7 +36,13 @@ class Settings:
         batch: most texts or pictures in one call of a tower.
         warm: load both towers before the server says that it is ready.
         log_queries: write texts of queries into the log.
-        allowed_hosts: names by which clients may call, beside addresses of this machine, where there is no token.
+        allowed_hosts: names by which clients may call, beside addresses of this machine, and whose pages may ask: a
+            proxy's. With the port, where that is none of the usual ones.
+        trusted_proxies: addresses, or networks, of proxies whose X-Forwarded-For, -Host and -Proto are believed.
+        head_timeout_s: for the headers of a request, from the first byte on.
+        body_timeout_s: for its body; and a second more for each 1,000 bytes of it.
+        answer_timeout_s: in which a client must take some of its answer.
+        max_connections: open at once.
         static: folder of the page.
     """
 
@@ -58,6 +65,11 @@ class Settings:
     warm: bool = True
     log_queries: bool = False
     allowed_hosts: tuple[str, ...] = ()
+    trusted_proxies: tuple[str, ...] = ()
+    head_timeout_s: float = 10.0
+    body_timeout_s: float = 20.0
+    answer_timeout_s: float = 60.0
+    max_connections: int = 1000
     static: Path = STATIC
 
     def __post_init__(self) -> None:
@@ -73,6 +85,19 @@ class Settings:
             )
         if self.rate is not None and self.rate < 0:
             raise UsageError(f"`rate` {self.rate:g}: give requests a second, or 0 for no limit")
+        for host in self.allowed_hosts:
+            if parse_place(host) is None:
+                raise UsageError(
+                    f"`allowed_hosts` {host}: give a name such as photos.example.com, or photos.example.com:8443"
+                )
+        for address in self.trusted_proxies:
+            try:
+                parse_network(address)
+            except ValueError:
+                raise UsageError(
+                    f"`trusted_proxies` {address}: give the proxy's address, such as 127.0.0.1, or a network, such as "
+                    "10.0.0.0/8"
+                ) from None
 
     @property
     def loopback(self) -> bool:

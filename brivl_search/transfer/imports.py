@@ -8,7 +8,8 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from brivl_search.index.keys import caption_key
 from brivl_search.index.sources import Source, of_roots
 from brivl_search.index.types import ORIGINS, Origin
 from brivl_search.ingest.tuning import tuning_queries
+from brivl_search.transfer import lines
 from brivl_search.transfer.formats import BLOCK, Advance, Rows, arrow_modules
 
 
@@ -45,7 +47,7 @@ def import_folder(
         kind, counts = about["format"], {m: int(about["rows"][m]) for m in MODALITIES}
         sources = [Source.of(one) for one in about["sources"]] if "sources" in about else _older(about)
         reader = _READERS[kind]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise UsageError(f"{source} is no folder that export wrote (export.json: {error})") from error
     rows = {m: reader(source, m, counts[m], encoder.dim) for m in MODALITIES if counts[m]}
     return _take(directory, encoder, rows, f"import\0{source.absolute()}", encode, advance, sources)
@@ -79,8 +81,8 @@ def import_vectors(
         CorpusError: rows and lines do not fit together; file and line are named.
     """
     try:
-        array = np.load(vectors, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+        array = _mapped(vectors)
+    except _NO_ARRAY as error:
         raise UsageError(f"`vectors` {vectors}: {error}") from error
     if array.ndim != 2 or array.dtype.kind != "f" or array.shape[1] != encoder.dim:
         raise UsageError(
@@ -106,10 +108,13 @@ def _older(about: Mapping[str, Any]) -> tuple[Source, ...]:
 
 def _foreign(body: dict[str, Any], modality: Modality, records: Path, number: int, vector: NDArray[Any]) -> Item:
     name = "path" if modality == "image" else "text"
+    where = f"{printable(str(records))}:{number}"
     if not isinstance(body.get(name), str) or not body[name]:
-        raise CorpusError(f"{records}:{number}: no `{name}`")
+        raise CorpusError(f"{where}: no `{name}`")
+    lines.texts_of(body, ("key", "path") if modality == "image" else ("key", "image", "field"), where)
     folder = records.absolute().parent
-    content = body.pop("content", None)
+    content = lines.content_of(body, where)
+    body.pop("content", None)
     key = body.pop("key", None)
     try:
         if modality == "text":
@@ -129,18 +134,15 @@ def _foreign(body: dict[str, Any], modality: Modality, records: Path, number: in
         content = content or "vector-" + hashlib.sha256(np.ascontiguousarray(vector).tobytes()).hexdigest()
         return Item(key or path, str(content), size, mtime_ns, {**body, "path": path}, "import")
     except (TypeError, ValueError, OSError) as error:
-        raise CorpusError(f"{records}:{number}: {error}") from error
+        raise CorpusError(f"{where}: {error}") from error
 
 
 def _paired(records: Path, array: NDArray[Any]) -> Iterator[tuple[dict[str, Any], NDArray[Any]]]:
     """Line k and row k; another number of lines than rows is an error."""
     number = 0
-    with records.open("rb") as lines:
-        for number, raw in enumerate(lines, start=1):
-            try:
-                body = json.loads(raw)
-            except ValueError as error:
-                raise CorpusError(f"{printable(str(records))}:{number}: not JSON ({error})") from error
+    with _opened(records) as raw_lines:
+        for number, raw in enumerate(raw_lines, start=1):
+            body = lines.parse(raw, f"{printable(str(records))}:{number}")
             if not isinstance(body, dict):
                 raise CorpusError(f"{printable(str(records))}:{number}: not a JSON object")
             if number > len(array):
@@ -155,16 +157,39 @@ def _item(body: dict[str, Any], where: str) -> Item:
         origin: Origin = body.get("origin", "unknown")
         if origin not in ORIGINS:
             raise ValueError(f"origin {origin!r}")
-        size, mtime_ns = int(body["size"]), int(body["mtime_ns"])
-        return Item(body["key"], body["content"], size, mtime_ns, dict(body["record"]), origin)
+        content = lines.content_of(body, where)
+        if not isinstance(body["key"], str) or not body["key"] or content is None:
+            raise CorpusError(f"{where}: not a line that export wrote (its `key` or `content` is none)")
+        if not isinstance(body["record"], dict):
+            raise CorpusError(f"{where}: not a line that export wrote (its `record` is no object)")
+        size, mtime_ns = (lines.number_of(body, name, where) for name in ("size", "mtime_ns"))
+        return Item(body["key"], content, size, mtime_ns, body["record"], origin)
     except (KeyError, TypeError, ValueError) as error:
         raise CorpusError(f"{where}: not a line that export wrote ({error!r})") from error
 
 
+_NO_ARRAY = (OSError, ValueError, EOFError, BadZipFile)
+
+
+def _mapped(path: Path) -> NDArray[Any]:
+    """The array of a .npy file, where it lies. Raises one of `_NO_ARRAY`."""
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    if not isinstance(array, np.ndarray):
+        raise ValueError("several arrays (.npz): give one, as np.save writes it")
+    return array
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise CorpusError(f"{printable(str(path))}: {error.strerror or error}") from error
+
+
 def _read_npy(folder: Path, modality: Modality, rows: int, dim: int) -> Rows:
     try:
-        array = np.load(folder / f"{modality}.npy", mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+        array = _mapped(folder / f"{modality}.npy")
+    except _NO_ARRAY as error:
         raise CorpusError(f"{folder / f'{modality}.npy'}: {error}") from error
     if array.shape != (rows, dim):
         raise CorpusError(f"{folder / f'{modality}.npy'} is {array.shape}, export.json says {(rows, dim)}")
@@ -176,13 +201,15 @@ def _read_npy(folder: Path, modality: Modality, rows: int, dim: int) -> Rows:
 def _read_jsonl(folder: Path, modality: Modality, rows: int, dim: int) -> Rows:
     where = folder / f"{modality}.jsonl"
     number = 0
-    with where.open("rb") as lines:
-        for number, raw in enumerate(lines, start=1):
+    with _opened(where) as raw_lines:
+        for number, raw in enumerate(raw_lines, start=1):
+            body = lines.parse(raw, f"{where}:{number}")
             try:
-                body = json.loads(raw)
                 vector = np.array(body["vector"], dtype=np.float32)
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, OverflowError) as error:
                 raise CorpusError(f"{where}:{number}: not a line that export wrote ({error!r})") from error
+            if vector.shape != (dim,):
+                raise CorpusError(f"{where}:{number}: its `vector` is no list of {dim} numbers")
             yield _item(body, f"{where}:{number}"), vector
     if number != rows:
         raise CorpusError(f"{where} has {number:,} lines, export.json says {rows:,}")
@@ -191,13 +218,16 @@ def _read_jsonl(folder: Path, modality: Modality, rows: int, dim: int) -> Rows:
 def _read_parquet(folder: Path, modality: Modality, rows: int, dim: int) -> Rows:
     _, parquet = arrow_modules()
     where = folder / f"{modality}.parquet"
-    for batch in parquet.ParquetFile(where).iter_batches(batch_size=BLOCK):
-        vectors = batch.column("vector").flatten().to_numpy(zero_copy_only=False).reshape(-1, dim)
-        for line, vector in zip(batch.drop_columns(["vector"]).to_pylist(), vectors, strict=True):
-            line["record"] = json.loads(line["record"])
-            if line["key"].startswith("\0"):  # a name that is not UTF-8
-                line["key"] = json.loads(line["key"][1:])
-            yield _item(line, str(where)), vector
+    try:
+        for batch in parquet.ParquetFile(where).iter_batches(batch_size=BLOCK):
+            vectors = batch.column("vector").flatten().to_numpy(zero_copy_only=False).reshape(-1, dim)
+            for line, vector in zip(batch.drop_columns(["vector"]).to_pylist(), vectors, strict=True):
+                line["record"] = lines.parse(line["record"], str(where))
+                if line["key"].startswith("\0"):  # a name that is not UTF-8
+                    line["key"] = lines.parse(line["key"][1:], str(where))
+                yield _item(line, str(where)), vector
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # pyarrow's own are ValueErrors
+        raise CorpusError(f"{where}: not a file that export wrote ({' '.join(str(error).split())[:200]})") from error
 
 
 _READERS: dict[str, Callable[[Path, Modality, int, int], Rows]] = {

@@ -153,6 +153,46 @@ def test_paths_on_a_terminal(capsys: pytest.CaptureFixture[str], terminal: Calla
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "=1+1",
+        "+1",
+        "-1",
+        "@SUM(A1)",
+        "\t=1",
+        "\r=1",
+        "\n=1",
+        " =1",
+        "\ufeff=1",
+        "＝1",
+        "＋1",
+        "－1",
+        "＠1",
+        "-",
+        "=cmd|' /C calc'!A0",
+    ],
+)
+def test_no_cell_of_csv_is_a_formula(capsys: pytest.CaptureFixture[str], text: str) -> None:
+    """In any column that holds a text, of a query or of a batch; numbers stay numbers."""
+    record = {"text": text, "field": text, "image": text}
+    hit = Hit(1, -0.25, "text", text, text, record, duplicates=(image(2, text),))
+    output.print_hits([hit], "csv")
+    output.print_hits([hit], "csv", query=text, number=0)
+    alone, batch = capsys.readouterr().out.split("\nquery,n,", 1)
+    for out in (alone + "\n", "query,n," + batch):
+        (row,) = csv.DictReader(io.StringIO(out, newline=""))
+        assert {row["text"], row["field"], row["image"]} == {"'" + text} and row["score"] == "-0.25"
+        assert json.loads(row["alike_paths"]) == [text] and row.get("query", "'" + text) == "'" + text
+
+
+@pytest.mark.parametrize("text", ["a=b", "1-2", "狗", "'=1", "", "photos/-1.jpg", ".hidden"])
+def test_other_cells_of_csv_stay_as_they_are(capsys: pytest.CaptureFixture[str], text: str) -> None:
+    output.print_hits([caption(1, text)], "csv")
+    (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out, newline=""))
+    assert row["text"] == text
+
+
+@pytest.mark.parametrize(
     ("form", "shown"), [("table", "no hits\n"), ("jsonl", ""), ("csv", "rank,score,path\n"), ("paths", "")]
 )
 def test_no_hits(capsys: pytest.CaptureFixture[str], form: str, shown: str) -> None:

@@ -203,3 +203,161 @@ def test_a_defect_tells_a_client_nothing(index: Path, caplog: pytest.LogCaptureF
         }
         assert answer.headers["content-security-policy"] == CSP
     assert "ZeroDivisionError" in caplog.text
+
+
+def behind(index: Path, **settings: object) -> TestClient:
+    """A server that a proxy on this machine calls by its own address."""
+    app = create_app(serving.open_engine(index), Settings(warm=False, decoders=1, **settings))  # type: ignore[arg-type]
+    return TestClient(app, base_url="http://127.0.0.1:8000", client=("127.0.0.1", 40000))
+
+
+def test_a_page_behind_a_proxy_that_rewrites_host(index: Path) -> None:
+    page = {"Origin": "https://photos.example.com", "Sec-Fetch-Site": "same-origin"}
+    with behind(index, allowed_hosts=("photos.example.com",)) as client:
+        assert client.get("/", headers={"Sec-Fetch-Site": "none"}).status_code == 200
+        assert client.post("/v1/search", json={"text": "x"}, headers=page).status_code == 200
+        odd = {**page, "Origin": "https://photos.example.com:8443"}
+        answer = client.post("/v1/search", json={"text": "x"}, headers=odd)
+        assert answer.status_code == 403 and "`allowed_hosts`" in answer.json()["error"]["message"]
+    with behind(index, token=TOKEN, allowed_hosts=("photos.example.com:8443",)) as client:
+        headers = {**page, "Origin": "https://photos.example.com:8443", "Authorization": f"Bearer {TOKEN}"}
+        assert client.post("/v1/search", json={"text": "x"}, headers=headers).status_code == 200
+    with behind(index) as client:
+        assert client.post("/v1/search", json={"text": "x"}, headers=page).status_code == 403
+
+
+def test_the_host_that_a_trusted_proxy_was_called_by(index: Path) -> None:
+    called = {"X-Forwarded-Host": "photos.example.com", "X-Forwarded-Proto": "https"}
+    page = {**called, "Origin": "https://photos.example.com"}
+    search = {"text": "x"}
+    with behind(index, trusted_proxies=("127.0.0.1",), allowed_hosts=("photos.example.com",)) as client:
+        assert client.post("/v1/search", json=search, headers=page).status_code == 200
+        foreign = {**page, "X-Forwarded-Host": "evil.example"}
+        assert client.post("/v1/search", json=search, headers=foreign).status_code == 403
+        assert client.get("/v1/index", headers={"X-Forwarded-Host": "["}).status_code == 400
+        # The name that the proxy was called by cannot hide a foreign Host.
+        assert client.get("/v1/index", headers={**called, "Host": "evil.example"}).status_code == 403
+    with behind(index, trusted_proxies=("127.0.0.1",), token=TOKEN) as client:
+        token = {"Authorization": f"Bearer {TOKEN}"}
+        assert client.post("/v1/search", json=search, headers={**page, **token}).status_code == 200
+        cookie = client.post("/v1/session", json={"token": TOKEN}, headers=page).headers["set-cookie"]
+        assert "Secure" in cookie
+    with behind(index, token=TOKEN) as client:  # nobody is trusted
+        assert client.post("/v1/search", json=search, headers={**page, **token}).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "["}, 400),
+        ({"Host": "localhost:x"}, 400),
+        ({"Host": "a b"}, 400),
+        ({"Host": "localhost/evil"}, 400),
+        ({"Host": "user@localhost"}, 400),
+        ({"Origin": "http://["}, 403),
+        ({"Origin": "http://localhost:99999"}, 403),
+        ({"Origin": "http://[::1"}, 403),
+        ({"Origin": "\x80"}, 403),
+        ({"Cookie": "brivl_token=\x80; ;;=\""}, 200),
+        ({"Authorization": "\xff"}, 200),
+        ({"Content-Length": "-1"}, 400),
+        ({"Content-Length": "1e3"}, 400),
+        ({"Content-Length": "\xb2"}, 400),
+        ({"Content-Length": "9" * 5000}, 413),
+        ({"X-Forwarded-For": "["}, 200),
+        ({"Accept-Encoding": "\x80;q=x"}, 200),
+        ({"Accept": "]["}, 200),
+    ],
+)  # fmt: skip
+def test_malformed_headers(client: TestClient, headers: dict[str, str], status: int) -> None:
+    raw = {name: value.encode("latin-1") for name, value in headers.items()}
+    assert client.get("/v1/index", headers=raw).status_code == status  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Range": "bytes=x-y"},
+        {"Range": "bytes=9999999999999999999999-"},
+        {"Range": "["},
+        {"If-Modified-Since": "no date"},
+        {"If-None-Match": '"\x80'},
+        {"If-Range": "["},
+    ],
+)
+def test_malformed_headers_of_files(client: TestClient, headers: dict[str, str]) -> None:
+    ((key, _), *_) = keys_of(client)
+    raw = {name: value.encode("latin-1") for name, value in headers.items()}
+    for path in ("/", "/docs/", f"/v1/items/{key}/thumbnail", f"/v1/items/{key}/image"):
+        assert client.get(path, headers=raw).status_code in (200, 206, 400, 416), path  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "multipart/form-data",
+        "multipart/form-data; boundary=",
+        "multipart/form-data; boundary=\x80",
+        "multipart/form-data; boundary=a; charset=nosuch",
+        "multipart/form-data; boundary=" + "a" * 5000,
+        ";",
+        "\x80",
+        "application/json; charset=utf-7",
+    ],
+)
+def test_malformed_content_types(client: TestClient, kind: str) -> None:
+    for path in ("/v1/search", "/image_query", "/v1/items", "/v1/session", "/v1/classify"):
+        answer = client.post(path, content=b"--a\r\n\r\nx", headers={"Content-Type": kind.encode("latin-1")})  # type: ignore[dict-item]
+        assert 400 <= answer.status_code < 500, (path, answer.text)
+
+
+@pytest.mark.parametrize("path", ["/%00", "/docs/%00", "/docs/%ff", "/..%2f..%2fetc/passwd", "/v1/items/%00", "/%"])
+def test_malformed_paths(client: TestClient, path: str) -> None:
+    assert client.get(path).status_code in (400, 404)
+
+
+def test_every_get_answers_head(client: TestClient) -> None:
+    ((key, _), *_) = keys_of(client)
+    asked = {"/text_query": {"text": "a dog"}}
+    routes = client.get("/openapi.json").json()["paths"]
+    paths = [path for path, methods in routes.items() if "get" in methods]
+    assert len(paths) >= 10
+    for path in (*paths, "/", "/docs", "/docs/", "/openapi.json"):
+        address = path.replace("{key}", key)
+        get, head = (client.request(how, address, params=asked.get(path)) for how in ("GET", "HEAD"))
+        assert (head.status_code, head.content) == (get.status_code, b""), path
+
+
+def test_forwarded_headers_count_only_for_a_trusted_proxy(index: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def statuses(client: TestClient) -> list[int]:
+        calls = ({"X-Forwarded-For": f"10.0.0.{n}, 20.0.0.{n % 2}"} for n in range(60))
+        return [client.get("/v1/index", headers=headers).status_code for headers in calls]
+
+    with behind(index, rate=3) as client:
+        assert statuses(client).count(429) >= 50
+    assert sum("`trusted_proxies`" in line for line in caplog.messages) == 1
+    with behind(index, rate=3, trusted_proxies=("127.0.0.1",)) as client:
+        caplog.clear()
+        caplog.set_level(logging.DEBUG, "brivl_search")
+        assert 44 <= statuses(client).count(429) <= 48  # two clients, each with its own six
+        assert {line.split()[0] for line in caplog.messages if "/v1/index" in line} == {"20.0.0.0", "20.0.0.1"}
+
+
+def test_a_client_that_leaves_is_no_defect(index: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "brivl_search")
+    with behind(index) as client:
+        app, sent = client.app, []
+
+        async def receive() -> dict[str, str]:
+            return {"type": "http.disconnect"}
+
+        async def send(message: dict[str, object]) -> None:
+            sent.append(message)
+
+        scope = {
+            "type": "http", "method": "POST", "path": "/v1/search", "raw_path": b"/v1/search", "root_path": "",
+            "scheme": "http", "query_string": b"", "http_version": "1.1", "client": ("127.0.0.1", 1),
+            "server": ("127.0.0.1", 8000), "headers": [(b"host", b"localhost"), (b"content-length", b"5")],
+        }  # fmt: skip
+        client.portal.call(app, scope, receive, send)  # type: ignore[union-attr]
+    assert sent == [] and [line.split()[1:4] for line in caplog.messages] == [["POST", "/v1/search", "499"]]

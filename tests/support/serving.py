@@ -18,6 +18,7 @@ from brivl_search.ingest.options import BuildOptions
 from brivl_search.ingest.run import build_index
 from brivl_search.search.engine import Engine
 from brivl_search.server import Settings, create_app
+from brivl_search.server.listening import server_options
 from tests.support.pictures import draw, encoded, write_corpus
 from tests.support.stub import Silent, StubEncoder
 
@@ -54,9 +55,9 @@ def client(index: Path, settings: Settings | None = None, **headers: str) -> Ite
 
 
 @contextlib.contextmanager
-def running(app: Any) -> Iterator[str]:
-    """The address of an application that a thread serves on a free port."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False))
+def running(app: Any, settings: Settings | None = None) -> Iterator[str]:
+    """The address of an application that a thread serves on a free port, as the command line would."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, **server_options(settings or Settings())))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from brivl_search.encoders.device import keep_freed_memory
+from brivl_search.encoders.memory import keep_freed_memory
 
 
 def quicken(bf16_cnns: nn.Module | None = None) -> None:

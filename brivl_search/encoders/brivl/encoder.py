@@ -86,7 +86,7 @@ class BriVLEncoder(TorchEncoder):
         import torch
 
         from brivl_search.encoders.brivl.image_tower import ImageTower
-        from brivl_search.encoders.device import keep_freed_memory
+        from brivl_search.encoders.memory import keep_freed_memory
 
         if self.device.type == "cpu":
             keep_freed_memory()

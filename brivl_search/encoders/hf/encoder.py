@@ -48,8 +48,8 @@ class TransformersEncoder(TorchEncoder):
 
     @cached_property
     def image_tower(self) -> Any:
-        from brivl_search.encoders.device import keep_freed_memory
         from brivl_search.encoders.hf.towers import load_tower
+        from brivl_search.encoders.memory import keep_freed_memory
 
         if self.device.type == "cpu":
             keep_freed_memory()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
+import contextlib
+import logging
 import os
-import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,19 +18,20 @@ from brivl_search.ingest.options import BuildOptions
 from brivl_search.ingest.report import Silent
 from brivl_search.ingest.run import add
 from brivl_search.server.answers.items import Item
-from brivl_search.server.answers.kinds import ending
+from brivl_search.server.answers.uploads import kept, kept_path, mark, settle, sweep
 from brivl_search.server.protocol import keys
 from brivl_search.server.protocol.problems import Refusal
 from brivl_search.server.workers.batching import Overloaded
 from brivl_search.server.workers.service import Service, Towers
 
 T = TypeVar("T")
+log = logging.getLogger("brivl_search.server")
 
 _WAITING = 16  # changes; more are refused
 
 
 class Changes:
-    """The one who writes. Each method raises what `build.add` and `maintenance.remove` do, and Refusal."""
+    """The one who writes. Each method raises what `ingest.run.add` and `maintenance.remove` do, and Refusal."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -51,8 +52,7 @@ class Changes:
             raise Refusal(403, "this server keeps no uploads: its `upload_dir` names no folder", "no_uploads")
         for data in uploads:
             await self._service.decoders.pixels(data, PixelSpec(8))
-        # Kept only when it is this change's turn: one before it may remove the same picture, and its file with it.
-        return await self._alone(lambda: self._add([keep(folder, data) for data in uploads]))
+        return await self._alone(lambda: self._add_kept(folder, uploads))
 
     async def remove(self, item: Item) -> dict[str, Any]:
         """`schemas.RemoveAnswer`. A file that was uploaded is deleted, any other is left alone."""
@@ -80,6 +80,24 @@ class Changes:
             raise Refusal(403, message, "outside", path=path)
         return absolute
 
+    def _add_kept(self, folder: Path, uploads: Sequence[bytes]) -> dict[str, Any]:
+        """Kept only when it is this change's turn: one before it may remove the same picture, and its file with it."""
+        with kept(folder, uploads, self.holds) as paths:
+            return self._add(paths)
+
+    def holds(self, path: str) -> bool:
+        """Whether the index holds an image of this path."""
+        self._service.engine.refresh()
+        return self._service.reader.find("image", path) is not None
+
+    def sweep(self) -> None:
+        """Clears up what a killed server left in the folder of uploads."""
+        settings = self._service.settings
+        if settings.upload_dir is not None and not settings.read_only:
+            deleted = sweep(settings.upload_dir, self.holds)
+            if deleted:
+                log.info("%d uploads that were never taken in are deleted", deleted)
+
     def _add(self, paths: Sequence[str]) -> dict[str, Any]:
         settings = self._service.settings
         options = BuildOptions(
@@ -101,40 +119,26 @@ class Changes:
         }
 
     def _remove(self, item: Item) -> dict[str, Any]:
+        folder = self._service.settings.upload_dir
+        uploaded = (
+            item.modality == "image" and folder is not None and item.key == kept_path(folder, item.sha256, item.key)
+        )
+        if uploaded and os.path.exists(item.key):
+            with contextlib.suppress(OSError):  # a full disk: what is removed need not be marked to be deleted
+                mark(item.key)
         try:
             report = maintenance.remove(self._service.reader.directory, keys=[item.key])
         except UsageError:  # another client was faster
             raise Refusal(404, "no item of the index has this key", "no_such_item") from None
-        self._service.engine.refresh()
-        folder = self._service.settings.upload_dir
-        if item.modality == "image" and folder is not None and item.key == kept_path(folder, item.sha256, item.key):
-            Path(item.key).unlink(missing_ok=True)
+        finally:
+            self._service.engine.refresh()
+            if uploaded:
+                settle(item.key, self.holds(item.key))
         return {
             "generation": self._service.reader.info.generation,
             "images": report.images,
             "captions": report.captions,
         }
-
-
-def keep(folder: Path, data: bytes) -> str:
-    """Writes an upload into the folder, under a name made of its content, and tells its absolute path."""
-    sha256 = hashlib.sha256(data).hexdigest()
-    path = kept_path(folder, sha256, ending(data))
-    if not os.path.exists(path):
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        temporary = f"{path}.{secrets.token_hex(4)}.tmp"
-        try:
-            Path(temporary).write_bytes(data)
-            os.replace(temporary, path)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
-    return path
-
-
-def kept_path(folder: Path, sha256: str | None, name: str) -> str:
-    """Where an upload of this content is kept; of `name` the ending counts."""
-    known = sha256 or ""
-    return os.path.join(os.path.abspath(folder), known[:2], known + os.path.splitext("x" + name)[1])
 
 
 def _inside(path: str, folder: str) -> bool:

@@ -28,7 +28,7 @@ class Maps:
         reader = await self._service.fresh()
         async with self._lock:
             if self._map is None or self._map["generation"] != reader.info.generation:
-                self._map = await asyncio.to_thread(compute, reader)
+                self._map = await self._service.slowly(lambda: compute(reader))
             return self._map
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -23,7 +23,7 @@ from brivl_search.server.protocol import keys
 from brivl_search.server.protocol.problems import Refusal, too_many
 from brivl_search.server.protocol.schemas.base import PictureRef
 from brivl_search.server.protocol.schemas.search import SearchFilters, SearchRequest, SearchTerm
-from brivl_search.server.workers.service import Search, Service, Vector, options_for
+from brivl_search.server.workers.service import MOST_ALIKE, Search, Service, Vector, options_for
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ async def answer(service: Service, request: SearchRequest, uploads: Sequence[byt
 
 async def _why_nothing(service: Service, query: Query, options: SearchOptions) -> dict[str, Any] | None:
     """`schemas.problem.Note`."""
-    reason = await asyncio.to_thread(service.engine.why_nothing, query, options)
+    reason = await service.slowly(partial(service.engine.why_nothing, query, options))
     return None if reason is None else asdict(reason)
 
 
@@ -96,6 +96,7 @@ def _options(request: SearchRequest) -> SearchOptions:
             min_match=request.min_match,
             filter=_filter(request.filters),
             alike=(ALIKE if dedupe is True else float(dedupe)) if dedupe else None,
+            most_alike=MOST_ALIKE,
         )
     )
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -53,7 +53,7 @@ async def classify(service: Service, wanted: ClassifyRequest, uploads: Sequence[
     labels = _labels(wanted)
     zero_shot.check_templates(wanted.templates)
     pictures = await _pictures(service, wanted.images, uploads)
-    classes = await asyncio.to_thread(_class_vectors, service, labels, wanted.templates)
+    classes = await service.slowly(partial(_class_vectors, service, labels, wanted.templates))
     calibration = service.encoder.calibration
     results = []
     for picture in pictures:
@@ -114,6 +114,11 @@ def _labels(wanted: ClassifyRequest) -> list[Label]:
 
 
 def _class_vectors(service: Service, labels: list[Label], templates: list[str]) -> Any:
+    longest = max(len(name) for label in labels for name in label.names)
+    for template in templates:  # before they are made: a template may hold the name hundreds of times
+        if len(template) + template.count("{}") * longest > 2 * service.settings.max_text:
+            message = f"a template with its label: more than {2 * service.settings.max_text:,} characters"
+            raise Refusal(413, message, "text_too_long", where="templates", limit=2 * service.settings.max_text)
     said = sum(len(zero_shot.sentences(name, templates)) for label in labels for name in label.names)
     most = 16 * service.settings.max_texts
     if said > most:

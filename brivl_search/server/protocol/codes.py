@@ -13,6 +13,7 @@ TYPES = {
     403: "forbidden",
     404: "not_found",
     405: "not_found",
+    408: "usage",
     409: "conflict",
     413: "too_large",
     415: "usage",
@@ -77,6 +78,8 @@ CODES = {
     "content_type": "neither JSON nor multipart; content_type",
     "unknown_part": "a part of a multipart request that is neither `request` nor `image`; part",
     "bad_length": "a Content-Length that is no number",
+    "bad_host": "a Host that is no name of a server",
+    "request_too_slow": "the rest of the request did not come in time; seconds",
     "no_such_index": "an index of another name; name, here",
     "nothing_is_fetched": "a picture by URL",
     # the server, and its index

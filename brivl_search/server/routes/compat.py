@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -19,10 +18,10 @@ from brivl_search.server.answers import compat
 from brivl_search.server.answers.pictures import check_size, clean, embed_files, from_base64
 from brivl_search.server.answers.search import AnyKind, unit
 from brivl_search.server.protocol.openapi import PICTURE, form, gives, takes
-from brivl_search.server.protocol.problems import Json, Refusal
+from brivl_search.server.protocol.problems import Json, Refusal, too_many
 from brivl_search.server.protocol.schemas.compat import KnnRequest, MetadataRequest, WenLanAnswer
 from brivl_search.server.security import note_query
-from brivl_search.server.workers.service import Search, Service, Vector, options_for
+from brivl_search.server.workers.service import MOST_ALIKE, Search, Service, Vector, options_for
 
 
 def router(service: Service) -> APIRouter:
@@ -73,9 +72,10 @@ def router(service: Service) -> APIRouter:
             raise Refusal(413, message, "too_many_hits", asked=wanted.num_images, limit=settings.max_k)
         _check_name(service, wanted.indice_name)
         query, vector = await _asked(service, wanted)
-        options = options_for(SearchOptions(alike=ALIKE if wanted.deduplicate else None))
+        options = options_for(SearchOptions(alike=ALIKE if wanted.deduplicate else None, most_alike=MOST_ALIKE))
         hits, reader = await service.search(Search(query, vector, options))
-        return Json(await asyncio.to_thread(compat.knn_rows, reader, hits, str(request.base_url)))
+        base = str(request.base_url)
+        return Json(await service.slowly(lambda: compat.knn_rows(reader, hits, base)))
 
     @routes.post(
         "/metadata",
@@ -84,8 +84,10 @@ def router(service: Service) -> APIRouter:
     async def metadata(request: Request) -> Json:
         wanted = await _read(request, MetadataRequest)
         _check_name(service, wanted.indice_name)
-        reader = await service.fresh()
-        return Json(await asyncio.to_thread(compat.metadata, reader, wanted.ids, str(request.base_url)))
+        if len(wanted.ids) > settings.max_k:
+            raise too_many(len(wanted.ids), "ids", settings.max_k, "too_many_hits")
+        reader, base = await service.fresh(), str(request.base_url)
+        return Json(await service.slowly(lambda: compat.metadata(reader, wanted.ids, base)))
 
     @routes.get(
         "/indices-list",

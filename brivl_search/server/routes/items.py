@@ -33,6 +33,7 @@ def router(service: Service) -> APIRouter:
     routes = APIRouter(tags=["items"])
     settings = service.settings
     files, maps, changes = Files(service), Maps(service), Changes(service)
+    service.at_start.append(changes.sweep)
     file: dict[str, Any] = {
         "response_class": Response,
         "responses": {

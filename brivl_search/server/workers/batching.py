@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -26,6 +26,11 @@ class Overloaded(Exception):
 class _Task(Generic[T, R]):
     items: Sequence[T]
     future: Future[list[R]]
+    results: list[R] = field(default_factory=list)  # of its first items
+
+    @property
+    def left(self) -> int:
+        return len(self.items) - len(self.results)
 
 
 class Batcher(Generic[T, R]):
@@ -34,9 +39,12 @@ class Batcher(Generic[T, R]):
     Args:
         work: items → as many results, in order; called in the thread alone. What it raises, all that asked get.
         name: of the thread.
-        most: items in a call of `work`; a longer request goes through it in pieces of its own.
+        most: items in a call of `work`; a longer request goes through it in pieces, between which others have a turn.
         waiting: items that may wait; more are refused.
         alike: two items that may not share a call give different values.
+
+    Attributes:
+        most: as given; it may be changed at any time.
     """
 
     def __init__(
@@ -48,7 +56,7 @@ class Batcher(Generic[T, R]):
         waiting: int = 4096,
         alike: Callable[[T], object] = lambda item: None,
     ) -> None:
-        self._work, self._most, self._limit, self._alike = work, most, waiting, alike
+        self._work, self.most, self._limit, self._alike = work, most, waiting, alike
         self._queue: queue.SimpleQueue[_Task[T, R] | None] = queue.SimpleQueue()
         self._waiting = 0
         self._lock = threading.Lock()
@@ -108,23 +116,23 @@ class Batcher(Generic[T, R]):
             self._batch(kept)
 
     def _batch(self, kept: deque[_Task[T, R]]) -> None:
-        """Takes the oldest request, and those behind it that may go with it and fit."""
+        """Takes the oldest request, and those behind it that may go with it and fit; of a long one, a piece."""
         first = kept.popleft()
         kind = self._alike(first.items[0])
-        batch, count = [first], len(first.items)
+        batch, count = [first], first.left
         for task in list(kept):
-            if count + len(task.items) > self._most:
+            if count + task.left > self.most:
                 break
             if self._alike(task.items[0]) == kind:
                 batch.append(task)
-                count += len(task.items)
+                count += task.left
                 kept.remove(task)
-        batch = [task for task in batch if task.future.set_running_or_notify_cancel() or self._done(task)]
-        items = [item for task in batch for item in task.items]
+        batch = [task for task in batch if task.results or self._begins(task)]
+        items = [item for task in batch for item in task.items[len(task.results) :]][: self.most]
+        if not items:
+            return
         try:
-            results: list[R] = []
-            for at in range(0, len(items), self._most):
-                results += self._work(items[at : at + self._most])
+            results = list(self._work(items))
         except BaseException as error:
             for task in batch:
                 self._done(task)
@@ -132,11 +140,22 @@ class Batcher(Generic[T, R]):
             return
         at = 0
         for task in batch:
-            self._done(task)
-            task.future.set_result(results[at : at + len(task.items)])
-            at += len(task.items)
+            end = at + task.left
+            task.results += results[at:end]
+            at = end
+            if task.left:
+                kept.append(task)  # behind those that wait
+            else:
+                self._done(task)
+                task.future.set_result(task.results)
 
-    def _done(self, task: _Task[T, R]) -> bool:
+    def _begins(self, task: _Task[T, R]) -> bool:
+        """Whether somebody still waits for it."""
+        if task.future.set_running_or_notify_cancel():
+            return True
+        self._done(task)
+        return False
+
+    def _done(self, task: _Task[T, R]) -> None:
         with self._lock:
             self._waiting -= len(task.items)
-        return False

@@ -1,13 +1,18 @@
-"""What stands behind the routes: one engine, a thread for each tower, threads that search, processes that decode."""
+"""What stands behind the routes: one engine, a thread for each tower, threads that search, processes that decode.
+
+Short searches of everything go together through one thread. What may take long (filters, exact searches, folding, long
+lists, the map) goes through threads that clients share, see `fair`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,24 +20,34 @@ from numpy.typing import NDArray
 from brivl_search import steps
 from brivl_search.encoders.base import Encoder, Origin, encode_pictures
 from brivl_search.encoders.calibration import Calibration
+from brivl_search.encoders.memory import give_back
 from brivl_search.errors import BrivlSearchError
 from brivl_search.index import IndexReader
 from brivl_search.search.engine import Engine
 from brivl_search.search.hits import Hit
 from brivl_search.search.options import SearchOptions
 from brivl_search.search.queries import Query
+from brivl_search.server.callers import CLIENT
 from brivl_search.server.settings import Settings
 from brivl_search.server.telemetry import Telemetry
 from brivl_search.server.workers.batching import Batcher
 from brivl_search.server.workers.decoding import Decoders
+from brivl_search.server.workers.fair import FairPool
 
+R = TypeVar("R")
 Vector = NDArray[np.float32]
 Picture = tuple[NDArray[np.uint8], Origin]  # pixels (S, S, 3), and whose they are
 NOBODY = Origin("", 0, 0)
 
-_EVERYTHING = SearchOptions()
+MOST_ALIKE = 100  # rows folded into a hit that an answer lists
+_EVERYTHING = SearchOptions(most_alike=MOST_ALIKE)
 _SEARCH_BATCH = 64
 _LONG = 200  # hits; longer lists do not stand in the way of short ones
+_SLOW_THREADS = 4
+# Pictures in one call of a tower on a CPU, which takes as long for each of 8 as for each of 64. What a batch takes at
+# its peak stays with the process: 15 MB more than one picture for 8, 360 MB more for 32 (brivl-mini).
+_PICTURES = 8
+_TIDY_S = 20.0  # between two times that freed memory is given back
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,13 +74,20 @@ class Service:
         self.engine, self.settings = engine, settings
         self.telemetry = Telemetry()
         self.texts: Batcher[str, Vector] = Batcher(self._encode_texts, "texts", most=settings.batch)
-        self.pictures: Batcher[Picture, Vector] = Batcher(self._encode_pictures, "pictures", most=settings.batch)
-        self._quick: Batcher[Search, Found] = self._searcher("search")
-        self._slow: Batcher[Search, Found] = self._searcher("slow-search")
+        few = min(settings.batch, _PICTURES)
+        self.pictures: Batcher[Picture, Vector] = Batcher(self._encode_pictures, "pictures", most=few)
+        self._quick: Batcher[Search, Found] = Batcher(
+            lambda some: self._search("search", some), "search", most=_SEARCH_BATCH
+        )
+        self._slow = FairPool(_SLOW_THREADS, "slow-search")
+        self._filtering: dict[object, asyncio.Future[Found]] = {}  # filters that are being evaluated
         self.decoders = Decoders(
             settings.decoders, timeout_s=settings.decode_timeout_s, max_megapixels=settings.max_megapixels
         )
         self._warming: asyncio.Task[None] | None = None
+        self._tidying: asyncio.Task[None] | None = None
+        self._asked = 0  # calls of workers
+        self.at_start: list[Callable[[], None]] = []  # done before the first request
         self._trouble: BaseException | None = None
         self.ready = False
         for name, worker in (
@@ -80,23 +102,33 @@ class Service:
             )
         self.telemetry.watch_generation(lambda: self.reader.info.generation)
 
-    def _searcher(self, name: str) -> Batcher[Search, Found]:
-        return Batcher(
-            lambda some: self._search(name, some), name, most=_SEARCH_BATCH, alike=lambda search: search.options
-        )
-
     # -- life ----------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Begin to load the towers; `ready` says when that is done."""
+        for job in self.at_start:
+            await asyncio.to_thread(job)
         self._warming = asyncio.create_task(self._warm())
+        self._tidying = asyncio.create_task(self._tidy())
+
+    async def _tidy(self) -> None:
+        """Gives memory back that bodies, pictures and records took and that allocators keep for themselves."""
+        before = 0
+        while True:
+            await asyncio.sleep(_TIDY_S)
+            if self._asked != before:
+                before = self._asked
+                await asyncio.to_thread(give_back)
 
     async def _warm(self) -> None:
         try:
             await asyncio.to_thread(lambda: self.engine.encoder)
-            if self.settings.warm:
+            on_cpu = getattr(getattr(self.encoder, "device", None), "type", "cpu") == "cpu"
+            if not on_cpu:
+                self.pictures.most = self.settings.batch
+            if self.settings.warm:  # with as many as will ever go together: memory is at its peak from the beginning
                 side = self.encoder.pixels.size
-                await self.pictures.ask([(np.zeros((side, side, 3), np.uint8), NOBODY)])
+                await self.pictures.ask([(np.zeros((side, side, 3), np.uint8), NOBODY)] * self.pictures.most)
                 await asyncio.to_thread(self.decoders.start)
             await self.texts.ask(["warm"])
             self.ready = True
@@ -111,6 +143,8 @@ class Service:
 
     async def close(self) -> None:
         """Answer what waits, and end threads and processes."""
+        if self._tidying is not None:
+            self._tidying.cancel()
         if self._warming is not None:
             await asyncio.gather(self._warming, return_exceptions=True)
         for worker in (self.texts, self.pictures, self._quick, self._slow):
@@ -136,11 +170,37 @@ class Service:
     async def search(self, search: Search) -> tuple[list[Hit], IndexReader]:
         """Hits, and the index they are of. Raises BrivlSearchError."""
         options = search.options
-        slow = options != _EVERYTHING or (search.query.k or 0) > _LONG
-        (found,) = await (self._slow if slow else self._quick).ask([search])
+        if options == _EVERYTHING and (search.query.k or 0) <= _LONG:
+            (found,) = await self._quick.ask([search])
+        elif options.filter:
+            found = await self._filtered(search)
+        else:
+            found = await self._alone(search)
         if isinstance(found.hits, BrivlSearchError):
             raise found.hits
         return found.hits, found.reader
+
+    async def slowly(self, job: Callable[[], R]) -> R:
+        """Something that may take long, in a thread of those that clients share. Raises Overloaded."""
+        return await self._slow.run(CLIENT.get(), job)
+
+    async def _alone(self, search: Search) -> Found:
+        (found,) = await self.slowly(partial(self._search, "slow-search", [search]))
+        return found
+
+    async def _filtered(self, search: Search) -> Found:
+        """A filter that is asked for several times at once is evaluated once; who waits for it holds no thread."""
+        await self.fresh()
+        key = (self.reader, search.query.target, search.query.single, search.options.filter)
+        while (other := self._filtering.get(key)) is not None:
+            await asyncio.wait([other])
+        if self.engine.remembers(search.query, search.options):
+            return await self._alone(search)
+        mine = self._filtering[key] = asyncio.ensure_future(self._alone(search))
+        try:
+            return await mine
+        finally:
+            del self._filtering[key]
 
     # -- in the workers' threads ---------------------------------------------------------------------------------
 
@@ -159,6 +219,7 @@ class Service:
         return vectors
 
     def _encoded(self, worker: str, count: int, seconds: float) -> None:
+        self._asked += 1
         self.telemetry.batch(worker, count)
         self.telemetry.step("encode", seconds, count)
 
@@ -169,6 +230,7 @@ class Service:
             )
         for step, spent in seconds.items():
             self.telemetry.step(step, spent, len(some))
+        self._asked += 1
         self.telemetry.batch(name, len(some))
         reader = self.engine.reader
         return [Found(answer, reader) for answer in answers]

@@ -24,7 +24,7 @@ class KnnRequest(BaseModel):
     text: Text | None = None
     image: Base64 | None = None
     image_url: str | None = None
-    embedding_input: list[float] | None = None
+    embedding_input: Annotated[list[float], Field(max_length=65_536)] | None = None
     modality: Literal["image", "text"] = "image"
     num_images: Annotated[int, Field(ge=1, le=1_000_000)] = 40
     num_result_ids: Annotated[int, Field(ge=1, le=1_000_000)] | None = None

@@ -62,8 +62,8 @@ class SearchRequest(BaseModel, extra="forbid"):
     offset: Annotated[int, Field(ge=0, le=1_000_000, description="Hits to pass over: for the next page.")] = 0
     filters: SearchFilters = SearchFilters()
     dedupe: Annotated[
-        bool | Annotated[float, Field(gt=0, le=1)],
-        Field(description="Fold near-identical hits into the best; a number: from this cosine on."),
+        bool | Annotated[float, Field(ge=0.5, le=1)],
+        Field(description="Fold near-identical hits into the best; a number: from this cosine on, 0.5 at least."),
     ] = False
     min_score: Cosine | None = None
     min_match: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
@@ -97,8 +97,8 @@ class SearchHit(BaseModel):
     taken: str | None
     image_key: Annotated[str | None, Field(description="Key of the picture: an image's own, of a caption its image's.")]
     field: str | None
-    duplicates: int
-    duplicate_keys: list[str]
+    duplicates: Annotated[int, Field(description="Hits that were folded into this one, as far as they are listed.")]
+    duplicate_keys: Annotated[list[str], Field(description="The best of them, 100 at most.")]
 
 
 class SearchAnswer(BaseModel):
