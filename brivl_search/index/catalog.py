@@ -266,6 +266,11 @@ def get_meta(txn: Any, where: Path) -> Meta | None:
     return None if raw is None else Meta.from_json(bytes(raw), where)
 
 
+def places_of(txn: Any, modality: Modality, content: str) -> list[tuple[int, int]]:
+    """(seq, row) of every live row holding this content."""
+    return [split_hash_key(key)[1:] for key, _ in scan_txn(txn, hash_prefix(modality, content))]
+
+
 def find_content(txn: Any, modality: Modality, content: str) -> tuple[int, int] | None:
     """(seq, row) of a live row holding this content."""
     prefix = hash_prefix(modality, content)

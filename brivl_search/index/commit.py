@@ -140,7 +140,8 @@ class ModalityCommit(ModalityPlan):
         return tuning != before
 
     def _outgrown(self, measured: Tuning) -> bool:
-        return abs(self.plan.live - measured.rows) > RETUNE_SHARE * measured.rows
+        changed = max(abs(self.plan.live - measured.rows), self.plan.replaced_rows)
+        return changed > RETUNE_SHARE * measured.rows
 
     # -- publish -------------------------------------------------------------------------------------------------
 
