@@ -14,18 +14,20 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-from brivl_search.errors import BrivlSearchError, UsageError
+from brivl_search.errors import BrivlSearchError, UnknownWordsWarning, UsageError
 from brivl_search.index import IndexInfo
 from brivl_search.search.dedupe import ALIKE
 from brivl_search.search.engine import Engine
 from brivl_search.search.filters import Filter
 from brivl_search.search.hits import Hit
 from brivl_search.search.options import SearchOptions
-from brivl_search.search.queries import TARGETS, Target, compose
+from brivl_search.search.queries import TARGETS, Query, Target, compose
+from brivl_search.search.words import say_unknown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -109,7 +111,7 @@ class Index:
         """The k nearest images or captions, best first.
 
         Args:
-            text: Chinese or English; "2:snow" weighs double.
+            text: Chinese or English. Alone, it is taken as it stands; beside other terms "2:snow" weighs double.
             image: pictures: a path, the content of a file, a PIL image, or uint8 (height, width, 3) RGB.
             plus: more texts.
             minus: texts to stay away from.
@@ -127,9 +129,13 @@ class Index:
             min_match: least probability.
             exact: compare with every row.
 
+        Warns:
+            UnknownWordsWarning: the encoder does not know words of the texts. If it knows none, there is no `match`.
+
         Raises:
-            UsageError: something above is not what it should be: a picture that is not there, a folder or a field that
-                the index does not have, a date that is none; or the index holds none of the target.
+            UsageError: something above is not what it should be: a text that is not UTF-8, a picture that is not
+                there, a folder or a field that the index does not have, a date that is none; or the index holds none
+                of the target.
             IndexIncompatibleError: nothing is left of the index, or it was built again with another encoder.
         """
         fields = [f"{name}={value}" for name, value in where.items()] if isinstance(where, dict) else _many(where)
@@ -150,16 +156,25 @@ class Index:
             minus=_many(minus),
             minus_image=[_file(one) for one in _many(minus_image)],
         )
-        return self._engine.query(asked, options, target=_target(target))
+        hits = self._engine.query(asked, options, target=_target(target))
+        self._warn(asked)
+        return hits
 
     def query_many(self, texts: Sequence[str], *, k: int = 10, target: str = "auto") -> list[list[Hit]]:
-        """`query` for many texts, embedded and searched together. Raises the first error of any."""
+        """`query` for many texts, embedded and searched together. Raises the first error of any; warns for each."""
         asked = [compose(text) for text in texts]
         answers = self._engine.query_many(asked, SearchOptions(k), target=_target(target))
         for answer in answers:
             if isinstance(answer, BrivlSearchError):
                 raise answer
+        for query in asked:
+            self._warn(query)
         return [answer for answer in answers if not isinstance(answer, BrivlSearchError)]
+
+    def _warn(self, asked: Query) -> None:
+        if words := self._engine.unknown_words(asked):
+            message = say_unknown(words, not self._engine.knows_nothing(asked))
+            warnings.warn(UnknownWordsWarning(message, words), stacklevel=3)
 
     # -- changes -------------------------------------------------------------------------------------------------
 

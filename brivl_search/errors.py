@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -117,8 +117,23 @@ class SkippedItemsError(BrivlSearchError):
     exit_code = 4
 
 
-def system_error(error: BaseException) -> BrivlSearchError | None:
-    """A full disk, a folder that cannot be written and the like, as one line for the user; None for anything else."""
+class UnknownWordsWarning(UserWarning):
+    """The encoder does not know words of a query; `words` names them. If it knows none, hits have no `match`."""
+
+    def __init__(self, message: str, words: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.words = tuple(words)
+
+
+def system_error(error: BaseException, directory: str | os.PathLike[str] | None = None) -> BrivlSearchError | None:
+    """A full disk, a folder that cannot be written, no memory left and the like, as one line; None for anything else.
+
+    Args:
+        error: an OSError, LMDB's, or MemoryError.
+        directory: where it happened, if the error does not say.
+    """
+    if isinstance(error, MemoryError):
+        return BrivlSearchError(f"not enough memory ({str(error).rstrip('.') or 'out of memory'}): {_LESS}")
     code = getattr(error, "errno", None)
     text = str(error)
     if type(error).__module__.startswith("lmdb"):  # its own classes, known here by what they say
@@ -130,12 +145,39 @@ def system_error(error: BaseException) -> BrivlSearchError | None:
     name = getattr(error, "filename", None)
     if name is None and os.sep in str(what := getattr(error, "what", "")):  # lmdb names the file it could not open
         name = what
-    where = f" ({os.fsencode(name).decode('utf-8', 'backslashreplace')})" if isinstance(name, str) else ""
+    if name is None:
+        name = directory
+    place = os.fspath(name) if isinstance(name, str | os.PathLike) else None
+    if code == errno.EIO:  # LMDB says so of every write that was cut short
+        code = _behind(place)
+    where = "" if place is None else f" ({os.fsencode(place).decode('utf-8', 'backslashreplace')})"
     if code in _ADVICE:
-        return BrivlSearchError(f"{os.strerror(code)}{where}: {_ADVICE[code]}")
+        full = code in (errno.ENOSPC, errno.EDQUOT)
+        return BrivlSearchError(f"{os.strerror(code)}{where}: {_ADVICE[code]}", code="disk_full" if full else "")
     return None
 
 
+def _behind(place: str | None) -> int:
+    """What cut a write short: a full disk, a limit on the size of files, or (EIO) nobody knows."""
+    while place and not os.path.exists(place):
+        place = os.path.dirname(place)
+    if place and hasattr(os, "statvfs"):
+        try:
+            facts = os.statvfs(place)
+        except OSError:
+            return errno.EIO
+        if facts.f_bavail * facts.f_frsize < min(_NARROW, facts.f_blocks * facts.f_frsize // 4):
+            return errno.ENOSPC
+    try:
+        import resource
+    except ImportError:  # Windows
+        return errno.EIO
+    limited = resource.getrlimit(resource.RLIMIT_FSIZE)[0] != resource.RLIM_INFINITY
+    return errno.EFBIG if limited else errno.EIO
+
+
+_NARROW = 64 << 20  # bytes free on a disk that is as good as full
+_LESS = "ask for less at once (fewer hits, smaller batches), or give the process more"
 _KEPT = "what was committed is untouched and what was embedded is kept, the same command goes on from there"
 _ADVICE = {
     errno.ENOSPC: f"free some space and run the same command again; {_KEPT}",
@@ -145,5 +187,7 @@ _ADVICE = {
     errno.EACCES: "give a folder that you may write to, or change its permissions",
     errno.EPERM: "give a folder that you may write to, or change its permissions",
     errno.EMFILE: "raise the limit on open files (ulimit -n), or compact the index",
-    errno.EIO: f"the disk is full, or fails: free some space and run the same command again; {_KEPT}",
+    errno.ENOMEM: "give the process more memory or address space (ulimit -v)",
+    errno.EIO: f"the disk is full, its quota is used up, or it fails: free some space and run the same command again; "
+    f"{_KEPT}",
 }

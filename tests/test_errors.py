@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import errno
 import importlib.metadata
 import json
+import os
 import pickle
 import re
 from collections.abc import Iterator
@@ -13,7 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from brivl_search.errors import BrivlSearchError, ImageError, UsageError, install_hint
+from brivl_search.errors import BrivlSearchError, ImageError, UsageError, install_hint, system_error
 from tests.support.folders import REPO
 
 PACKAGE = REPO / "brivl_search"
@@ -109,3 +111,40 @@ def test_the_hint_fits_how_it_was_installed(
     told = None if origin is None else json.dumps(origin).replace("{clone}", str(clone).replace(" ", "%20"))
     monkeypatch.setattr(importlib.metadata, "distribution", lambda name: SimpleNamespace(read_text=lambda file: told))
     assert install_hint("serve") == hint.replace("{clone}", str(clone))
+
+
+class _LmdbError(Exception):
+    """What LMDB's binding raises, by its name and module."""
+
+
+_LmdbError.__module__ = "lmdb"
+
+
+def free(monkeypatch: pytest.MonkeyPatch, blocks: int) -> None:
+    facts = SimpleNamespace(f_bavail=blocks, f_frsize=4096, f_blocks=10**8)
+    monkeypatch.setattr(os, "statvfs", lambda place: facts, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "limit", "says"),
+    [(0, -1, errno.ENOSPC), (1000, -1, errno.ENOSPC), (10**6, 10**6, errno.EFBIG), (10**6, -1, errno.EIO)],
+)
+def test_a_write_that_was_cut_short_names_its_cause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blocks: int, limit: int, says: int
+) -> None:
+    """LMDB calls each of them an input/output error."""
+    resource = pytest.importorskip("resource")
+    free(monkeypatch, blocks)
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (limit, limit))
+    for error in (_LmdbError("mdb_txn_commit: Input/output error"), OSError(errno.EIO, "Input/output error")):
+        known = system_error(error, tmp_path / "not" / "there")
+        assert known is not None and str(known).startswith(f"{os.strerror(says)} ({tmp_path}/not/there): ")
+        assert known.code == ("disk_full" if says == errno.ENOSPC else "")
+
+
+def test_other_errors_of_the_system() -> None:
+    full = system_error(OSError(errno.EDQUOT, "Disk quota exceeded", "/x"))
+    assert full is not None and "(/x)" in str(full) and full.code == "disk_full" and "space" in str(full)
+    memory = system_error(MemoryError("Unable to allocate 8 TiB"))
+    assert memory is not None and str(memory).startswith("not enough memory (Unable to allocate 8 TiB): ask for less")
+    assert system_error(ValueError("x")) is None and system_error(OSError(errno.ENOTDIR, "x")) is None

@@ -79,9 +79,9 @@ def seconds_so_far() -> float:
 
 def is_picture(text: str) -> bool:
     """Whether somebody who typed this as a text meant a file: it is there, and has a picture's ending."""
-    name, dot, ending = text.rpartition(".")
-    endings = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "heic", "heif", "avif")
-    return bool(name and dot) and ending.lower() in endings and os.path.isfile(text)
+    from brivl_search.corpus.kinds import AVIF, HEIF, PICTURES, by_ending, ending_of
+
+    return by_ending(ending_of(os.path.basename(text))) in (PICTURES, HEIF, AVIF) and os.path.isfile(text)
 
 
 def say_plainly(line: str) -> None:

@@ -12,6 +12,7 @@ from brivl_search.cli.options import (
     Batch,
     DeviceOption,
     EncoderOption,
+    Encoding,
     Hidden,
     Megapixels,
     Quiet,
@@ -37,6 +38,7 @@ def classify(
         typer.Option("--template", metavar="TEXT", help="A sentence with {} for the label, instead of the built-in."),
     ] = None,
     top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, help="Labels for each image.")] = 3,
+    encoding: Encoding = None,
     form: RowOption = None,
     include_hidden: Hidden = False,
     max_megapixels: Megapixels = 178,
@@ -49,11 +51,12 @@ def classify(
     verbose: Verbose = False,
 ) -> None:
     """Sort images into classes given by name, in Chinese or English."""
+    from brivl_search.corpus.encodings import check_encoding
     from brivl_search.embedding import zero_shot
     from brivl_search.embedding.pictures import find_pictures
     from brivl_search.output import default_format
 
-    classes = zero_shot.read_labels(labels)
+    classes = zero_shot.read_labels(labels, check_encoding(encoding))
     zero_shot.check_templates(template or ())
     found = find_pictures(images, include_hidden=include_hidden)
     loaded = load(encoder, device)
@@ -64,6 +67,9 @@ def classify(
         vectors = zero_shot.class_vectors(loaded, [label.names for label in classes], template or ())
         if loaded.calibration is None and not quiet:
             warn_beside(NO_PROBABILITY)
+        if (unknown := zero_shot.unknown_labels(loaded, classes)) and not quiet:
+            named = ", ".join(f"{name!r} ({' '.join(words)})" for name, words in list(unknown.items())[:8])
+            warn_beside(f"{len(unknown):,} labels hold words that the encoder does not know: {named}")
         read = Reader(found, loaded, bar, workers, batch_size, max_megapixels)
         for one in read:
             assert one.vector is not None

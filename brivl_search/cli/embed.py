@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -15,6 +14,7 @@ from brivl_search.cli.options import (
     Batch,
     DeviceOption,
     EncoderOption,
+    Encoding,
     Hidden,
     Megapixels,
     Quiet,
@@ -48,6 +48,7 @@ def embed(
         typer.Option("--out", "-o", metavar="X.npy", help="Write X.npy and X.jsonl, as `import` takes them."),
     ] = None,
     dtype: Annotated[FloatKind, typer.Option(help="Of the vectors.")] = FloatKind.float32,
+    encoding: Encoding = None,
     include_hidden: Hidden = False,
     max_megapixels: Megapixels = 178,
     workers: Workers = None,
@@ -61,10 +62,11 @@ def embed(
     """Turn images or texts into unit vectors."""
     from brivl_search.embedding.batches import embed_texts, numbers
     from brivl_search.embedding.pictures import find_pictures
+    from brivl_search.encoders.base import unknown_words
     from brivl_search.output import print_jsonl
     from brivl_search.transfer.vector_file import VectorFile, image_record
 
-    said = _texts(text or (), texts)
+    said = _texts(text or (), texts, encoding)
     if not images and not said:
         raise UsageError("nothing to embed: name images or folders, or give --text TEXT or --texts FILE")
     if images and said and out is not None:
@@ -99,6 +101,8 @@ def embed(
                 if found is not None and "path" in record:
                     record["path"] = found.as_given(record["path"])
                 print_jsonl([{**record, "vector": numbers(vector, dtype.value)}])
+    if said and not quiet:
+        _warn_unknown(said, unknown_words(loaded, said))
     if said and not quiet and (cut := sum(n > 0 for n in loaded.cut_tokens(said))):
         warn_beside(f"{cut:,} texts are longer than the text tower takes; their ends were not seen")
     if read is not None:
@@ -111,19 +115,29 @@ def embed(
         say(f"to index them: brivl-search import --vectors {out} --records {file.records} --modality {modality}")
 
 
-def _texts(given: Sequence[str], source: str | None) -> list[str]:
-    from brivl_search.embedding.batches import clean_text
+def _warn_unknown(texts: Sequence[str], unknown: Sequence[Sequence[str]]) -> None:
+    """Says which words the encoder does not know, and how many texts it knows nothing of."""
+    from brivl_search.corpus.spelling import nothing_known
+    from brivl_search.search.words import named, say_unknown
 
-    said = [clean_text(text, "--text") for text in given]
+    words = list(dict.fromkeys(word for some in unknown for word in some))
+    nothing = sum(nothing_known(text, some) for text, some in zip(texts, unknown, strict=True))
+    if len(texts) == 1 and words:
+        warn_beside(say_unknown(words, not nothing, "embedded"))
+    elif words:
+        many = sum(map(bool, unknown))
+        warn_beside(
+            f"{many:,} texts hold words that the encoder does not know ({named(words)}); {nothing:,} of them "
+            "hold no other"
+        )
+
+
+def _texts(given: Sequence[str], source: str | None, encoding: str | None) -> list[str]:
+    from brivl_search.cli.reading import read_lines
+    from brivl_search.corpus.text import take_text
+
+    said = [take_text(text, "--text") for text in given]
     if source is None:
         return said
-    try:
-        content = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
-        lines = content.decode("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise UsageError(f"--texts {source}: {reason}: give a text file with a text a line") from None
-    said += [line.strip() for line in lines if line.strip()]
-    if not said:
-        raise UsageError(f"--texts {source} holds no text: write one a line")
+    said += read_lines("--texts", source, encoding, "a text")
     return said

@@ -15,6 +15,7 @@ from brivl_search.cli.options import (
     DEFAULT_INDEX,
     DeviceOption,
     EncoderOption,
+    Encoding,
     ImagesOption,
     IndexOption,
     LayoutOption,
@@ -46,6 +47,7 @@ def evaluate(
     dataset_format: LayoutOption = None,
     split: SplitOption = None,
     images: ImagesOption = None,
+    encoding: Encoding = None,
     captions: Annotated[
         str | None, typer.Option(metavar="FIELDS", help="Which captions [default: all / zh,en,captions].")
     ] = None,
@@ -75,8 +77,8 @@ def evaluate(
         raise UsageError("--compare needs --dataset FOLDER: an index holds the vectors of one encoder only")
     if truncate_dim is not None and dataset is None:
         raise UsageError("--truncate-dim needs --dataset FOLDER: an index holds vectors of the size it was built with")
-    if dataset is None and (dataset_format or split or images):
-        raise UsageError("--dataset-format, --split and --images say how to read --dataset; give it too")
+    if dataset is None and (dataset_format or split or images or encoding):
+        raise UsageError("--dataset-format, --split, --images and --encoding say how to read --dataset; give it too")
     if not 0 < ci < 100:
         raise UsageError(f"--ci {ci:g}: give a level between 0 and 100, such as --ci 95, or --no-ci")
     for option, file in (("--per-query", per_query), ("--report", report)):
@@ -96,7 +98,8 @@ def evaluate(
         from brivl_search.corpus.dataset import load_dataset
         from brivl_search.encoders import DEFAULT, load_encoder
 
-        data = load_dataset(dataset, caption_fields(captions), format=dataset_format, split=split, images=images)
+        fields = caption_fields(captions)
+        data = load_dataset(dataset, fields, format=dataset_format, split=split, images=images, encoding=encoding)
         loaded = [load_encoder(encoder or DEFAULT, device=device, truncate_dim=truncate_dim)]
         loaded += [load_encoder(name, device=device) for name in compare or []]
         texts = len(data.images) if recall is RecallKind.diagonal else len(data.queries()[0])

@@ -18,6 +18,7 @@ from brivl_search.cli.options import (
     Detector,
     DeviceOption,
     EncoderOption,
+    Encoding,
     Exclude,
     Format,
     Images,
@@ -56,7 +57,10 @@ def _options(
     dataset_format: str | None = None,
     split: str | None = None,
     images: Path | None = None,
+    *,
+    encoding: str | None = None,
 ) -> BuildOptions:
+    from brivl_search.corpus.encodings import check_encoding
     from brivl_search.corpus.sources import DatasetChoice
     from brivl_search.ingest.options import BuildOptions
 
@@ -71,7 +75,8 @@ def _options(
         batch_size=batch_size,
         codec=codec.value if codec else None,
         memory=None if memory is None else byte_count("--memory", memory),
-        dataset=DatasetChoice(dataset_format, split, None if images is None else str(images)),
+        encoding=check_encoding(encoding),
+        dataset=DatasetChoice(dataset_format, split, None if images is None else str(images), encoding),
     )
 
 
@@ -116,6 +121,7 @@ def build_index(
     codec: Codec = None,
     memory: Memory = None,
     captions: Captions = None,
+    encoding: Encoding = None,
     dataset_format: Format = None,
     split: Split = None,
     images: Images = None,
@@ -148,6 +154,7 @@ def build_index(
         dataset_format,
         split,
         images,
+        encoding=encoding,
     )
     loaded = load_for(index, encoder, device, _regions(boxes, detector), truncate_dim)
     with Bar(quiet=quiet) as bar:
@@ -162,6 +169,7 @@ def sync(
     ] = None,
     index: IndexOption = DEFAULT_INDEX,
     captions: Captions = None,
+    encoding: Encoding = None,
     include_hidden: RememberedHidden = None,
     exclude: Exclude = None,
     move: Move = None,
@@ -178,7 +186,19 @@ def sync(
     from brivl_search.ingest.sync import check
     from brivl_search.output import Bar
 
-    choices = _options(None, captions, include_hidden, exclude, move, max_megapixels, workers, batch_size, None, None)
+    choices = _options(
+        None,
+        captions,
+        include_hidden,
+        exclude,
+        move,
+        max_megapixels,
+        workers,
+        batch_size,
+        None,
+        None,
+        encoding=encoding,
+    )
     check(index, folders or ())
     loaded = load_for(index, None, device)
     with Bar(quiet=quiet) as bar:
@@ -197,6 +217,7 @@ def add(
     boxes: Boxes = None,
     detector: Detector = None,
     captions: Captions = None,
+    encoding: Encoding = None,
     dataset_format: Format = None,
     split: Split = None,
     images: Images = None,
@@ -228,6 +249,7 @@ def add(
         dataset_format,
         split,
         images,
+        encoding=encoding,
     )
     loaded = load_for(index, encoder, device, _regions(boxes, detector), truncate_dim)
     with Bar(quiet=quiet) as bar:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from brivl_search.cli.app import app
 from brivl_search.cli.options import DeviceOption, EncoderOption
 from brivl_search.cli.reading import NO_PROBABILITY, RowOption, load
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command()
@@ -25,19 +22,27 @@ def match(
     device: DeviceOption = "auto",
 ) -> None:
     """Score texts against pictures: cosine, and probability (match)."""
+    from brivl_search.corpus.spelling import nothing_known
+    from brivl_search.corpus.text import take_text
     from brivl_search.embedding import zero_shot
-    from brivl_search.embedding.batches import clean_text
+    from brivl_search.encoders.base import unknown_words
     from brivl_search.output import default_format, print_csv, print_jsonl, warn
+    from brivl_search.search.words import named
 
-    texts = [clean_text(one, "--text") for one in text]
+    texts = [take_text(one, "--text") for one in text]
     loaded = load(encoder, device)
     cosines = zero_shot.match(loaded, texts, [str(path) for path in image])
     for said, cut in zip(texts, loaded.cut_tokens(texts), strict=True):
         if cut:
             warn(f"{said[:40]!r} is longer than the text tower takes: its last {cut} tokens were not seen")
-    calibration = loaded.calibration
+    unknown = unknown_words(loaded, texts)
+    for said, words in zip(texts, unknown, strict=True):
+        if words:
+            rest = "no word of it is known, so there is no match" if nothing_known(said, words) else "not seen"
+            warn(f"{said[:40]!r}: the encoder does not know {named(words)}: {rest}")
     rows: list[dict[str, Any]] = []
-    for said, scores in zip(texts, cosines.tolist(), strict=True):
+    for said, words, scores in zip(texts, unknown, cosines.tolist(), strict=True):
+        calibration = None if nothing_known(said, words) else loaded.calibration
         for path, score in zip(image, scores, strict=True):
             known = {} if calibration is None else {"match": round(calibration.probability(score), 4)}
             rows.append({"text": said, "image": str(path), "score": round(score, 6), **known})
@@ -45,9 +50,10 @@ def match(
     if shown == "jsonl":
         print_jsonl(rows)
     elif shown == "csv":
-        print_csv(rows, list(rows[0]))
+        columns = ["text", "image", "score", *(["match"] if any("match" in row for row in rows) else [])]
+        print_csv(rows, columns)
     else:
-        if calibration is None:
+        if loaded.calibration is None:
             warn(NO_PROBABILITY)
         _match_table(texts, [str(path) for path in image], rows)
 
@@ -60,7 +66,7 @@ def _match_table(texts: Sequence[str], images: Sequence[str], rows: Sequence[dic
     from brivl_search.output import PathCell, match_bar, show, table
 
     out = table()
-    known = "match" in rows[0]
+    known = any("match" in row for row in rows)
     if 1 < len(texts) <= 4 and len(images) > 1:
         out.add_column("image")
         for text in texts:
@@ -68,7 +74,8 @@ def _match_table(texts: Sequence[str], images: Sequence[str], rows: Sequence[dic
         for at, image in enumerate(images):
             cells = []
             for row in rows[at :: len(images)]:
-                cells.append(Text(f"{row['score']:6.3f}") + (Text("  ") + match_bar(row["match"]) if known else Text()))
+                score = Text(f"{row['score']:6.3f}")
+                cells.append(score + Text("  ") + match_bar(row["match"]) if "match" in row else score)
             out.add_row(PathCell(image), *cells)
     else:
         out.add_column("score", justify="right")
@@ -77,6 +84,6 @@ def _match_table(texts: Sequence[str], images: Sequence[str], rows: Sequence[dic
         out.add_column("text", overflow="fold")
         out.add_column("image")
         for row in rows:
-            bar = [match_bar(row["match"])] if known else []
+            bar = [match_bar(row["match"]) if "match" in row else Text()] if known else []
             out.add_row(f"{row['score']:.3f}", *bar, Text(harmless(row["text"])), PathCell(row["image"]))
     show(out)

@@ -8,7 +8,15 @@ from typing import Annotated
 import typer
 
 from brivl_search.cli.app import app, caption_fields, json_wanted
-from brivl_search.cli.options import DeviceOption, ImagesOption, LayoutOption, Quiet, ReportOption, SplitOption
+from brivl_search.cli.options import (
+    DeviceOption,
+    Encoding,
+    ImagesOption,
+    LayoutOption,
+    Quiet,
+    ReportOption,
+    SplitOption,
+)
 from brivl_search.errors import EncoderError, UsageError
 
 models = typer.Typer(
@@ -120,6 +128,7 @@ def calibrate(
     dataset_format: LayoutOption = None,
     split: SplitOption = None,
     images: ImagesOption = None,
+    encoding: Encoding = None,
     captions: Annotated[
         str | None, typer.Option(metavar="FIELDS", help="Which captions [default: zh,en,captions].")
     ] = None,
@@ -146,7 +155,8 @@ def calibrate(
     from brivl_search.corpus.dataset import load_dataset
     from brivl_search.evaluation.calibrating import calibrate_on
 
-    data = load_dataset(dataset, caption_fields(captions), format=dataset_format, split=split, images=images)
+    fields = caption_fields(captions)
+    data = load_dataset(dataset, fields, format=dataset_format, split=split, images=images, encoding=encoding)
     with Bar(quiet=quiet) as bar:
         bar.phase("images and captions", len(data.images) + sum(map(len, data.captions)))
         found = calibrate_on(data, loaded, bar.advance)

@@ -128,6 +128,12 @@ Images = Annotated[
 ]
 
 
+Encoding = Annotated[
+    str | None,
+    typer.Option("--encoding", metavar="NAME", help="Of text files that are not UTF-8: gb18030, big5, utf-16, ..."),
+]
+
+
 Hidden = Annotated[bool, typer.Option(help="Also files and folders beginning with a dot.")]
 
 

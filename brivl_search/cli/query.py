@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from brivl_search.cli.app import app, is_picture, say_plainly
-from brivl_search.cli.options import DEFAULT_INDEX, DeviceOption, EncoderOption, HitFormat, IndexOption, Target
+from brivl_search.cli.options import (
+    DEFAULT_INDEX,
+    DeviceOption,
+    EncoderOption,
+    Encoding,
+    HitFormat,
+    IndexOption,
+    Target,
+)
 from brivl_search.errors import BrivlSearchError, UsageError
 
 if TYPE_CHECKING:
+    from brivl_search.corpus.encodings import NotText
     from brivl_search.search.engine import Engine, SearchOptions
     from brivl_search.search.queries import Query
     from brivl_search.search.queries import Target as TargetName
@@ -50,6 +60,7 @@ def query(
             "--batch", metavar="FILE|-", help="A query a line: a text, or JSON with text, image, plus, minus, k."
         ),
     ] = None,
+    encoding: Encoding = None,
     target: Annotated[
         Target, typer.Option(help="What to find: images, texts (captions), or what suits.")
     ] = Target.auto,
@@ -115,6 +126,8 @@ def query(
         if preview or html or open_best:
             raise UsageError("--preview, --html and --open show the hits of one query: leave out --batch")
     else:
+        if encoding is not None:
+            raise UsageError("--encoding says how the file of --batch is written; give it too")
         # For one query NumPy's threads wait for each other longer than they work. Read when NumPy is imported.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from brivl_search.search.dedupe import ALIKE
@@ -138,7 +151,8 @@ def query(
     aim = TARGETS[target.value]
     shown = "paths" if print0 else form.value if form else None
     if batch is not None:
-        _batch(batch, lambda: Engine(index, encoder=encoder, device=device, stays=True), search, aim, shown, print0)
+        opened = partial(Engine, index, encoder=encoder, device=device, stays=True)
+        _batch(batch, encoding, opened, search, aim, shown, print0)
         return
     asked = compose(
         text, image=image or (), plus=plus or (), minus=minus or (), minus_image=minus_image or (), target=aim
@@ -163,7 +177,10 @@ def query(
 
 def _warn(engine: Engine, asked: Query) -> None:
     from brivl_search.output import warn
+    from brivl_search.search.words import say_unknown
 
+    if words := engine.unknown_words(asked):
+        warn(say_unknown(words, not engine.knows_nothing(asked)))
     if cut := engine.cut_tokens(asked):
         warn(f"the query is longer than the text tower takes: its last {cut} tokens were not seen")
     for line in engine.reader.damage:
@@ -171,14 +188,21 @@ def _warn(engine: Engine, asked: Query) -> None:
 
 
 def _batch(
-    name: str, open_engine: Callable[[], Engine], search: SearchOptions, aim: TargetName, form: str | None, nul: bool
+    name: str,
+    encoding: str | None,
+    open_engine: Callable[[], Engine],
+    search: SearchOptions,
+    aim: TargetName,
+    form: str | None,
+    nul: bool,
 ) -> None:
     """Answers line after line, in order, as soon as they have come; a bad line is told and costs only itself."""
     from brivl_search.output import default_format, print_hits, print_jsonl, warn
     from brivl_search.search.queries import read_batch
+    from brivl_search.search.words import say_unknown
 
     form = form or default_format()
-    groups = _lines(name)
+    groups = _lines(name, encoding)
     engine = open_engine()
     failed = count = 0
     for group in groups:
@@ -197,6 +221,8 @@ def _batch(
                 else:
                     print_hits([], form, nul=nul, query=title, number=count)
             else:
+                if not isinstance(asked, UsageError) and (words := engine.unknown_words(asked)):
+                    warn(f"line {line}: {say_unknown(words, not engine.knows_nothing(asked))}")
                 print_hits(answer, form, nul=nul, query=title, number=count)
             count += 1
     for damage in engine.reader.damage:
@@ -205,30 +231,28 @@ def _batch(
         raise BrivlSearchError(f"{failed} of {count} queries could not be answered; the warnings above say why")
 
 
-def _lines(name: str) -> Iterator[list[tuple[int, str]]]:
+def _lines(name: str, encoding: str | None) -> Iterator[list[tuple[int, str | NotText]]]:
     """Numbered lines of a file or of stdin, in groups: what has come is not kept waiting for what has not.
 
     Raises:
-        UsageError: the file cannot be read.
+        UsageError: the file cannot be read, or is of another encoding.
     """
+    from brivl_search.corpus.encodings import check_encoding, decode_lines
+
+    check_encoding(encoding)
     try:
         handle = sys.stdin.fileno() if name == "-" else os.open(name, os.O_RDONLY)
         os.read(handle, 0)
     except OSError as error:
         raise UsageError(f"--batch {name}: {error.strerror}: give a file with a query on each line, or -") from None
-    return _grouped(handle)
+    chunks = iter(lambda: os.read(handle, _CHUNK), b"")
+    return _grouped(decode_lines(chunks, f"--batch {name}", encoding))
 
 
-def _grouped(handle: int) -> Iterator[list[tuple[int, str]]]:
-    rest, number = b"", 0
-    while True:
-        chunk = os.read(handle, _CHUNK)
-        *lines, rest = (rest + chunk).split(b"\n")
-        if not chunk:
-            lines = [rest] if rest else []
-        numbered = list(enumerate((line.decode("utf-8", "replace") for line in lines), number + 1))
+def _grouped(parts: Iterable[list[str | NotText]]) -> Iterator[list[tuple[int, str | NotText]]]:
+    number = 0
+    for lines in parts:
+        numbered = list(enumerate(lines, number + 1))
         number += len(lines)
         for at in range(0, len(numbered), _GROUP):
             yield numbered[at : at + _GROUP]
-        if not chunk:
-            return

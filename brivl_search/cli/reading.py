@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from brivl_search.errors import CorpusError, SkippedItemsError
+from brivl_search.errors import CorpusError, SkippedItemsError, UsageError
 
 if TYPE_CHECKING:
     from brivl_search.embedding.batches import Embedded
@@ -35,6 +36,32 @@ def load(encoder: str | None, device: str) -> Encoder:
     from brivl_search.encoders import DEFAULT, load_encoder
 
     return load_encoder(encoder or DEFAULT, device=device)
+
+
+def read_lines(option: str, source: str, encoding: str | None, what: str) -> list[str]:
+    """The lines of a text file, or of stdin (-), stripped; those with nothing to see are passed over.
+
+    Args:
+        option: that names the file, for messages.
+        source: the file.
+        encoding: of the file; None: UTF-8.
+        what: a line holds, for messages: "a text".
+
+    Raises:
+        UsageError: it cannot be read, is of another encoding, or holds nothing.
+    """
+    from brivl_search.corpus.encodings import check_encoding, decode_file
+    from brivl_search.corpus.spelling import visible
+
+    check_encoding(encoding)
+    try:
+        raw = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+    except OSError as error:
+        raise UsageError(f"{option} {source}: {error.strerror}: give a text file with {what} a line") from None
+    lines = [line.strip() for line in decode_file(raw, f"{option} {source}", encoding).splitlines() if visible(line)]
+    if not lines:
+        raise UsageError(f"{option} {source} holds no {what.split()[-1]}: write one a line")
+    return lines
 
 
 def bar_beside(quiet: bool, form: str) -> Bar:

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from brivl_search.cli.app import app, byte_count, load_for
-from brivl_search.cli.options import DEFAULT_INDEX, Codec, DeviceOption, IndexOption, Memory, Quiet
-from brivl_search.errors import IndexIncompatibleError, UsageError
+from brivl_search.cli.options import DEFAULT_INDEX, Codec, DeviceOption, Encoding, IndexOption, Memory, Quiet
+from brivl_search.cli.reading import read_lines
+from brivl_search.errors import IndexIncompatibleError
 
 
 @app.command()
@@ -89,6 +90,7 @@ def tune(
         Path | None,
         typer.Option(metavar="FILE", help="Text queries, one a line, to measure with [default: the index's captions]."),
     ] = None,
+    encoding: Encoding = None,
     index: IndexOption = DEFAULT_INDEX,
     device: DeviceOption = "auto",
     quiet: Quiet = False,
@@ -101,12 +103,7 @@ def tune(
 
     vectors = None
     if queries is not None:
-        try:
-            texts = [line.strip() for line in queries.read_text("utf-8-sig").splitlines() if line.strip()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"--queries {queries}: {error}") from None
-        if not texts:
-            raise UsageError(f"--queries {queries} holds no query: write one a line")
+        texts = read_lines("--queries", str(queries), encoding, "a query")
         vectors = load_for(index, None, device).encode_texts(texts)
     gpu.choose(device)
     with Bar(quiet=quiet) as bar:
@@ -139,8 +136,27 @@ def verify(
             say(f"no shard to drop; generation {commit.generation}")
     report = check(index)
     print_verification(report)
+    if report.ok:
+        _say_stale(index)
     if not report.ok:
         raise IndexIncompatibleError(
             f"the index at {index} is damaged: brivl-search verify --repair --index {index} drops damaged shards, and "
             "sync embeds their files again; if that does not help, delete it and run build-index"
+        )
+
+
+def _say_stale(index: Path) -> None:
+    """A note where captions were embedded before texts were read as they are now; nothing if the encoder is away."""
+    from brivl_search.errors import BrivlSearchError
+    from brivl_search.ingest.spelled import stale_captions
+    from brivl_search.output import say
+
+    try:
+        stale = stale_captions(index, load_for(index, None, "cpu"))
+    except (BrivlSearchError, ImportError):
+        return
+    if stale:
+        say(
+            f"note: {stale:,} captions were embedded by an older version, which read their characters otherwise: "
+            f"brivl-search sync --index {index} embeds them anew"
         )

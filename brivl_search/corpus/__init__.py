@@ -1,7 +1,13 @@
 """What is to be indexed: walking folders, decoding images safely, reading caption files.
 
     walk.py           folders -> image files and caption files, with a reason for everything passed over
+    kinds.py          which files are pictures, by ending and by first bytes, and what helps with the others
     images.py         the bytes of one image -> uint8 RGB pixels, or an ImageError with a countable reason
+    codecs.py         the decoders, and what their errors mean
+    colour.py         greys of any depth, ICC profiles, transparency -> 8-bit RGB
+    pixels.py         a decoded picture -> the square that a tower takes
+    truncated.py      files without their end: is a pixel missing?
+    phash.py          a perceptual hash: do two pictures look the same?
     decode_pool.py    many files -> pixels, in worker processes that may crash or hang without harm
     decode_worker.py  what runs inside those processes
     exif.py           when a picture was taken

@@ -3,7 +3,7 @@
     {"image": "images/1.jpg", "zh": ["在雪地中奔跑的狗。"], "en": "A dog runs in the snow."}
 
 `image` is relative to the folder of the caption file (or absolute); every other field that is a string or a list of
-strings may hold captions. UTF-8, with or without a byte order mark; blank lines are ignored.
+strings may hold captions. UTF-8, with or without a byte order mark, or the named encoding; blank lines are ignored.
 """
 
 from __future__ import annotations
@@ -54,18 +54,21 @@ class _Bad(Exception):
         self.detail = detail
 
 
-def read_captions(path: Path | str, fields: Sequence[str] | None = None) -> Iterator[CaptionLine | BadLine]:
+def read_captions(
+    path: Path | str, fields: Sequence[str] | None = None, encoding: str | None = None
+) -> Iterator[CaptionLine | BadLine]:
     """Read one caption file; a bad line is reported and never stops the rest.
 
     Args:
         path: the caption file.
         fields: which fields hold the captions; by default `zh`, `en` and `captions`, of which a line must have one.
+        encoding: of the file; None: UTF-8.
 
     Raises:
         CorpusError: the file itself cannot be read.
     """
     file = os.path.abspath(path)
-    for number, record in json_lines(file):
+    for number, record in json_lines(file, encoding):
         if isinstance(record, BadLine):
             yield record
             continue
@@ -82,10 +85,10 @@ def read_captions(path: Path | str, fields: Sequence[str] | None = None) -> Iter
             yield CaptionLine(file, number, image, texts, others)
 
 
-def caption_fields(file: str) -> list[str]:
+def caption_fields(file: str, encoding: str | None = None) -> list[str]:
     """Names of the fields of a caption file that may hold captions, in order. Raises: CorpusError."""
     names: dict[str, None] = {}
-    for _, record in json_lines(file):
+    for _, record in json_lines(file, encoding):
         if isinstance(record, dict):
             for name, value in record.items():
                 if name != "image" and (isinstance(value, str) or _is_list_of_strings(value)):

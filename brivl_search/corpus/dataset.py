@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from brivl_search.corpus.captions import DEFAULT_FIELDS
+from brivl_search.corpus.encodings import check_encoding
 from brivl_search.corpus.readers import open_dataset
 from brivl_search.corpus.readers.base import Choice
 from brivl_search.corpus.text import BadLine
@@ -76,6 +77,7 @@ def load_dataset(
     format: str | None = None,
     split: str | None = None,
     images: Path | str | None = None,
+    encoding: str | None = None,
 ) -> Dataset:
     """Read a dataset strictly, for evaluation.
 
@@ -85,13 +87,15 @@ def load_dataset(
         format: name of the layout; None: it is recognised.
         split: only this one, such as "test"; None: all.
         images: folder of the images; None: the customary places beside the annotations.
+        encoding: of the annotation files; None: UTF-8.
 
     Raises:
-        UsageError: nothing there, a layout that is not known or ambiguous, no such split, or a field that no line has.
+        UsageError: nothing there, a layout that is not known or ambiguous, no such split or encoding, or a field that
+            no line has.
         CorpusError: a bad line or an image that is not there, as file:line.
     """
     wanted = (fields,) if isinstance(fields, str) else tuple(fields or ())
-    choice = Choice(split, None if images is None else os.fspath(images), wanted or None)
+    choice = Choice(split, None if images is None else os.fspath(images), wanted or None, check_encoding(encoding))
     reader = open_dataset(folder, format, choice)
     files: dict[str, ImageFile] = {}
     missing: dict[str, str] = {}

@@ -48,6 +48,7 @@ class Decoded:
         reason: why the file is skipped, short and countable; empty if it is not.
         detail: what exactly was met.
         taken: when, by EXIF, as `DecodedImage.taken`; empty without pixels.
+        look: perceptual hash, as `DecodedImage.look`; empty without pixels.
     """
 
     file: ImageFile
@@ -59,6 +60,7 @@ class Decoded:
     reason: str = ""
     detail: str = ""
     taken: str = ""
+    look: str = ""
 
 
 def decode_all(
@@ -118,7 +120,7 @@ def _decode_here(files: Iterable[ImageFile], job: Job, known: KnownHashes) -> It
 
 def _decoded(file: ImageFile, outcome: Outcome, pixels: NDArray[np.uint8] | None) -> Decoded:
     it = outcome
-    return Decoded(file, it.sha256, pixels, it.width, it.height, it.known, it.reason, it.detail, it.taken)
+    return Decoded(file, it.sha256, pixels, it.width, it.height, it.known, it.reason, it.detail, it.taken, it.look)
 
 
 @dataclass

@@ -56,6 +56,7 @@ class Outcome:
     reason: str = ""
     detail: str = ""
     taken: str = ""
+    look: str = ""
 
 
 Task = tuple[str, tuple[str, ...], Place | None]
@@ -99,7 +100,7 @@ def decode_one(
         return Outcome(sha256, reason=error.reason, detail=error.detail), None
     except MemoryError as error:
         return Outcome(sha256, reason="out of memory", detail=str(error)), None
-    return Outcome(sha256, image.width, image.height, taken=image.taken), image
+    return Outcome(sha256, image.width, image.height, taken=image.taken, look=image.look), image
 
 
 @functools.cache

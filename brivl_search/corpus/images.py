@@ -11,23 +11,16 @@ Pillow is imported by the first decode, not by importing this module.
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import io
 import os
 import stat
-import struct
-import threading
-import warnings
-import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from brivl_search.corpus import exif, pixels
+from brivl_search.corpus import codecs, colour, exif, phash, pixels, truncated
 from brivl_search.corpus.containers import access
 from brivl_search.corpus.containers.place import Place
 from brivl_search.corpus.pixels import PixelSpec as PixelSpec
@@ -37,12 +30,10 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MAX_MEGAPIXELS = 178.0
+JPEG_MEGAPIXELS = 1000.0  # what the default means for a JPEG that is decoded in reduced size
+LARGE_JPEG_MEGAPIXELS = 356.0  # and for one of which all has to be held: progressive, or not reduced
 MAX_FILE_BYTES = 2 << 30
 
-_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF", "HEIF", "JPEG2000", "ICO", "PPM")
-_PLUGINS = ("Bmp", "Gif", "Jpeg", "Ppm", "Png", "Webp", "Tiff", "Mpo", "Avif", "Jpeg2K", "Ico")
-_PLUGIN_MODULES = {"Webp": "WebPImagePlugin", "Jpeg2K": "Jpeg2KImagePlugin"}
-_TRUNCATED = ("truncated", "unexpected end", "not enough image data", "not enough data", "end of file", "eof")
 _UPRIGHT = {  # EXIF orientation -> the Transpose that undoes it
     2: "FLIP_LEFT_RIGHT",
     3: "ROTATE_180",
@@ -62,13 +53,15 @@ class DecodedImage:
         pixels: uint8 (size, size, 3), RGB, writable.
         width: width of the original, after EXIF orientation.
         height: height of the original, after EXIF orientation.
-        taken: when, by its EXIF block: ISO 8601 local time without a zone; "" where it does not say.
+        taken: when, by its EXIF block: ISO 8601, local time unless it names a zone; "" where it does not say.
+        look: perceptual hash of the whole picture, 64 hex digits; see `phash.look`.
     """
 
     pixels: NDArray[np.uint8]
     width: int
     height: int
     taken: str = ""
+    look: str = ""
 
 
 def load_pixels(source: str | bytes, spec: PixelSpec, *, max_megapixels: float = MAX_MEGAPIXELS) -> NDArray[np.uint8]:
@@ -126,7 +119,10 @@ def read_file(path: str, *, max_bytes: int = MAX_FILE_BYTES, place: Place | None
 
 
 def decode(data: bytes, spec: PixelSpec, *, max_megapixels: float = MAX_MEGAPIXELS) -> DecodedImage:
-    """Decode the content of one image file: first frame, upright, transparency on white, 16-bit scaled to 8.
+    """Decode the content of one image file: first frame, upright, in sRGB, greys by their depth, on an opaque ground.
+
+    A file whose last bytes are missing is decoded if no pixel depends on them. With the default limit a JPEG may be
+    larger than other pictures, because it is decoded in reduced size.
 
     Raises:
         ImageError: the image cannot be read.
@@ -134,20 +130,28 @@ def decode(data: bytes, spec: PixelSpec, *, max_megapixels: float = MAX_MEGAPIXE
     if not data:
         raise ImageError("empty file")
     try:
-        with _quiet_pillow():
+        with codecs.quiet():
             return _decode(data, spec, max_megapixels)
     except ImageError:
         raise
     except Exception as error:
-        raise _as_image_error(error, data) from error
+        reason = codecs.as_image_error(error, data)
+        if (whole := truncated.mended(data, reason, max_megapixels)) is None:
+            raise reason from error
+    try:
+        with codecs.quiet():
+            return _decode(whole, spec, max_megapixels)
+    except Exception:
+        raise reason from None
 
 
 def _decode(data: bytes, spec: PixelSpec, max_megapixels: float) -> DecodedImage:
-    image_module = _pillow()
-    with image_module.open(io.BytesIO(data), formats=_openable()) as image:
+    image_module = codecs.pillow()
+    with image_module.open(io.BytesIO(data), formats=codecs.openable(data)) as image:
         width, height = image.size
-        _check_area(width, height, max_megapixels)
+        _check_area(width, height, _limit(image, spec, max_megapixels))
         taken = exif.taken(image) if image.format == "TIFF" else ""
+        colour.before_loading(image)
         if image.format in ("JPEG", "MPO") and spec.antialias:
             # libjpeg scales by 1/2, 1/4 or 1/8 while decoding, never below the size asked for: twice the target,
             # so that the resize below still decides what the pixels look like.
@@ -157,9 +161,17 @@ def _decode(data: bytes, spec: PixelSpec, max_megapixels: float) -> DecodedImage
         else:
             image.load()
             width, height = image.size  # TIFF turns itself upright while loading
-            _check_area(width, height, max_megapixels)
+            _check_area(width, height, _limit(image, spec, max_megapixels))
         taken = taken or exif.taken(image)  # in a PNG the block may follow the pixels
         return _prepare(image, spec, (width, height), taken)
+
+
+def _limit(image: Image.Image, spec: PixelSpec, max_megapixels: float) -> float:
+    """Megapixels that a picture may have; a limit other than the default holds for every format."""
+    if image.format not in ("JPEG", "MPO") or max_megapixels != MAX_MEGAPIXELS:
+        return max_megapixels
+    reduced = spec.antialias and not image.info.get("progressive")
+    return JPEG_MEGAPIXELS if reduced else LARGE_JPEG_MEGAPIXELS
 
 
 def prepare(image: Image.Image, spec: PixelSpec, *, max_megapixels: float = MAX_MEGAPIXELS) -> DecodedImage:
@@ -169,14 +181,14 @@ def prepare(image: Image.Image, spec: PixelSpec, *, max_megapixels: float = MAX_
         ImageError: the image cannot be read.
     """
     try:
-        with _quiet_pillow():
+        with codecs.quiet():
             _check_area(*image.size, max_megapixels)
             image.load()
             return _prepare(image, spec, image.size, "")
     except ImageError:
         raise
     except Exception as error:
-        raise _as_image_error(error, b"") from error
+        raise codecs.as_image_error(error, b"") from error
 
 
 def _prepare(image: Image.Image, spec: PixelSpec, stored: tuple[int, int], taken: str) -> DecodedImage:
@@ -185,8 +197,12 @@ def _prepare(image: Image.Image, spec: PixelSpec, stored: tuple[int, int], taken
     upright = _UPRIGHT.get(_orientation(image))
     if upright and upright not in ("FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM"):
         width, height = height, width
-    turn = _pillow().Transpose[upright] if upright else None
-    return DecodedImage(pixels.to_square(_to_smooth_mode(image), spec, stored, turn), width, height, taken)
+    turn = codecs.pillow().Transpose[upright] if upright else None
+    ready = colour.smooth(image)
+    square = pixels.to_square(ready, spec, stored, turn)
+    squashed = spec.resize == "squash" and spec.antialias and spec.size >= phash.LOOK_SIDE
+    whole = square if squashed else pixels.to_square(ready, PixelSpec(phash.LOOK_SIDE), stored, turn)
+    return DecodedImage(square, width, height, taken, phash.look(whole))
 
 
 def _check_area(width: int, height: int, max_megapixels: float) -> None:
@@ -205,125 +221,3 @@ def _orientation(image: Image.Image) -> int:
         return int(image.getexif().get(0x0112, 1))
     except Exception:  # a damaged EXIF block is no reason to lose the picture
         return 1
-
-
-def _to_smooth_mode(image: Image.Image) -> Image.Image:
-    """Bring modes that cannot be interpolated, or whose range is not 0..255, to one that can and is."""
-    mode = image.mode
-    if mode.startswith("I;16") or mode in ("I", "F"):
-        return _scaled_to_8_bits(image)
-    if mode == "LAB":
-        from PIL import ImageCms
-
-        to_rgb = ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
-        converted = ImageCms.applyTransform(image, to_rgb)
-        assert converted is not None
-        return converted
-    if image.has_transparency_data:
-        return image if mode in ("RGBA", "LA") else image.convert("RGBA")
-    if mode in ("RGB", "L", "CMYK", "YCbCr"):
-        return image
-    return image.convert("L" if mode == "1" else "RGB")
-
-
-def _scaled_to_8_bits(image: Image.Image) -> Image.Image:
-    """Grey of 16 or 32 bits, or floating point, to 8 bits by its range: 0..1, 0..255, 0..65535, else min..max."""
-    values = np.nan_to_num(np.asarray(image).astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = float(values.min()), float(values.max())
-    scale, shift = 255.0 / ((high - low) or 1.0), low
-    if image.mode.startswith("I;16"):
-        scale, shift = 1 / 257, 0.0
-    elif low >= 0 and high <= 65535:
-        shift = 0.0
-        scale = 255.0 if image.mode == "F" and high <= 1 else 1.0 if high <= 255 else 1 / 257
-    scaled = values * scale - shift * scale
-    grey: Image.Image = _pillow().fromarray(np.rint(scaled).clip(0, 255).astype(np.uint8))
-    return grey
-
-
-def _as_image_error(error: Exception, data: bytes) -> ImageError:
-    """Pillow's many exceptions, as a reason a person can count."""
-    from PIL import Image, UnidentifiedImageError
-
-    text = " ".join(str(error).split())[:200]
-    if isinstance(error, MemoryError):
-        return ImageError("out of memory", text)
-    if isinstance(error, Image.DecompressionBombError):
-        return ImageError("too large", text)
-    if isinstance(error, UnidentifiedImageError):
-        return _unidentified(data)
-    if isinstance(error, EOFError) or any(word in text.lower() for word in _TRUNCATED):
-        return ImageError("truncated", text)
-    if isinstance(error, (OSError, SyntaxError, ValueError, ArithmeticError, LookupError, TypeError, RuntimeError)):
-        return ImageError("corrupt", text)
-    if isinstance(error, (struct.error, zlib.error)):
-        return ImageError("corrupt", text)
-    return ImageError("corrupt", f"{type(error).__name__}: {text}")
-
-
-def _unidentified(data: bytes) -> ImageError:
-    """Why no decoder took the file: its first bytes tell damage from another format from no image at all."""
-    head = data[:16]
-    if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"hevc", b"hevx", b"mif1", b"msf1", b"heim", b"heis"):
-        return ImageError("unsupported format", "HEIC: pip install pillow-heif")
-    if head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis"):
-        detail = "damaged AVIF header" if "AVIF" in _openable() else "AVIF: this Pillow was built without it"
-        return ImageError("corrupt" if "AVIF" in _openable() else "unsupported format", detail)
-    magics = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"GIF8": "GIF", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
-    for magic, name in magics.items():
-        if head.startswith(magic):
-            return ImageError("corrupt", f"the {name} header cannot be read")
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return ImageError("corrupt", "the WEBP header cannot be read")
-    return ImageError("not an image")
-
-
-@functools.cache
-def _pillow() -> Any:
-    """PIL.Image with exactly the decoders of `_FORMATS` ready (Pillow's own `init` would import some forty)."""
-    import importlib
-
-    from PIL import Image
-
-    for name in _PLUGINS:
-        with contextlib.suppress(ImportError):
-            importlib.import_module("PIL." + _PLUGIN_MODULES.get(name, name + "ImagePlugin"))
-    with contextlib.suppress(ImportError):
-        importlib.import_module("pillow_heif").register_heif_opener()
-    return Image
-
-
-@functools.cache
-def _openable() -> tuple[str, ...]:
-    known = _pillow().OPEN
-    return tuple(name for name in _FORMATS if name in known)
-
-
-_quiet_lock = threading.Lock()
-_quiet_depth = 0
-_quiet_undo = contextlib.ExitStack()
-
-
-@contextlib.contextmanager
-def _quiet_pillow() -> Iterator[None]:
-    """Silence Pillow's warnings and lift its own size limit (ours is checked on every header) while anyone decodes.
-
-    Both are process-wide in Python, so threads that decode at the same time share one change: the first one in makes
-    it, the last one out undoes it.
-    """
-    global _quiet_depth
-    image_module = _pillow()
-    with _quiet_lock:
-        _quiet_depth += 1
-        if _quiet_depth == 1:
-            _quiet_undo.enter_context(warnings.catch_warnings())
-            warnings.simplefilter("ignore")
-            _quiet_undo.callback(setattr, image_module, "MAX_IMAGE_PIXELS", image_module.MAX_IMAGE_PIXELS)
-            image_module.MAX_IMAGE_PIXELS = None
-    try:
-        yield
-    finally:
-        with _quiet_lock:
-            _quiet_depth -= 1
-            if _quiet_depth == 0:
-                _quiet_undo.close()

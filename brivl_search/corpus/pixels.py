@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brivl_search.corpus import patches
+from brivl_search.corpus.colour import to_rgb
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -161,14 +162,3 @@ def sample_bilinear(
     upper = pixels[np.ix_(y0, x0)] * (1 - dx) + pixels[np.ix_(y0, x1)] * dx
     lower = pixels[np.ix_(y1, x0)] * (1 - dx) + pixels[np.ix_(y1, x1)] * dx
     return (upper * (1 - dy) + lower * dy).astype(np.float32)
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Transparency goes on white."""
-    from PIL import Image
-
-    if image.mode in ("RGBA", "LA"):
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(white, rgba)
-    return image.convert("RGB")

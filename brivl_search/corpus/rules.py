@@ -20,7 +20,8 @@ STOP_FILE = ".nomedia"  # Android's word for: nothing here is for a gallery
 # Folders that systems, NAS boxes and photo programs keep for themselves. In small letters.
 _SYSTEM = frozenset({
     "@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", ".@__thumb", "@__thumb", ".@upload_cache",
-    "@tmp", "$recycle.bin", "recycler", "recycled", "system volume information", "found.000", "windowsapps", "lost+found",
+    "@tmp", "$recycle.bin", "recycler", "recycled", "system volume information", "found.000", "windowsapps",
+    "lost+found",
     ".thumbnails", ".thumbs", ".trash", ".trashes", ".spotlight-v100", ".fseventsd", ".temporaryitems",
     ".documentrevisions-v100", "__macosx", ".appledouble", ".snapshot", ".zfs", ".stversions", ".stfolder",
     ".picasaoriginals", ".dtrash", ".xvpics", ".sync", ".git", ".svn", ".hg", "node_modules", "__pycache__",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,21 +27,24 @@ class DatasetChoice:
         format: name of a reader; a folder is read as a dataset only with it.
         split: only this split.
         images: folder of the images.
+        encoding: of the annotation files; None: UTF-8.
     """
 
     format: str | None = None
     split: str | None = None
     images: str | None = None
+    encoding: str | None = None
 
     def to_dict(self) -> dict[str, str | None]:
         """JSON-ready; `of` reads it back. Paths become absolute."""
         images = None if self.images is None else os.path.abspath(self.images)
-        return {"format": self.format, "split": self.split, "images": images}
+        values = {"format": self.format, "split": self.split, "images": images}
+        return values if self.encoding is None else {**values, "encoding": self.encoding}
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> DatasetChoice:
         """What an index remembers of a dataset, and more (`covers`)."""
-        return cls(values.get("format"), values.get("split"), values.get("images"))
+        return cls(values.get("format"), values.get("split"), values.get("images"), values.get("encoding"))
 
 
 @dataclass
@@ -92,11 +95,14 @@ def find_sources(
     readers: dict[str, Reader] = {}
     for path in paths:
         absolute = os.path.abspath(path)
-        how = (known or {}).get(absolute, choice) if choice == DatasetChoice() else choice
+        how = choice
+        if absolute in (known or {}) and choice == DatasetChoice(encoding=choice.encoding):
+            how = replace(known[absolute], encoding=choice.encoding or known[absolute].encoding)  # type: ignore[index]
         if how.format is None and not _is_dataset(absolute, files):
             plain.append(path)
             continue
-        readers[os.fspath(path)] = open_dataset(path, how.format, Choice(how.split, how.images, fields(absolute)))
+        wanted = Choice(how.split, how.images, fields(absolute), how.encoding)
+        readers[os.fspath(path)] = open_dataset(path, how.format, wanted)
     if not readers and (choice.split or choice.images):
         given = "split" if choice.split else "images"
         raise UsageError(f"`{given}` is for datasets: name an annotation file or container, or give `dataset_format`")

@@ -1,20 +1,23 @@
 """Folders become a sorted list of image files and caption files, with a reason for everything passed over.
 
-Nothing is opened here: a file's name and `stat` decide. Whether an image can be decoded is found out later.
+A file's ending and `stat` decide. Where the ending is unknown or missing, the first bytes do (`kinds`). Whether an
+image can be decoded is found out later.
 """
 
 from __future__ import annotations
 
-import functools
-import importlib.util
 import os
 import stat
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from brivl_search.corpus.containers.place import Place
+from brivl_search.corpus import kinds
+from brivl_search.corpus.found import ImageFile as ImageFile
+from brivl_search.corpus.found import Scan as Scan
+from brivl_search.corpus.found import Skipped as Skipped
+from brivl_search.corpus.kinds import image_extensions as image_extensions
 from brivl_search.corpus.rules import (
     IGNORE_FILE,
     STOP_FILE,
@@ -29,96 +32,6 @@ from brivl_search.display import printable
 from brivl_search.errors import CorpusError, UsageError
 
 CAPTIONS_NAME = "captions.jsonl"
-
-_ALWAYS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-_HEIF = (".heic", ".heif")
-_AVIF = (".avif",)
-_RAW = "3fr arw cr2 cr3 crw dcr dng erf iiq kdc mef mos mrw nef nrw orf pef raf raw rw2 rwl sr2 srf srw x3f"
-_VIDEO = "3gp avi flv m2ts m4v mkv mov mp4 mpeg mpg mts ogv webm wmv"
-_OTHER = "ai eps exr hdr jxl psb psd svg svgz xcf"
-_UNREAD = frozenset("." + ending for kind in (_RAW, _VIDEO, _OTHER) for ending in kind.split())
-
-
-@dataclass(frozen=True, slots=True)
-class ImageFile:
-    """One file to index.
-
-    Attributes:
-        path: absolute, below the root as it was given (links are not resolved); bytes that are not UTF-8 survive as
-            surrogate escapes, so `os.fsencode` gives the name on disk.
-        size: bytes.
-        mtime_ns: time of the last change; for an image inside a container, the container's.
-        place: where its bytes lie inside a container (path CONTAINER::MEMBER); None: it is a file of its own.
-    """
-
-    path: str
-    size: int
-    mtime_ns: int
-    place: Place | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Skipped:
-    """A file that looks like an image and cannot be one; `reason` is short and countable."""
-
-    path: str
-    reason: str
-    detail: str = ""
-
-
-@dataclass
-class Scan:
-    """What lies under some folders.
-
-    Attributes:
-        roots: the folders, absolute.
-        images: sorted by path, each path once.
-        captions: paths of the caption files, sorted.
-        skipped: files with an image's name that were passed over, sorted by path.
-        unreadable_dirs: folders that exist but could not be listed (and links to places out of reach): what an
-            earlier build found beneath them has not vanished.
-        other_files: files that are neither images nor captions.
-        unread: of these, the pictures and videos that are not read yet, by their ending in small letters.
-        passed: images passed over on purpose, by why: "excluded", "hidden", or the name of a system's folder.
-        empty_dirs: folders below the roots in which there is nothing at all.
-        mounts: root → folders below it that are other file systems, relative → device.
-        places: root → (device, inode).
-        aliases: (folder, the name by which the index knows it already) of folders that were not walked again.
-    """
-
-    roots: tuple[str, ...]
-    images: list[ImageFile] = field(default_factory=list)
-    captions: list[str] = field(default_factory=list)
-    skipped: list[Skipped] = field(default_factory=list)
-    unreadable_dirs: list[str] = field(default_factory=list)
-    other_files: int = 0
-    unread: Counter[str] = field(default_factory=Counter)
-    passed: Counter[str] = field(default_factory=Counter)
-    empty_dirs: set[str] = field(default_factory=set)
-    mounts: dict[str, dict[str, int]] = field(default_factory=dict)
-    places: dict[str, tuple[int, int]] = field(default_factory=dict)
-    aliases: list[tuple[str, str]] = field(default_factory=list)
-
-    def describe_empty(self) -> str:
-        """One line that says why there are no images here, for the message of a build that finds none."""
-        where = ", ".join(printable(root) for root in self.roots)
-        verb = "holds" if len(self.roots) == 1 else "hold"
-        if self.skipped:
-            reasons = ", ".join(f"{n} {reason}" for reason, n in Counter(s.reason for s in self.skipped).most_common())
-            return f"{where} {verb} no image that can be read (skipped: {reasons})"
-        if self.unreadable_dirs:
-            return f"{where}: {_count(len(self.unreadable_dirs), 'folder')} cannot be read (permission denied)"
-        if self.passed:
-            kinds = ", ".join(f"{count:,} {why}" for why, count in self.passed.most_common())
-            return f"{where} {verb} no image but what is passed over ({kinds})"
-        if self.aliases:
-            folder, known = self.aliases[0]
-            return f"{printable(folder)} is {printable(known)} under another name, which is indexed already"
-        others = self.other_files + len(self.captions)
-        if others:
-            extensions = ", ".join(sorted(image_extensions()))
-            return f"{where} {verb} {_count(others, 'file')} but no images (looked for {extensions})"
-        return f"{where} {'is' if len(self.roots) == 1 else 'are'} empty"
 
 
 def scan(
@@ -191,6 +104,8 @@ def scan_paths(
             result.skipped.append(Skipped(absolute, "not a regular file"))
         elif absolute.endswith(".jsonl"):
             result.captions = sorted({*result.captions, absolute})
+        elif why := kinds.refusal(absolute):
+            result.skipped.append(Skipped(absolute, "unsupported format", why))
         else:
             result.images.append(ImageFile(absolute, status.st_size, status.st_mtime_ns))
     result.images.sort(key=lambda image: image.path)
@@ -215,17 +130,6 @@ def add_named(result: Scan, paths: Iterable[str]) -> None:
             continue
         result.images.append(ImageFile(path, status.st_size, status.st_mtime_ns))
     result.images.sort(key=lambda image: image.path)
-
-
-@functools.cache
-def image_extensions() -> frozenset[str]:
-    """Lower-case extensions, dot included, that this installation can decode."""
-    extensions = set(_ALWAYS)
-    if importlib.util.find_spec("pillow_heif"):
-        extensions.update(_HEIF)
-    if importlib.util.find_spec("PIL._avif"):
-        extensions.update(_AVIF)
-    return frozenset(extensions)
 
 
 def _check_root(given: str) -> None:
@@ -260,8 +164,6 @@ class _Walk:
         self.result = result
         self.rules = {root: rules.get(root, default) for root in result.roots}
         self.elsewhere = elsewhere
-        self.extensions = image_extensions()
-        self.undecodable = frozenset((*_HEIF, *_AVIF)) - self.extensions
         self.seen: set[tuple[int, int] | str] = set()
         self.folders: list[_Folder] = []
         self.linked: deque[_Folder] = deque()
@@ -312,7 +214,7 @@ class _Walk:
                 elif entry.is_symlink() and os.path.isdir(entry.path):
                     self.linked.extend(self._subfolder(entry, inside, link=True))
                 elif why := inside.passed or self._why_not(entry, inside):
-                    if _extension(entry.name) in self.extensions and not is_thumbnail(entry.name):
+                    if kinds.ending_of(entry.name) in image_extensions() and not is_thumbnail(entry.name):
                         self.result.passed[why] += 1
                 else:
                     self._take(entry)
@@ -320,9 +222,8 @@ class _Walk:
                 continue  # vanished while we walked
             except OSError as error:
                 blind = True  # listed, but nothing in it can be reached (a folder without the x right)
-                if _extension(entry.name) in self.extensions:
-                    reason = "permission denied" if isinstance(error, PermissionError) else "read error"
-                    self.result.skipped.append(Skipped(entry.path, reason, error.strerror or ""))
+                if kinds.ending_of(entry.name) in image_extensions():
+                    self.result.skipped.append(Skipped(entry.path, _reason(error), error.strerror or ""))
         if blind:
             self.result.unreadable_dirs.append(folder.path)
         self.folders.extend(reversed(subfolders))
@@ -368,15 +269,18 @@ class _Walk:
 
     def _take(self, entry: os.DirEntry[str]) -> None:
         """Sort one entry that is not a folder into the result."""
-        extension = _extension(entry.name)
-        is_image = extension in self.extensions
-        if not is_image and extension not in self.undecodable and entry.name != CAPTIONS_NAME:
-            if entry.is_symlink() and not os.path.exists(entry.path):
-                self.result.unreadable_dirs.append(entry.path)  # perhaps a link to a disk that is not mounted
-            self.result.other_files += 1
-            if extension in _UNREAD:
-                self.result.unread[extension] += 1
-            return
+        extension = kinds.ending_of(entry.name)
+        kind = kinds.by_ending(extension)
+        if entry.name != CAPTIONS_NAME:
+            if kinds.may_be_picture(extension):
+                try:
+                    kind = kinds.sniff(entry.path)
+                except OSError as error:
+                    self.result.skipped.append(Skipped(entry.path, _reason(error), error.strerror or ""))
+                    return
+            if kind is None or kind in kinds.UNREAD:
+                self._pass_by(entry, extension, kind)
+                return
         try:
             status = entry.stat()
         except OSError as error:
@@ -388,18 +292,25 @@ class _Walk:
             self.result.skipped.append(Skipped(entry.path, "not a regular file"))
         elif entry.name == CAPTIONS_NAME:
             self.result.captions.append(entry.path)
-        elif not is_image:
-            hint = "pip install pillow-heif" if extension in _HEIF else "this Pillow was built without AVIF"
-            self.result.skipped.append(Skipped(entry.path, "unsupported format", f"{extension}: {hint}"))
+        elif kind is None or not kinds.is_read(kind):
+            detail = f"{extension}: {kind.remedy}" if kind else ""
+            self.result.skipped.append(Skipped(entry.path, "unsupported format", detail))
         elif status.st_size == 0:
             self.result.skipped.append(Skipped(entry.path, "empty file"))
         else:
             self.result.images.append(ImageFile(entry.path, status.st_size, status.st_mtime_ns))
 
+    def _pass_by(self, entry: os.DirEntry[str], extension: str, kind: kinds.Kind | None) -> None:
+        """Count a file that is no image, or of a kind that is not read."""
+        if entry.is_symlink() and not os.path.exists(entry.path):
+            self.result.unreadable_dirs.append(entry.path)  # perhaps a link to a disk that is not mounted
+        self.result.other_files += 1
+        if kind is not None:
+            self.result.unread[kinds.label(extension, kind)] += 1
 
-def _extension(name: str) -> str:
-    dot = name.rfind(".")
-    return name[dot:].lower() if dot > 0 else ""
+
+def _reason(error: OSError) -> str:
+    return "permission denied" if isinstance(error, PermissionError) else "read error"
 
 
 def _link_target(path: str) -> str:
@@ -407,7 +318,3 @@ def _link_target(path: str) -> str:
         return f"points to {printable(os.readlink(path))}"
     except OSError:
         return ""
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

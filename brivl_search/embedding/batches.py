@@ -13,7 +13,6 @@ from brivl_search.corpus.decode_pool import Decoded, decode_all, default_workers
 from brivl_search.corpus.images import MAX_MEGAPIXELS
 from brivl_search.corpus.walk import ImageFile
 from brivl_search.encoders.base import Encoder, Origin, encode_pictures
-from brivl_search.errors import UsageError
 
 DType = Literal["float32", "float16"]
 BATCH = 64  # pictures a forward pass
@@ -108,18 +107,6 @@ def embed_texts(texts: Sequence[str], encoder: Encoder) -> Iterator[tuple[str, N
     for start in range(0, len(texts), TEXT_BATCH):
         part = texts[start : start + TEXT_BATCH]
         yield from zip(part, encoder.encode_texts(part), strict=True)
-
-
-def clean_text(text: str, where: str) -> str:
-    """A text as the towers take it: bytes of an argument that were not UTF-8 become replacement characters.
-
-    Raises:
-        UsageError: it is empty.
-    """
-    clean = text.encode("utf-8", "replace").decode("utf-8").strip()
-    if not clean:
-        raise UsageError(f"{where}: the text is empty: give some words")
-    return clean
 
 
 def numbers(vector: NDArray[np.float32], dtype: DType) -> list[float]:

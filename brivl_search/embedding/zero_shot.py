@@ -19,12 +19,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from brivl_search.corpus.encodings import decode_file
+from brivl_search.corpus.spelling import visible
+from brivl_search.corpus.text import check_text, take_text
 from brivl_search.display import printable
-from brivl_search.embedding.batches import TEXT_BATCH, clean_text
+from brivl_search.embedding.batches import TEXT_BATCH
 from brivl_search.embedding.query_pictures import embed_pictures
-from brivl_search.encoders.base import Encoder
+from brivl_search.encoders.base import Encoder, unknown_words
 from brivl_search.encoders.calibration import Calibration
 from brivl_search.errors import UsageError
+from brivl_search.metrics.cosine import bounded
 
 # What brivl-mini's recipes train with; against the bare name they gain 1.4 points of top-1 in Chinese and 0.2 in
 # English (train/EXPERIMENTS.md, "Zero-shot").
@@ -60,21 +64,25 @@ class Guess:
     probability: float | None
 
 
-def read_labels(path: Path) -> list[Label]:
-    """Labels, one a line, UTF-8; further names of the same thing follow after tabs. Blank lines are passed over.
+def read_labels(path: Path, encoding: str | None = None) -> list[Label]:
+    """Labels, one a line; further names of the same thing follow after tabs. Lines with nothing to see are passed over.
+
+    Args:
+        path: the file.
+        encoding: of the file; None: UTF-8.
 
     Raises:
-        UsageError: the file cannot be read, holds no label, or a name twice.
+        UsageError: the file cannot be read, is of another encoding, holds no label, or a name twice.
     """
+    name = f"`labels` {printable(str(path))}"
     try:
-        lines = path.read_text("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise UsageError(f"`labels` {printable(str(path))}: {reason}: give a text file with a label a line") from None
+        lines = decode_file(path.read_bytes(), name, encoding).splitlines()
+    except OSError as error:
+        raise UsageError(f"{name}: {error.strerror}: give a text file with a label a line") from None
     labels: list[Label] = []
     line_of: dict[str, int] = {}
     for number, line in enumerate(lines, start=1):
-        names = tuple(dict.fromkeys(part.strip() for part in line.split("\t") if part.strip()))
+        names = tuple(dict.fromkeys(part.strip() for part in line.split("\t") if visible(part)))
         if not names:
             continue
         if names[0] in line_of:
@@ -87,8 +95,9 @@ def read_labels(path: Path) -> list[Label]:
 
 
 def check_templates(templates: Sequence[str]) -> None:
-    """Raises UsageError where a template has no place for the name."""
+    """Raises UsageError where a template is not UTF-8, or has no place for the name."""
     for template in templates:
+        check_text(template, "`templates`")
         if "{}" not in template:
             raise UsageError(f"`templates` {template!r}: put {{}} where the label belongs, as in '一张{{}}的照片'")
 
@@ -97,6 +106,14 @@ def sentences(name: str, templates: Sequence[str] = ()) -> list[str]:
     """A name in every template: those given, else the built-in ones of the name's script."""
     forms = templates or TEMPLATES["zh" if _CHINESE.search(name) else "en"]
     return [form.replace("{}", name) for form in forms]
+
+
+def unknown_labels(encoder: Encoder, labels: Sequence[Label]) -> dict[str, list[str]]:
+    """Label → the words of its names that the encoder does not know; only labels that have some."""
+    names = [name for label in labels for name in label.names]
+    words = dict(zip(names, unknown_words(encoder, names), strict=True))
+    found = {label.name: [word for name in label.names for word in words[name]] for label in labels}
+    return {name: unknown for name, unknown in found.items() if unknown}
 
 
 def class_vectors(encoder: Encoder, labels: Sequence[Sequence[str]], templates: Sequence[str] = ()) -> Vectors:
@@ -140,7 +157,7 @@ def classify(
         calibration: of the encoder.
         k: at most so many.
     """
-    cosines = classes @ vector
+    cosines = bounded(classes @ vector)
     shares = None if calibration is None else softmax(cosines, calibration)
     best = np.argsort(-cosines, kind="stable")[:k].tolist()
     return [Guess(labels[at].name, float(cosines[at]), None if shares is None else float(shares[at])) for at in best]
@@ -155,7 +172,7 @@ def match(encoder: Encoder, texts: Sequence[str], images: Sequence[str | os.Path
     Raises:
         UsageError: an empty text, or a picture that cannot be read.
     """
-    said = [clean_text(text, "`texts`") for text in texts]
+    said = [take_text(text, "`texts`") for text in texts]
     named = [os.fspath(image) for image in images]
     known = embed_pictures(encoder, named)
     pictures = []
@@ -164,5 +181,5 @@ def match(encoder: Encoder, texts: Sequence[str], images: Sequence[str | os.Path
         if isinstance(vector, UsageError):
             raise vector
         pictures.append(vector)
-    cosines: Vectors = encoder.encode_texts(said) @ np.stack(pictures).T
+    cosines: Vectors = bounded(encoder.encode_texts(said) @ np.stack(pictures).T)
     return cosines

@@ -59,6 +59,27 @@ class Encoder(Protocol):
         ...
 
 
+@runtime_checkable
+class KnowsWords(Protocol):
+    """An `Encoder` that can say which words its tokenizer does not have. A plug-in may implement it."""
+
+    def unknown_words(self, texts: Sequence[str], /) -> list[list[str]]:
+        """The words of each text that the tower cannot tell from any other unknown word, as it reads them, each once.
+
+        None are unknown to a tokenizer of bytes.
+        """
+        ...
+
+
+@runtime_checkable
+class Spells(Protocol):
+    """An `Encoder` that reads texts in another spelling than they were given in."""
+
+    def spelled(self, texts: Sequence[str], /) -> list[str]:
+        """Each text as the tokenizer gets it. Doing it twice changes nothing more."""
+        ...
+
+
 class LoadedEncoder(Encoder, Protocol):
     """What `load_encoder` returns: an `Encoder` that also takes pictures and texts as a caller has them.
 
@@ -85,6 +106,13 @@ class LoadedEncoder(Encoder, Protocol):
 
     def cut_tokens(self, texts: Texts, /) -> list[int]:
         """How many tokens of each text the tower does not see. 0: it sees the whole text."""
+        ...
+
+    def unknown_words(self, texts: Texts, /) -> list[list[str]]:
+        """The words of each text that the tokenizer does not know, as the tower reads them, each once.
+
+        A text of such words alone has the same vector as any other. None are unknown to a tokenizer of bytes.
+        """
         ...
 
 
@@ -118,3 +146,13 @@ def encode_pictures(encoder: Encoder, pixels: np.ndarray, origins: Sequence[Orig
     if isinstance(encoder, PictureEncoder):
         return encoder.encode_pictures(pixels, origins)
     return encoder.encode_images(pixels)
+
+
+def unknown_words(encoder: Encoder, texts: Sequence[str]) -> list[list[str]]:
+    """As `KnowsWords.unknown_words`; none for an encoder that cannot say."""
+    return encoder.unknown_words(texts) if isinstance(encoder, KnowsWords) else [[] for _ in texts]
+
+
+def spelled(encoder: Encoder, texts: Sequence[str]) -> list[str]:
+    """As `Spells.spelled`; the texts themselves for an encoder that cannot say."""
+    return encoder.spelled(texts) if isinstance(encoder, Spells) else list(texts)

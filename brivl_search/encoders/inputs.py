@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from brivl_search.corpus.images import DecodedImage, decode, prepare, read_file
 from brivl_search.corpus.pixels import PixelSpec
+from brivl_search.corpus.text import check_text
 from brivl_search.display import printable
 from brivl_search.encoders.base import Origin, Pictures, Texts
 from brivl_search.errors import ImageError, UsageError
@@ -69,16 +70,17 @@ def as_texts(texts: Texts) -> Sequence[str]:
     """Texts as a sequence; a single text counts as a sequence of one, not as its letters.
 
     Raises:
-        UsageError: something in it is not a str.
+        UsageError: something in it is not a str, or holds half a character or bytes that were not UTF-8.
     """
     if isinstance(texts, str):
-        return [texts]
+        texts = [texts]
     if not isinstance(texts, Iterable) or isinstance(texts, bytes | bytearray):
         raise UsageError(f"encode_texts takes a text or a sequence of texts (str), not {_kind(texts)}")
     listed = texts if isinstance(texts, list | tuple) else list(texts)
     for number, text in enumerate(listed, 1):
         if not isinstance(text, str):
             raise UsageError(f"encode_texts takes texts (str); number {number} is {_kind(text)}")
+        check_text(text, f"text {number}")
     return listed
 
 

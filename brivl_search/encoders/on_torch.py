@@ -86,6 +86,14 @@ class TorchEncoder(ABC):
         """How many tokens of each text do not fit into the text tower; 0: the whole text fits."""
         return self._cut_tokens(as_texts(texts))
 
+    def unknown_words(self, texts: Texts) -> list[list[str]]:
+        """The words of each text that the tokenizer does not know, as the tower reads them, each once."""
+        return self._unknown_words(as_texts(texts))
+
+    @abstractmethod
+    def spelled(self, texts: Sequence[str]) -> list[str]:
+        """Each text as the tokenizer gets it, see `brivl_search.corpus.spelling`."""
+
     def warm_up(self) -> None:
         """Loads the image tower and runs it once."""
         self.encode_images(np.zeros((1, self.pixels.size, self.pixels.size, 3), dtype=np.uint8))
@@ -99,3 +107,6 @@ class TorchEncoder(ABC):
 
     @abstractmethod
     def _cut_tokens(self, texts: Sequence[str]) -> list[int]: ...
+
+    @abstractmethod
+    def _unknown_words(self, texts: Sequence[str]) -> list[list[str]]: ...

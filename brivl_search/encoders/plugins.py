@@ -13,12 +13,15 @@ from typing import Any
 import numpy as np
 
 from brivl_search.corpus.images import PixelSpec
+from brivl_search.corpus.spelling import Spelling
+from brivl_search.encoders import base
 from brivl_search.encoders.base import Encoder, LoadedEncoder, Origin, Pictures, Texts, encode_pictures
 from brivl_search.encoders.calibration import Calibration
 from brivl_search.encoders.inputs import as_texts, encode_any
 from brivl_search.errors import BrivlSearchError, EncoderError
 
 GROUP = "brivl_search.encoders"
+_SPELLING = Spelling()
 _NEEDED = (
     "name",
     "dim",
@@ -72,14 +75,22 @@ class PluggedEncoder:
 
     def encode_texts(self, texts: Texts) -> np.ndarray:
         """See `brivl_search.encoders.base.LoadedEncoder`."""
-        listed = as_texts(texts)
+        listed = self.spelled(as_texts(texts))
         return self.plugged.encode_texts(listed) if listed else np.empty((0, self.dim), dtype=np.float32)
 
     def warm_up(self) -> None:
         self.plugged.warm_up()
 
     def cut_tokens(self, texts: Texts) -> list[int]:
-        return self.plugged.cut_tokens(as_texts(texts))
+        return self.plugged.cut_tokens(self.spelled(as_texts(texts)))
+
+    def unknown_words(self, texts: Texts) -> list[list[str]]:
+        """What the plug-in says; none where it says nothing."""
+        return base.unknown_words(self.plugged, self.spelled(as_texts(texts)))
+
+    def spelled(self, texts: Sequence[str]) -> list[str]:
+        """Texts as the plug-in gets them: its own spelling, or that of a model whose vocabulary is not known."""
+        return self.plugged.spelled(texts) if isinstance(self.plugged, base.Spells) else list(map(_SPELLING, texts))
 
 
 def plugins() -> dict[str, list[EntryPoint]]:

@@ -20,6 +20,7 @@ import numpy as np
 from brivl_search.evaluation.pairs import DIRECTIONS, Direction
 from brivl_search.evaluation.result import Evaluation, Searched
 from brivl_search.metrics import pair_scores, top_lists
+from brivl_search.metrics.cosine import bounded
 
 TOP = 10
 
@@ -84,8 +85,9 @@ def per_query_rows(evaluation: Evaluation, top: int = TOP) -> Iterator[dict[str,
 def best_of(way: Direction, searched: Searched, top: int) -> tuple[np.ndarray, np.ndarray]:
     """The best candidates of each query and their cosines, int64 and float32 (q, k); -1 where a list is short."""
     if searched.lists is None:
-        return top_lists(way.queries, way.candidates, top)
+        numbers, scores = top_lists(way.queries, way.candidates, top)
+        return numbers, bounded(scores)
     lists = searched.lists[:, :top]
     left = np.repeat(np.arange(len(lists)), lists.shape[1])
     scores = pair_scores(way.queries, way.candidates, left, np.maximum(lists.reshape(-1), 0))
-    return lists, np.where(lists < 0, -np.inf, scores.reshape(lists.shape)).astype(np.float32)
+    return lists, np.where(lists < 0, -np.inf, bounded(scores).reshape(lists.shape)).astype(np.float32)

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from brivl_search.errors import IndexIncompatibleError, IndexMissingError, system_error
 from brivl_search.index import keys
+from brivl_search.index.copied import copied
 from brivl_search.index.moves import Moves
 from brivl_search.index.sources import Source, of_roots
 from brivl_search.index.store import Environment, scan_txn
@@ -226,7 +227,7 @@ def sample_below(txn: Any, root: str, count: int = 16) -> list[tuple[str, int]]:
     """Some (stored key, bytes) of the images of a root, as stored, spread over the alphabet."""
     prefix = item_prefix("image")
     found: list[tuple[str, int]] = []
-    for end in ("/", "::"):
+    for end in dict.fromkeys(("/", os.sep, "::")):
         beginning = keys.to_lmdb(prefix, root + end) if len(os.fsencode(root)) < keys.SHORT else prefix + b"~"
         with txn.cursor() as cursor:
             more = cursor.set_range(beginning)
@@ -288,12 +289,30 @@ def _anew(directory: Path) -> str:
     return f"delete the folder {directory} and build the index again"
 
 
+def _shared(path: Path) -> Environment:
+    """The catalog, open so that no writer can pull pages away from under a reader. Raises OSError, lmdb.Error."""
+    try:
+        if os.access(path.parent, os.W_OK):
+            return Environment(path, lock=True)
+    except (lmdb.LockError, lmdb.ReadonlyError):
+        pass
+    except OSError as error:  # a lock file of another's; or a full disk and no lock file, so nobody is writing
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return Environment(path)
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+    try:
+        return copied(path)
+    except OSError:  # no room for a copy
+        return Environment(path)
+
+
 @contextmanager
 def reading(directory: Path) -> Iterator[tuple[Any, Meta]]:
     """A read transaction on the catalog of a published index, and its meta.
 
-    The environment is opened for this alone: with LMDB's reader table where the folder can be written, without it on
-    a read-only one (there no writer can be either).
+    The environment is opened for this alone: with LMDB's reader table where that can be written, else as a checked copy
+    (see `copied`).
 
     Raises:
         IndexMissingError: there is no index, or its first build has not finished.
@@ -313,14 +332,7 @@ def reading(directory: Path) -> Iterator[tuple[Any, Meta]]:
             details={"index": str(directory)},
         )
     try:
-        try:
-            environment = Environment(path, lock=os.access(directory, os.W_OK))
-        except (lmdb.LockError, lmdb.ReadonlyError):
-            environment = Environment(path, lock=False)
-        except OSError as error:  # a lock file of another's; or a full disk and no lock file, so nobody is writing
-            if error.errno not in (errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT):
-                raise
-            environment = Environment(path, lock=False)
+        environment = _shared(path)
     except (lmdb.Error, OSError) as error:
         if known := system_error(error):
             raise known from error

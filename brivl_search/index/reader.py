@@ -27,6 +27,7 @@ from brivl_search.index.sources import ROOTS, located
 from brivl_search.index.types import (
     FORMAT_VERSION,
     MODALITIES,
+    UNKNOWN_TIME,
     IndexInfo,
     Item,
     Modality,
@@ -155,6 +156,15 @@ class IndexReader:
         self._stamp = stamp
         return False
 
+    def cut_short(self, modality: Modality) -> tuple[int, str] | None:
+        """A shard whose file was cut short under this reader, and what to say of it. Costs a system call a shard."""
+        for number, part in enumerate(self._parts[modality]):
+            try:
+                part.shard.check()
+            except IndexIncompatibleError as error:
+                return number, str(error)
+        return None
+
     def count(self, modality: Modality) -> int:
         """Live rows."""
         return self.info.of(modality).rows
@@ -255,13 +265,17 @@ class IndexReader:
             yield number, row, json.loads(value)["record"]
 
     def mtimes(self, modality: Modality) -> list[NDArray[np.int64]]:
-        """When the files changed last: ns since the epoch, int64 (rows,) for each shard, 0 where it is not known."""
-        times = [np.zeros(part.shard.info.rows, dtype=np.int64) for part in self._parts[modality]]
+        """When the files changed last: ns since the epoch, int64 (rows,) for each shard.
+
+        `types.UNKNOWN_TIME` where that is not known, as of vectors that were imported without their files.
+        """
+        times = [np.full(part.shard.info.rows, UNKNOWN_TIME, np.int64) for part in self._parts[modality]]
         of_seq = {part.shard.info.seq: number for number, part in enumerate(self._parts[modality])}
         with catalog.reading(self.directory) as (txn, meta):
             for key, value in catalog.scan_items(txn, modality) if meta.identity == self._meta.identity else ():
                 entry = catalog.Entry.unpack(key, value)
-                if entry.seq in of_seq:  # a newer generation may have moved the item elsewhere
+                seen = entry.size or entry.mtime_ns
+                if seen and entry.seq in of_seq:  # a newer generation may have moved the item elsewhere
                     times[of_seq[entry.seq]][entry.row] = entry.mtime_ns
         return times
 
@@ -371,6 +385,7 @@ def _info(directory: Path, meta: Meta, parts: dict[Modality, list[Searched]], mo
         directory=directory,
         format_version=FORMAT_VERSION,
         identity=meta.identity,
+        state=meta.state,
         generation=meta.generation,
         encoder=meta.encoder,
         roots=tuple((source.given, source.path) for source in sources if source.kind in ROOTS),

@@ -15,6 +15,7 @@ import json
 import os
 import struct
 import threading
+import weakref
 import zlib
 from collections.abc import Iterator
 from functools import partial
@@ -87,6 +88,8 @@ class Shard:
         self.info = info
         self._lock = threading.Lock()
         self._index: Any = None
+        self._handle = os.open(self.path, os.O_RDONLY)  # of the mapped file, whatever has its name later
+        weakref.finalize(self, os.close, self._handle)
         size = self.path.stat().st_size
         if size != info.bytes:
             raise self._damaged(f"{size:,} bytes instead of {info.bytes:,}")
@@ -119,6 +122,15 @@ class Shard:
             raise self._damaged(f"its {key.decode()} value is missing")
         return np.asarray(places.Mapped(places.address(value), len(value), self._txn, self.environment))
 
+    def whole(self) -> bool:
+        """Is the mapped file as long as it was? To read behind its end would kill the process (SIGBUS)."""
+        return os.fstat(self._handle).st_size >= self.info.bytes
+
+    def check(self) -> None:
+        """Raises IndexIncompatibleError: the file was cut short while it is open."""
+        if not self.whole():
+            raise self._damaged("it was cut short while it was open: replace files by renaming others into their place")
+
     def _damaged(self, why: str) -> IndexIncompatibleError:
         return IndexIncompatibleError(f"{self.path} is damaged ({why}): mend the index with `repair`")
 
@@ -143,6 +155,7 @@ class Shard:
         """{"key", "content", "record"} of a row. Raises IndexError; IndexIncompatibleError if its checksum differs."""
         if not 0 <= row < self.info.rows:
             raise IndexError(f"row {row} of {self.info.rows}")
+        self.check()
         with self._lock:
             value = self._txn.get(RECORD + _ROW.pack(row))
             if value is None:

@@ -87,6 +87,16 @@ class Environment:
             raise ValueError(f"{self.path} is closed")
         return self._entry.env
 
+    def share(self) -> Environment:
+        """Another share in the same environment, whether its file still has a name or not."""
+        with _lock:
+            if self._entry is None:
+                raise ValueError(f"{self.path} is closed")
+            other = object.__new__(Environment)
+            other.path, other._identity, other._entry = self.path, self._identity, self._entry
+            self._entry.users += 1
+            return other
+
     def close(self) -> None:
         with _lock:
             entry, self._entry = self._entry, None
@@ -197,6 +207,8 @@ def scan_txn(txn: Any, prefix: bytes) -> Iterator[tuple[Any, Any]]:
 
 def fsync_directory(path: Path) -> None:
     """Make renames and removals in a directory durable."""
+    if os.name == "nt":
+        return  # Windows opens no folder for this; NTFS keeps its own journal
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -22,6 +22,7 @@ MODALITIES: tuple[Modality, Modality] = ("image", "text")
 ORIGINS: tuple[Origin, ...] = ("unknown", "scan", "file", "import")
 FORMAT_VERSION = 4
 READABLE_VERSIONS = (1, 2, 3, 4)  # 1 had no checksums of rows, 2 no places, 3 no sources, origins or identity
+UNKNOWN_TIME = -(1 << 63)  # ns since the epoch, where the time of a file is not known: 0 is one
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,7 @@ class IndexInfo:
 
     Attributes:
         identity: random, given at the first commit; "" in an index of format 3 or older. Two indexes never share it.
+        state: equal for equal published states only; what was learned of another one may be wrong for this.
         roots: (as given, absolute) of each folder and dataset.
         sources: all that it covers.
     """
@@ -152,6 +154,7 @@ class IndexInfo:
     directory: Path
     format_version: int
     identity: str
+    state: str
     generation: int
     encoder: EncoderInfo
     roots: tuple[tuple[str, str], ...]

@@ -83,8 +83,13 @@ class IndexWriter(Draft):
             check_size(shard_rows, dim)
         if index_type not in (None, "auto", "ivfpq", "exact"):
             raise UsageError(f"index type {index_type!r}: use auto, ivfpq or exact")
-        (self.directory / "shards").mkdir(parents=True, exist_ok=True)
-        self._lock = WriterLock(self.directory)
+        try:
+            (self.directory / "shards").mkdir(parents=True, exist_ok=True)
+            self._lock = WriterLock(self.directory)
+        except OSError as error:
+            if known := system_error(error, self.directory):
+                raise known from error
+            raise
         self._environment: Environment | None = None
         self._staging: Staging | None = None
         self._reading: Any = None
@@ -127,8 +132,10 @@ class IndexWriter(Draft):
             state = base.state if self._published else ""
             self._staging = Staging(self.directory, fingerprint, state, job, self._is_published)
             self._sweep()
-        except BaseException:
+        except BaseException as error:
             self.close()
+            if known := system_error(error, directory):
+                raise known from error
             raise
 
     @classmethod
@@ -158,11 +165,17 @@ class IndexWriter(Draft):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Raises BrivlSearchError in the place of a full disk's error and the like, which LMDB calls by other names."""
         try:
             self.close()
-        except Exception:
+        except Exception as second:
             if error is None:  # else the first error says more
-                raise
+                error = second
+        known = None if error is None else system_error(error, self.directory)
+        if known is not None:
+            raise known from error
+        if error is not None and kind is None:
+            raise error
 
     def close(self) -> None:
         """Flush what is staged and release the lock; nothing is published."""

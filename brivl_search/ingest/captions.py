@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from brivl_search.corpus import fields as extra
 from brivl_search.corpus.captions import BadLine, CaptionLine
 from brivl_search.corpus.fields import Fields
-from brivl_search.encoders.base import Encoder
+from brivl_search.corpus.spelling import nothing_known
+from brivl_search.encoders.base import Encoder, spelled, unknown_words
 from brivl_search.index import IndexWriter, Item
 from brivl_search.index.keys import caption_key, caption_parts
+from brivl_search.ingest.spelled import content_of, size_before, size_now
 
 if TYPE_CHECKING:
     from brivl_search.ingest.report import BuildReport, Progress
@@ -64,12 +66,12 @@ class CaptionStage:
             else:
                 extra.merge(self.fields.setdefault(line.image, {}), line.fields)
                 for name, text in line.texts:
-                    item = _caption_item(line.image, name, text, line.fields)
+                    item = caption_item(line.image, name, text, line.fields)
                     earlier = self.wanted.get(item.key)
                     if earlier is not None and earlier.record != item.record:
                         merged: Fields = dict(earlier.record.get("fields", {}))
                         extra.merge(merged, line.fields)
-                        item = _caption_item(line.image, name, text, merged)
+                        item = caption_item(line.image, name, text, merged)
                     self.wanted[item.key] = item
 
     def forget_under(
@@ -100,7 +102,7 @@ class CaptionStage:
     def stage(self) -> None:
         """Embeds what is new."""
         self.report.captions = len(self.wanted)
-        todo = [item for item in self.wanted.values() if self._is_news(item)]
+        todo = self._news()
         self.report.captions_unchanged = len(self.wanted) - len(todo)
         if not todo:
             return
@@ -111,6 +113,7 @@ class CaptionStage:
             fresh = {key: text for key, text in fresh.items() if not self.writer.has_vector("text", key)}
             if fresh:
                 texts = list(fresh.values())
+                self._count_unknown(texts)
                 self.report.cut_captions += sum(cut > 0 for cut in self.encoder.cut_tokens(texts))
                 self.writer.stage_vectors("text", list(fresh), self.encoder.encode_texts(texts))
             self.report.captions_embedded += len(fresh)
@@ -120,9 +123,38 @@ class CaptionStage:
             self.progress.advance(len(part))
             self.flush()
 
-    def _is_news(self, item: Item) -> bool:
-        state = self.writer.known("text", item.key)
-        return state is None or state.size != item.size
+    def _news(self) -> list[Item]:
+        """Captions that the index does not hold as they are now, with the content that the encoder's reading gives."""
+        fresh: list[Item] = []
+        older: list[Item] = []  # held, but the encoder may read them otherwise now
+        for item in self.wanted.values():
+            state = self.writer.known("text", item.key)
+            if state is None or state.size not in (item.size, size_before(item.size)):
+                fresh.append(item)
+            elif state.size != item.size:
+                older.append(item)
+        changed = []
+        for item in self._read(older):
+            state = self.writer.known("text", item.key)
+            if state is None or state.content != item.content:
+                changed.append(item)
+        return [*self._read(fresh), *changed]
+
+    def _read(self, items: Sequence[Item]) -> Iterator[Item]:
+        """The items with the content of what the encoder reads."""
+        for start in range(0, len(items), TEXT_BATCH):
+            part = items[start : start + TEXT_BATCH]
+            read = spelled(self.encoder, [str(item.record["text"]) for item in part])
+            for item, text in zip(part, read, strict=True):
+                yield item if text == item.record["text"] else replace(item, content=content_of(text))
+
+    def _count_unknown(self, texts: Sequence[str]) -> None:
+        """Counts captions of which the encoder knows no word, or not all words, among those that are embedded."""
+        for text, words in zip(texts, unknown_words(self.encoder, texts), strict=True):
+            if words:
+                self.report.unknown_words.update(words)
+                self.report.unknown_captions += 1
+                self.report.unread_captions += nothing_known(text, words)
 
     def set_fields(self, keep: Callable[[str], bool], shared: Callable[[str], bool] = lambda image: False) -> None:
         """Brings the fields in the records of images in step; a record that changes costs no embedding.
@@ -149,12 +181,16 @@ class CaptionStage:
                 yield image, self.fields.get(image, {})
 
 
-def _caption_item(image: str, name: str, text: str, fields: Mapping[str, object]) -> Item:
-    """The item of a caption; its size is a sum of its fields, so that a change of these is seen without its record."""
-    content = hashlib.sha256(text.encode("utf-8")).hexdigest()
+def caption_item(image: str, name: str, text: str, fields: Mapping[str, object]) -> Item:
+    """The item of a caption that is read as it is written.
+
+    Its key is of the text as it is written. Its size is a sum of its fields, and says how it was read: so a change of
+    either is seen without its record.
+    """
+    content = content_of(text)
     record: dict[str, object] = {"text": text, "field": name, "image": image}
     size = 0
     if fields:
         record["fields"] = dict(fields)
         size = zlib.crc32(json.dumps(record["fields"], sort_keys=True).encode())
-    return Item(caption_key(image, name, content), content, size, record=record)
+    return Item(caption_key(image, name, content), content, size_now(size), record=record)

@@ -20,9 +20,15 @@ from brivl_search.index.snapshot import Snapshot
 from brivl_search.index.sources import ROOTS, Source, is_away
 from brivl_search.ingest.options import BuildOptions
 
-REMEMBERED = ("include_hidden", "exclude", "caption_fields", "max_megapixels")  # of `BuildOptions`, by each root
+REMEMBERED = (
+    "include_hidden",
+    "exclude",
+    "caption_fields",
+    "encoding",
+    "max_megapixels",
+)  # of `BuildOptions`, by each root
 _DEFAULTS: dict[str, Any] = {
-    "include_hidden": False, "exclude": [], "caption_fields": [], "max_megapixels": MAX_MEGAPIXELS
+    "include_hidden": False, "exclude": [], "caption_fields": [], "encoding": "utf-8", "max_megapixels": MAX_MEGAPIXELS
 }  # fmt: skip
 _SAME = 0.5  # of the sampled files of a root, from which on a folder is taken for it
 
@@ -79,6 +85,10 @@ class Coverage:
     def caption_fields(self, path: str) -> tuple[str, ...] | None:
         """Of a root, or of the innermost root that a file lies in; None: the usual ones."""
         return tuple(self._innermost(path).get("caption_fields", ())) or None
+
+    def encoding(self, path: str) -> str | None:
+        """Of the caption files of a root, or of the innermost root that a file lies in; None: UTF-8."""
+        return self._innermost(path).get("encoding")
 
     def max_megapixels(self, path: str) -> float:
         """The largest picture that is taken from a root, or from the innermost root that a file lies in."""

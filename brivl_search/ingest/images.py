@@ -134,7 +134,7 @@ class ImageStage:
         if one.known and (before := self.writer.record("image", one.file.path)) is not None:
             return before
         record: dict[str, object] = {"path": one.file.path, "width": one.width, "height": one.height}
-        return record | ({"taken": one.taken} if one.taken else {})
+        return record | ({"taken": one.taken} if one.taken else {}) | ({"phash": one.look} if one.look else {})
 
     def _skip(self, decoded: Decoded) -> None:
         path = decoded.file.path

@@ -13,8 +13,8 @@ class BuildOptions:
     """Choices of one build; the defaults are the command line's.
 
     Attributes:
-        include_hidden, exclude, caption_fields, max_megapixels: how roots are read. None: as the index remembers of
-            each root. What is given is remembered from then on.
+        include_hidden, exclude, caption_fields, encoding, max_megapixels: how roots are read; `encoding` is that of
+            caption files. None: as the index remembers of each root. What is given is remembered from then on.
         dataset: how the paths are read that are datasets; if nothing is chosen, as the index remembers of each.
         moves: (old, new) places of roots that moved.
     """
@@ -31,4 +31,5 @@ class BuildOptions:
     codec: Codec | None = None
     memory: int | None = None
     dataset: DatasetChoice = field(default_factory=DatasetChoice)
+    encoding: str | None = None
     moves: tuple[tuple[str, str], ...] = ()

@@ -46,7 +46,7 @@ class Register:
         for path in self.coverage.paths:
             absolute = os.path.abspath(path)
             if reader := self.found.readers.get(os.fspath(path)):
-                how = DatasetChoice(reader.name, reader.choice.split, reader.choice.images)
+                how = DatasetChoice(reader.name, reader.choice.split, reader.choice.images, reader.choice.encoding)
                 options = {**self.coverage.read_with(absolute), **_without_none(how.to_dict())}
                 if forget or ("dataset", absolute) in self.table:
                     self._put(Source("dataset", absolute, os.fspath(path), options, tuple(reader.covers)))
@@ -91,7 +91,7 @@ class Register:
         """A root that moved: its line has its new path already (the writer maps it); what was typed is old."""
         for key, source in list(self.table.items()):
             if source.path == new and os.path.abspath(source.given or old) != new:
-                self.table[key] = replace(source, given=new)
+                self._put(replace(self.table.pop(key), given=new))
         roots = [root for root in self.found.scan.roots if new.startswith(os.path.join(root, ""))]
         if roots and not self.table[("folder", new)].options:  # a folder above is the root now
             del self.table[("folder", new)]

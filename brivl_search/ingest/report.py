@@ -28,7 +28,10 @@ class Progress(Protocol):
 class BuildReport:
     """What one build did; counts are files for images and (image, field, text) triples for captions.
 
-    `embed_seconds` is the time from the first batch of pictures to the last vector, without start-up and sealing.
+    Of the captions that were embedded, `unknown_captions` hold `unknown_words`, which the encoder does not know, and
+    `unread_captions` hold no word that it knows. `missing_fields` are caption fields that were asked for and that no
+    line has. `embed_seconds` is the time from the first batch of pictures to the last vector, without start-up and
+    sealing.
     `passed` counts images passed over on purpose, by why; `notes` are sentences for the user, each a warning.
     """
 
@@ -45,6 +48,10 @@ class BuildReport:
     skipped: list[Skipped] = field(default_factory=list)
     bad_captions: list[str] = field(default_factory=list)
     cut_captions: int = 0
+    unknown_captions: int = 0
+    unread_captions: int = 0
+    unknown_words: Counter[str] = field(default_factory=Counter)
+    missing_fields: list[str] = field(default_factory=list)
     kept_unreadable: int = 0
     embed_seconds: float = 0.0
     unread: Counter[str] = field(default_factory=Counter)

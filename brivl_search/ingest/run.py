@@ -23,6 +23,7 @@ from brivl_search.index import MODALITIES, IndexWriter, Modality
 from brivl_search.index.ivfpq import AUTO_THRESHOLD
 from brivl_search.ingest.captions import CaptionStage
 from brivl_search.ingest.coverage import Coverage, cover, nothing_there, shown
+from brivl_search.ingest.fields import missing_fields
 from brivl_search.ingest.forget import Forgetting
 from brivl_search.ingest.images import ImageStage
 from brivl_search.ingest.options import BuildOptions
@@ -43,7 +44,7 @@ def build_index(
             that the index covers, single files and caption files too.
 
     Raises:
-        UsageError: a folder does not exist, or a file is no dataset.
+        UsageError: a folder does not exist, a file is no dataset, or no line has a caption field that was asked for.
         CorpusError: no images under the folders, or all that the index covers is away; nothing is changed.
         IndexIncompatibleError: the index is of another encoder.
         BrivlSearchError: another build is writing the index.
@@ -58,8 +59,11 @@ def build_index(
             raise nothing_there(coverage)
         raise CorpusError(f"no images: {found.scan.describe_empty()}{hint(coverage.paths)}")
     coverage.recognise(found.scan.images)
+    missing = missing_fields(found, options.caption_fields, coverage.encoding)
     with _writer(directory, encoder, options, "build", coverage.paths) as writer:
-        return _Build(writer, encoder, options, progress, found, coverage).run()
+        build = _Build(writer, encoder, options, progress, found, coverage)
+        build.report.missing_fields = missing
+        return build.run()
 
 
 def add(
@@ -81,8 +85,11 @@ def add(
     if not found.scan.images and not found.scan.captions:
         raise CorpusError(f"nothing to add: {found.scan.describe_empty()}{hint(paths)}")
     coverage.recognise(found.scan.images)
+    missing = missing_fields(found, options.caption_fields, coverage.encoding)
     with _writer(directory, encoder, options, "add", paths) as writer:
-        return _Build(writer, encoder, options, progress, found, coverage, forget=False).run()
+        build = _Build(writer, encoder, options, progress, found, coverage, forget=False)
+        build.report.missing_fields = missing
+        return build.run()
 
 
 def _find(coverage: Coverage, options: BuildOptions, *, files: bool = False) -> Sources:
@@ -204,10 +211,11 @@ class _Build:
             flush=self.flush_now_and_then,
         )
         for file in self.scan.captions:
-            stage.read(read_captions(file, self.coverage.caption_fields(file)))
+            stage.read(read_captions(file, self.coverage.caption_fields(file), self.coverage.encoding(file)))
         if self.forget:
             for source in self.register.caption_files():
-                stage.read(read_captions(source.path, source.options.get("caption_fields")), known=True)
+                fields, encoding = (source.options.get(name) for name in ("caption_fields", "encoding"))
+                stage.read(read_captions(source.path, fields, encoding), known=True)
         for reader in self.sources.readers.values():
             stage.read(reader.lines())
         away = self.register.captions_away if self.forget else []

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from brivl_search.corpus import kinds
 from brivl_search.display import printable
 from brivl_search.index import CommitReport
 from brivl_search.ingest.report import BuildReport
@@ -33,6 +35,13 @@ def print_build(report: BuildReport, directory: str, *, verbose: bool, seconds: 
             say(f"    ... and {len(report.bad_captions) - SHOWN:,} more (-v names them all)")
     if report.cut_captions:
         warn(f"{report.cut_captions:,} captions are longer than the text tower takes; their ends were not seen")
+    for name in report.missing_fields:
+        warn(f"no caption line has the field {name!r}")
+    if report.unknown_captions:
+        words = ", ".join(word[:40] for word, _ in report.unknown_words.most_common(SHOWN))
+        warn(f"{report.unknown_captions:,} captions hold words that the encoder does not know, such as {words}")
+    if report.unread_captions:
+        warn(f"{report.unread_captions:,} captions hold no word that the encoder knows: they cannot be told apart")
     if report.kept_unreadable:
         warn(f"{report.kept_unreadable:,} files cannot be read now; what the index holds of them is kept")
     counts = [
@@ -47,9 +56,8 @@ def print_build(report: BuildReport, directory: str, *, verbose: bool, seconds: 
     if passed:
         kinds = ", ".join(f"{count:,} {why}" for why, count in sorted(passed.items()))
         say(f"{sum(passed.values()):,} images passed over: {kinds}")
-    if report.unread:
-        kinds = ", ".join(f"{count:,} {ending}" for ending, count in report.unread.most_common())
-        say(f"{report.unread.total():,} files are of kinds that are not read yet: {kinds}")
+    for line in unread_lines(report.unread):
+        say(line)
     if report.captions or report.captions_removed:
         captions = [
             (report.captions_embedded, "embedded"),
@@ -65,6 +73,21 @@ def print_build(report: BuildReport, directory: str, *, verbose: bool, seconds: 
         for note in report.commit.notes:
             say(note)
         say_state(directory, report.commit)
+
+
+def unread_lines(unread: Counter[str]) -> list[str]:
+    """A line for each kind of file that is not read: how many there are, and what helps."""
+    lines: dict[str, list[str]] = {}
+    for found, count in unread.most_common():
+        kind = kinds.of_label(found)
+        name, remedy = (kind.name, kind.remedy) if kind else ("other files", "")
+        shown = f"{count:,} {found}" if found.startswith(".") else f"{count:,} with another ending"
+        lines.setdefault(f"{name}|{remedy}", []).append(shown)
+    out = []
+    for what, counts in lines.items():
+        name, _, remedy = what.partition("|")
+        out.append(f"not read: {name} ({', '.join(counts)})" + (f": {remedy}" if remedy else ""))
+    return out
 
 
 def _sum(parts: Sequence[tuple[int, str]]) -> str:

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from brivl_search.corpus.exif import is_believed
 from brivl_search.errors import UsageError
 from brivl_search.index import IndexReader, Modality
+from brivl_search.index.types import UNKNOWN_TIME
 from brivl_search.search.filters import Filter
 
 Masks = list[NDArray[np.bool_]]  # (rows,) for each shard
@@ -106,11 +108,17 @@ def _image_test(reader: IndexReader, wanted: Filter) -> Test:
 
 
 def time_of(record: dict[str, Any], mtime_ns: int) -> float | None:
-    """Seconds since the epoch: EXIF's time where the record has it, else the file's; None if neither is known."""
+    """Seconds since the epoch: EXIF's time where the record has one to believe, else the file's.
+
+    `mtime_ns` is one of `IndexReader.mtimes`. None if neither time is known.
+    """
     try:
-        return datetime.fromisoformat(record["taken"]).timestamp()
+        taken = datetime.fromisoformat(record["taken"])
+        if is_believed(taken):  # an index of before may hold others
+            return taken.timestamp()
     except (KeyError, TypeError, ValueError, OverflowError, OSError):
-        return mtime_ns / 1e9 if mtime_ns else None
+        pass
+    return None if mtime_ns == UNKNOWN_TIME else mtime_ns / 1e9
 
 
 def _path_fits(record: dict[str, Any], name: str, wanted: Filter) -> bool:

@@ -6,6 +6,7 @@ The steps, and the modules that hold them:
     options   how                       live      the open index          allowed    the rows that do
     nearest   vectors → scored rows     dedupe    alike rows are folded   records    scored rows → hits
     match     when it is known          hits      what comes out          unmatched  why a filter lets nothing through
+    words     what the tower does not know
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from brivl_search.search.queries import Query, Target, compose
 from brivl_search.search.records import DamagedRow, to_hits
 from brivl_search.search.unmatched import Reason
 from brivl_search.search.vectors import embed
+from brivl_search.search.words import is_empty_to, unknown_of
 
 __all__ = ["Engine", "Hit", "SearchOptions"]
 
@@ -144,6 +146,15 @@ class Engine(LiveIndex):
         texts = query.texts
         return sum(self.encoder.cut_tokens(texts)) if texts else 0
 
+    def unknown_words(self, query: Query) -> list[str]:
+        """The words of a query's texts that the text tower does not know, as it reads them, each once."""
+        return unknown_of(self.encoder, query)
+
+    def knows_nothing(self, query: Query) -> bool:
+        """Whether a query is texts alone and the text tower knows no word of any of them: its hits mean nothing."""
+        texts = query.texts
+        return len(texts) == len(query.terms) and all(is_empty_to(self.encoder, text) for text in texts)
+
     # -- what is searched ----------------------------------------------------------------------------------------
 
     def _aim(self, query: Query, options: SearchOptions, target: Target) -> tuple[Modality, int]:
@@ -153,7 +164,7 @@ class Engine(LiveIndex):
             raise UsageError(f"k is {k}: give a whole number from 1 on", code="bad_k", details={"k": k})
         modality = self._modality(query, query.target or target)
         if options.min_match is not None:
-            match.check(self.encoder.calibration, query, modality)
+            match.check(self.encoder, query, modality)
         return modality, k
 
     def _modality(self, query: Query, target: Target) -> Modality:
@@ -191,9 +202,11 @@ class Engine(LiveIndex):
     def _attempt(
         self, reader: IndexReader, modality: Modality, jobs: Sequence[_Job], options: SearchOptions
     ) -> Iterator[list[Hit] | BrivlSearchError]:
+        if cut := reader.cut_short(modality):
+            raise DamagedRow(*cut)
         allow = self.allowed(reader, modality, options.filter)
         vectors = np.stack([job.vector for job in jobs])
         for job, rows in zip(jobs, nearest(reader, modality, vectors, options, allow), strict=True):
-            known = match.is_known(self.encoder.calibration, job.query, modality)
+            known = match.is_known(self.encoder, job.query, modality)
             hits = to_hits(reader, modality, rows, self.encoder.calibration if known else None)
             yield [hit for hit in hits if match.good_enough(hit, options)]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from brivl_search.corpus.text import check_text
 from brivl_search.errors import UsageError
 
 _SIZE = re.compile(r"(\d+)(?:\s*[x×X]\s*(\d+))?")
@@ -48,9 +49,10 @@ class Filter:
         min_size: str | None = None,
         where: Sequence[str] = (),
     ) -> Filter:
-        """From what people type. Raises UsageError: a date, a size or a FIELD=VALUE that is none."""
+        """From what people type. Raises UsageError: a date, a size or a FIELD=VALUE that is none, or not UTF-8."""
         pairs = []
         for one in where:
+            check_text(one, "`where`")
             name, equals, value = one.partition("=")
             if not equals or not name.strip():
                 raise UsageError(

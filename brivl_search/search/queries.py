@@ -1,7 +1,7 @@
 """What is searched for: a weighted sum of texts and pictures, and how people write it.
 
-雪地里的狗          a text
-2:雪                the same with weight 2; a text that begins so is written 1:2:雪
+雪地里的狗          a text; alone, it is taken as it stands: 16:9 is no weight
+2:雪                in a sum, the same with weight 2; there a text that begins so is written 1:2:雪
 {"text": "狗", "image": "a.jpg", "plus": ["雪"], "minus": ["0.5:人"], "k": 5}      a line of a batch
 """
 
@@ -14,6 +14,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from brivl_search.corpus.encodings import NotText
+from brivl_search.corpus.spelling import visible
+from brivl_search.corpus.text import take_text
 from brivl_search.errors import UsageError
 
 Target = Literal["auto", "image", "text"]
@@ -72,13 +75,14 @@ class Query:
         return " ".join(words).removeprefix("+ ")
 
 
-def text_term(text: str, sign: int = 1) -> Term:
-    """ "2:雪" → the text "雪" with weight 2 times `sign`. Raises UsageError if nothing is left of it."""
+def text_term(text: str, sign: int = 1, where: str = "the query") -> Term:
+    """ "2:雪" → the text "雪" with weight 2 times `sign`: a term of a sum.
+
+    Raises:
+        UsageError: nothing is left of it, or it is not UTF-8; `where` names it.
+    """
     weight, content = _weighted(text)
-    if not content.strip():
-        raise UsageError('the query is empty: give some words, such as "a dog on grass"', code="empty_text")
-    # Bytes of an argument that were not UTF-8 become replacement characters instead of an error in the tokenizer.
-    return Term(content.strip().encode("utf-8", "replace").decode("utf-8"), "text", sign * weight)
+    return Term(take_text(content, where), "text", sign * weight)
 
 
 def image_term(picture: Picture, sign: int = 1) -> Term:
@@ -107,18 +111,21 @@ def compose(
     k: int | None = None,
     target: Target | None = None,
 ) -> Query:
-    """The query that the command line's options spell.
+    """The query that the command line's options spell. A text alone is taken as it stands; in a sum it may be weighted.
 
     Raises:
-        UsageError: nothing, or only what is to be avoided, is given; a text is empty; k < 1.
+        UsageError: nothing, or only what is to be avoided, is given; a text is empty or not UTF-8; k < 1.
     """
-    terms = [] if text is None else [text_term(text)]
-    terms += [image_term(one) for one in image]
-    terms += [text_term(one) for one in plus]
+    pictures, more = [image_term(one) for one in image], [text_term(one, where="`plus`") for one in plus]
+    less = [text_term(one, -1, "`minus`") for one in minus] + [image_term(one, -1) for one in minus_image]
+    terms = []
+    if text is not None:
+        summed = pictures or more or less
+        terms.append(text_term(text) if summed else Term(take_text(text, "the query")))
+    terms += pictures + more
     if not terms:
         raise UsageError('nothing to look for: give a text or `image`, such as "a dog on grass"', code="nothing_asked")
-    terms += [text_term(one, -1) for one in minus]
-    terms += [image_term(one, -1) for one in minus_image]
+    terms += less
     terms = [term for term in terms if term.weight]
     if not any(term.weight > 0 for term in terms):
         raise UsageError("every term has weight 0: give one a weight above it, such as 1:dog", code="nothing_asked")
@@ -127,15 +134,20 @@ def compose(
     return Query(tuple(terms), k, target)
 
 
-def read_batch(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str, Query | UsageError]]:
+def read_batch(lines: Iterable[tuple[int, str | NotText]]) -> Iterator[tuple[int, str, Query | UsageError]]:
     """(line number, its title, its query or what is wrong with it) of numbered lines; blank ones are left out.
+
+    A line that could not be decoded is told as any other that cannot be answered.
 
     A line is a text, or a JSON object: `text`, `image`, `plus`, `minus`, `minus_image` (each a string or, but for
     `text`, a list of them), `k`, `target`.
     """
     for number, line in lines:
+        if isinstance(line, NotText):
+            yield number, "", UsageError(f"line {number}: {line}", code="not_utf8")
+            continue
         line = line.removeprefix("\ufeff").strip()
-        if not line:
+        if not visible(line):
             continue
         try:
             query = _from_json(line) if line.startswith("{") else compose(line)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brivl_search.index import SearchResult
+from brivl_search.metrics.cosine import bounded
 
 RowId = tuple[int, int]  # position of the shard, row in it
 Search = Callable[[NDArray[np.float32], int], SearchResult]  # (queries, k); with the query's own filter and tuning
@@ -20,7 +21,7 @@ class ScoredRow:
 
     Attributes:
         row: which.
-        score: cosine.
+        score: cosine, at most 1.
         alike: rows that were folded into this one, each with its score, best first.
     """
 
@@ -31,5 +32,5 @@ class ScoredRow:
 
 def scored(found: SearchResult, query: int) -> list[tuple[RowId, float]]:
     """The rows found for one of the queries, best first, without the padding behind the last."""
-    columns = (found.shards[query].tolist(), found.rows[query].tolist(), found.scores[query].tolist())
+    columns = (found.shards[query].tolist(), found.rows[query].tolist(), bounded(found.scores[query]).tolist())
     return [((shard, row), score) for shard, row, score in zip(*columns, strict=True) if row >= 0]

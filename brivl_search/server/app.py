@@ -16,6 +16,7 @@ from brivl_search.search.engine import Engine
 from brivl_search.server.head import Head
 from brivl_search.server.protocol.openapi import document
 from brivl_search.server.protocol.problems import install
+from brivl_search.server.query_text import QueryText
 from brivl_search.server.routes import compat, items, search, status, vectors
 from brivl_search.server.security import Guard
 from brivl_search.server.settings import Settings
@@ -58,6 +59,7 @@ def create_app(engine: Engine, settings: Settings | None = None) -> FastAPI:
     if settings.static.is_dir():
         app.mount("/", StaticFiles(directory=settings.static, html=True), name="page")
     app.add_middleware(GZipMiddleware, minimum_size=2048, compresslevel=4)
+    app.add_middleware(QueryText)
     app.add_middleware(Head)
     app.add_middleware(Guard, settings=settings, telemetry=service.telemetry)
     app.openapi = lambda: document(app)  # type: ignore[method-assign]

@@ -95,6 +95,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Pa
         shutil.copytree(tiny_checkpoint, folder / name)
     (folder / "labels.txt").write_text("红色\tred\nblue\n", encoding="utf-8")
     (folder / "queries.txt").write_text('a dog\n{"text": "狗", "k": 3}\n', encoding="utf-8")
+    (folder / "queries-gbk.txt").write_text("一只狗\n", encoding="gb18030")
     (folder / "more.txt").write_text("一只猫\n", encoding="utf-8")
     return folder
 

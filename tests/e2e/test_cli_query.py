@@ -16,6 +16,7 @@ import pytest
 from tests.support.site import PICTURE, Ended, refused
 from tests.support.stub import environment
 
+GBK = os.fsdecode("狗".encode("gbk"))
 Cli = Callable[..., Ended]
 
 
@@ -30,7 +31,7 @@ def test_sums(cli: Cli) -> None:
     assert [row["path"] for row in same] == [row["path"] for row in plain]
     away = rows(cli("query", "red circle", "--minus", "0.5:blue cross", "-i", "index", "-k", "30"))
     assert [row["score"] for row in away] != [row["score"] for row in plain]
-    both = rows(cli("query", "--image", PICTURE, "--image", PICTURE, "--plus", "0.1:夜", "-i", "index", "-k", "1"))
+    both = rows(cli("query", "--image", PICTURE, "--image", PICTURE, "--plus", "0.1:草", "-i", "index", "-k", "1"))
     assert both[0]["path"] == PICTURE and 0.9 < both[0]["score"] <= 1
     captions = rows(cli("query", "red", "--target", "texts", "-i", "index", "-k", "3"))
     assert all("text" in row for row in captions)
@@ -73,6 +74,10 @@ def test_filters_and_folding(cli: Cli) -> None:
         (["--batch", "gone.txt"], 2, ["--batch gone.txt: No such file"]),
         (["--batch", "photos"], 2, ["--batch photos: Is a directory"]),
         (["--batch", "-", "--open"], 2, ["leave out --batch"]),
+        (["x", "--encoding", "big5"], 2, ["--encoding says how the file of --batch is written"]),
+        ([GBK], 2, ["the query is not UTF-8 text, it seems to be GBK"]),
+        (["x", "--plus", GBK], 2, ["--plus is not UTF-8 text"]),
+        (["x", "--where", f"a={GBK}"], 2, ["--where is not UTF-8 text"]),
     ],
 )
 def test_refusals(cli: Cli, line: list[str], code: int, words: list[str]) -> None:
@@ -84,17 +89,29 @@ def test_batch(cli: Cli, site: Path) -> None:
         "red circle",
         "",
         json.dumps({"image": PICTURE, "k": 2, "target": "images"}),
-        '{"text": "狗", "plus": ["雪"], "k": 1}',
+        '{"text": "狗", "plus": ["草"], "k": 1}',
     ]
     (site / "queries.txt").write_text("\n".join(lines), encoding="utf-8")
     found = rows(cli("query", "--batch", "queries.txt", "-i", "index", "-k", "3"))
     assert [(row["n"], row["rank"]) for row in found] == [(0, 1), (0, 2), (0, 3), (1, 1), (1, 2), (2, 1)]
-    assert {row["query"] for row in found} == {"red circle", os.path.basename(PICTURE), "狗 + 雪"}
+    assert {row["query"] for row in found} == {"red circle", os.path.basename(PICTURE), "狗 + 草"}
     alone = rows(cli("query", "red circle", "-i", "index", "-k", "3"))
     for row, same in zip(found[:3], alone, strict=True):
         assert row["path"] == same["path"] and row["score"] == pytest.approx(same["score"], abs=1e-5)
     csv = cli("query", "--batch", "queries.txt", "-i", "index", "--format", "csv").out.splitlines()
     assert csv[0].startswith("query,n,rank,score") and sum(line.startswith("query,") for line in csv) == 1
+
+
+def test_batches_of_other_encodings(cli: Cli, site: Path) -> None:
+    """Refused with the name of the encoding; read where it is given; words that nobody knows are named."""
+    for codec, name in (("gb18030", "GBK"), ("utf-16", "UTF-16")):
+        (site / "other.txt").write_bytes("红 色 方 形\n犇\n".encode(codec))
+        refused(
+            cli("query", "--batch", "other.txt", "-i", "index"), 2, f"it seems to be {name}: give --encoding {codec}"
+        )
+        done = cli("query", "--batch", "other.txt", "--encoding", codec, "-i", "index", "-k", "1")
+        assert done.code == 0 and [json.loads(line)["query"] for line in done.out.splitlines()] == ["红 色 方 形", "犇"]
+        assert done.err == "warning: line 2: the encoder knows no word of the text (犇): the hits mean nothing\n"
 
 
 def test_a_bad_line_costs_only_itself(cli: Cli, site: Path) -> None:

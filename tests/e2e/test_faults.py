@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from brivl_search.errors import IndexIncompatibleError
+from brivl_search.errors import BrivlSearchError, IndexIncompatibleError
 from brivl_search.index import IndexReader, IndexWriter, Item, ivfpq, store, verify
 from tests.index.test_ivfpq import DIM, clustered
 from tests.support.building import build, images
@@ -73,6 +73,22 @@ def test_full_disk(tmp_path: Path, small: Path) -> None:
     ballast.unlink()
     assert cli("build-index", str(tmp_path / "photos"), "--index", index, "--workers", "0").returncode == 0
     assert len(images(small / "index")) == 30 and verify(small / "index").ok
+
+
+@pytest.mark.parametrize("left", [0, 4096, 16_384, 40_000, 160_000])
+def test_a_full_disk_is_called_so_in_python(tmp_path: Path, small: Path, left: int) -> None:
+    """However far the build came: LMDB itself speaks of an input/output error."""
+    write_corpus(tmp_path / "photos", 12)
+    build(tmp_path / "photos", small / "index", StubEncoder())
+    before = images(small / "index")
+    write_corpus(tmp_path / "photos", 60, size=(64, 64))
+    (small / "ballast").write_bytes(b"x" * (shutil.disk_usage(small).free - left))
+    with pytest.raises(BrivlSearchError, match=rf"^No space left on device \({small}.*\): free some space"):
+        build(tmp_path / "photos", small / "index", StubEncoder())
+    assert images(small / "index") == before
+    (small / "ballast").unlink()
+    build(tmp_path / "photos", small / "index", StubEncoder())
+    assert len(images(small / "index")) == 60 and verify(small / "index").ok
 
 
 def test_read_only_file_system(tmp_path: Path, small: Path) -> None:

@@ -75,6 +75,9 @@ def facts(index: Path) -> dict[str, Any]:
     with IndexReader.open(index) as reader:
         said = info_dict(reader.info)
     assert said.pop("directory") == str(index)
+    assert said.pop("identity")
+    for source in said["sources"]:
+        del source["seen"]
     for modality in ("image", "text"):
         del said[modality]["bytes"]
         for shard in said[modality]["shards"]:

@@ -43,7 +43,10 @@ def test_labels(tmp_path: Path) -> None:
     [
         ("\n \t\n", "holds no label"),
         ("dog\ncat\ndog\n", r"labels\.txt:3: 'dog' is line 1 too"),
-        (b"caf\xe9\n", "not UTF-8 text"),
+        (b"caf\xe9\n", "not UTF-8 text, it seems to be Latin-1"),
+        ("狗\n猫\n".encode("gbk"), r"labels\.txt: not UTF-8 text, it seems to be GBK: give `encoding` gb18030"),
+        ("dog\n".encode("utf-16"), "UTF-16"),
+        ("\u200b\n\ufeff\t\u00ad", "holds no label"),
         (None, "No such file"),
     ],
 )
@@ -53,6 +56,18 @@ def test_labels_that_cannot_be_used(tmp_path: Path, content: str | bytes | None,
         write(path, content)
     with pytest.raises(UsageError, match=said):
         zero_shot.read_labels(path)
+
+
+def test_labels_of_another_encoding(tmp_path: Path) -> None:
+    for encoding in ("gb18030", "utf-16", "utf-8-sig"):
+        (tmp_path / "labels.txt").write_bytes("狗\t小狗\n猫\n".encode(encoding))
+        labels = zero_shot.read_labels(tmp_path / "labels.txt", encoding)
+        assert labels == [Label("狗", ("狗", "小狗")), Label("猫", ("猫",))]
+    with pytest.raises(UsageError, match="not utf-16 text"):
+        (tmp_path / "labels.txt").write_bytes("狗\n".encode()[:3])
+        zero_shot.read_labels(tmp_path / "labels.txt", "utf-16")
+    with pytest.raises(UsageError, match="`templates` is not UTF-8"):
+        zero_shot.check_templates(["\udcb9{}"])
 
 
 def test_sentences_follow_the_script_of_the_name() -> None:
@@ -114,11 +129,13 @@ def test_match(tmp_path: Path, encoder: StubEncoder) -> None:
     for colour in ("red", "blue"):
         draw(colour, "circle").save(tmp_path / f"{colour}.png")
     images = [str(tmp_path / "red.png"), str(tmp_path / "blue.png")]
-    cosines = zero_shot.match(encoder, ["红色圆形", "a blue circle", os.fsdecode(b"caf\xe9")], images)
+    cosines = zero_shot.match(encoder, ["红色圆形", "a blue circle", " cafe "], images)
     assert cosines.shape == (3, 2) and cosines.dtype == np.float32
-    assert cosines[:2].argmax(1).tolist() == [0, 1] and encoder.texts[2] == "caf?"
+    assert cosines[:2].argmax(1).tolist() == [0, 1] and encoder.texts[2] == "cafe"
     for texts, paths, said in (
         ([" "], images, "`texts`: the text is empty"),
+        (["\u200b"], images, "`texts`: the text is made of invisible characters"),
+        ([os.fsdecode(b"\xb9\xb7")], images, "`texts` is not UTF-8 text, it seems to be GBK"),
         (["x"], ["no.jpg"], "`image` no.jpg: no such file"),
     ):
         with pytest.raises(UsageError, match=said):

@@ -92,7 +92,7 @@ def test_fields_come_change_and_go_without_embedding(tmp_path: Path, encoder: St
     write({"image": names[0], "en": "one"}, {"image": names[1], "en": "two"})
     build(folder, index, encoder)
     plain = records(index)
-    assert all(set(record) == {"path", "width", "height"} for record in plain.values())
+    assert all(set(record) == {"path", "width", "height", "phash"} for record in plain.values())
 
     one = {"image": names[0], "en": "one", "split": "test", "license": 3, "zh": "一"}
     write(one, {"image": names[0], "en": "uno", "split": "test", "license": 4}, {"image": names[1], "en": "two"})

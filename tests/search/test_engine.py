@@ -79,7 +79,8 @@ def test_empty_query(index: Path, text: str) -> None:
 
 
 def test_query_of_bytes_that_are_not_utf8(index: Path) -> None:
-    assert len(Engine(index).by_text(os.fsdecode(b"caf\xe9"), SearchOptions(3))) == 3
+    with pytest.raises(UsageError, match="the query is not UTF-8 text, it seems to be Latin-1"):
+        Engine(index).by_text(os.fsdecode(b"caf\xe9"), SearchOptions(3))
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no image"])

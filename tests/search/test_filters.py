@@ -148,3 +148,22 @@ def test_times(monkeypatch: pytest.MonkeyPatch) -> None:
     assert parse_time("after", "2024-03") - parse_time("after", "2024-02") == pytest.approx(29 * DAY, abs=7200)
     assert parse_time("after", "1970-01-02T00:00+00:00") == DAY
     assert not Filter() and Filter.of(glob=["x"])
+
+
+def test_a_file_of_the_epoch_has_a_time_and_an_imported_vector_has_none(tmp_path: Path) -> None:
+    with IndexWriter(tmp_path, encoder_name="mini", fingerprint="f", dim=DIM) as w:
+        w.stage_vectors("image", ["a", "b", "c", "d"], np.eye(4, DIM))
+        w.put("image", Item("/epoch", "a", 10, 0, {"path": "/epoch"}))
+        w.put("image", Item("/imported", "b", 0, 0, {"path": "/imported"}))
+        w.put("image", Item("/old", "c", 10, 5 * DAY * 10**9, {"path": "/old", "taken": "2002-12-08T00:00:00"}))
+        w.put("image", Item("/zone", "d", 10, 0, {"path": "/zone", "taken": "2020-01-01T00:30:00+14:00"}))
+        w.commit()
+    with IndexReader.open(tmp_path) as reader:
+
+        def those(**given: str) -> set[str]:
+            masks = allowed(reader, "image", Filter.of(**given))  # type: ignore[arg-type]
+            return {record["path"] for shard, row, record in reader.records("image") if masks[shard][row]}
+
+        assert those(before="1971") == {"/epoch", "/old"}
+        assert those(after="1960", before="2030") == {"/epoch", "/old", "/zone"}
+        assert those(after="2019-12-31T10:30:00+00:00", before="2019-12-31T10:31:00+00:00") == {"/zone"}

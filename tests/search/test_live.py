@@ -10,6 +10,7 @@ import pytest
 
 from brivl_search.errors import EncoderError, IndexIncompatibleError, IndexMissingError, UsageError
 from brivl_search.index import IndexReader
+from brivl_search.index.types import UNKNOWN_TIME
 from brivl_search.search.engine import Engine, SearchOptions
 from tests.support.pictures import draw, write_corpus
 from tests.support.searching import build, names
@@ -80,3 +81,48 @@ def test_a_shard_that_fails_under_an_open_engine_is_left_out(tmp_path: Path, enc
     shard._sums = shard._sums ^ 1  # what reading a rotten page gives: bytes and checksum differ
     assert sorted(names(engine.by_text("a blue cross", SearchOptions()))) == ["0.png", "2.png"]
     assert "image-000002.lmdb is damaged" in engine.reader.damage[0]
+
+
+def test_another_index_in_its_place_is_noticed(tmp_path: Path, encoder: StubEncoder) -> None:
+    """Both are of generation 1 and have the same names."""
+    for colour in ("red", "blue"):
+        (tmp_path / colour).mkdir()
+        draw(colour, "circle").save(tmp_path / colour / f"{colour}.png")
+        build(tmp_path / colour, tmp_path / f"ix-{colour}", encoder)
+    index = tmp_path / "ix-red"
+    engine = Engine(index)
+    assert names(engine.by_text("a circle", SearchOptions())) == ["red.png"]
+    index.rename(tmp_path / "old")
+    (tmp_path / "ix-blue").rename(index)  # moved into place
+    assert names(engine.by_text("a circle", SearchOptions())) == ["blue.png"]
+    (hit,) = engine.by_text("a circle", SearchOptions())
+    assert engine.reader.find("image", hit.key) == (0, 0)
+    shutil.rmtree(index)
+    build(tmp_path / "red", index, encoder)  # built again
+    assert names(engine.by_text("a circle", SearchOptions())) == ["red.png"]
+
+
+def test_a_reader_of_the_old_index_finds_nothing_in_the_new_one(tmp_path: Path, encoder: StubEncoder) -> None:
+    for colour in ("red", "blue"):
+        (tmp_path / colour).mkdir()
+        draw(colour, "circle").save(tmp_path / colour / f"{colour}.png")
+        build(tmp_path / colour, tmp_path / f"ix-{colour}", encoder)
+    with IndexReader.open(tmp_path / "ix-red") as reader:
+        (tmp_path / "ix-red").rename(tmp_path / "old")
+        (tmp_path / "ix-blue").rename(tmp_path / "ix-red")
+        assert reader.stale()
+        assert reader.find("image", str(tmp_path / "red" / "red.png")) == (0, 0)
+        assert reader.find("image", str(tmp_path / "blue" / "blue.png")) is None
+        assert [times.tolist() for times in reader.mtimes("image")] == [[UNKNOWN_TIME]]
+
+
+def test_a_shard_cut_short_is_left_out(tmp_path: Path, encoder: StubEncoder) -> None:
+    write_corpus(tmp_path / "photos", 12)
+    index = tmp_path / "index"
+    build(tmp_path / "photos", index, encoder, shard_rows=6)
+    engine = Engine(index)
+    assert len(engine.by_text("a red circle", SearchOptions(20))) == 12
+    shard = sorted((index / "shards").glob("image-*"))[0]
+    os.truncate(shard, 4096)  # in place: the mapped pages are gone
+    assert len(engine.by_text("a red circle", SearchOptions(20))) == 6
+    assert "cut short" in engine.reader.damage[0]

@@ -7,7 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from brivl_search.errors import UsageError
+from brivl_search.index import IndexReader
 from brivl_search.search.engine import Engine, SearchOptions
+from brivl_search.search.queries import compose
 from tests.support.pictures import COLOURS, SHAPES, write_corpus
 from tests.support.searching import build
 from tests.support.stub import StubEncoder
@@ -57,3 +60,32 @@ def test_ivfpq_finds_what_exact_search_finds(ivfpq: Path) -> None:
 def test_ivfpq_gives_all_rows_when_asked_for_more(ivfpq: Path) -> None:
     hits = Engine(ivfpq).by_text("a red ring", SearchOptions(1000, nprobe=1))
     assert len(hits) == 300 and len({hit.path for hit in hits}) == 300
+
+
+@pytest.mark.parametrize("k", [10**8, 10**30])
+@pytest.mark.parametrize("alike", [None, 0.97])
+def test_more_hits_than_there_are_rows(index: Path, k: int, alike: float | None) -> None:
+    """All of them, in arrays of their size: no memory is taken for hits that cannot be."""
+    engine = Engine(index)
+    engine.encoder = StubEncoder()
+    rows = engine.reader.count("image")
+    hits = engine.by_text("a red ring", SearchOptions(k, alike=alike))
+    assert sum(1 + len(hit.duplicates) for hit in hits) == rows
+    answers = engine.query_many([compose("a red ring", k=k), compose("a blue ring", k=1)], SearchOptions())
+    assert [len(answer) for answer in answers if isinstance(answer, list)] == [rows, 1]
+
+
+def test_queries_for_many_hits_are_searched_a_few_at_a_time(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from brivl_search.search import nearest
+
+    engine = Engine(index)
+    engine.encoder = StubEncoder()
+    texts = [compose(f"query {n}") for n in range(7)]
+    whole = engine.query_many(texts, SearchOptions(10))
+    monkeypatch.setattr(nearest, "_CELLS", 20)
+    assert engine.query_many(texts, SearchOptions(10)) == whole
+
+
+def test_a_reader_refuses_more_than_fits(index: Path) -> None:
+    with IndexReader.open(index) as reader, pytest.raises(UsageError, match="ask for fewer hits"):
+        reader.search("image", np.ones((1, 32), np.float32), 10**9)

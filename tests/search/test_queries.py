@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from brivl_search.corpus.encodings import NotText
 from brivl_search.errors import UsageError
 from brivl_search.search.queries import Query, Term, compose, image_term, read_batch, text_term
 from brivl_search.search.vectors import embed
@@ -48,11 +49,32 @@ def test_titles() -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [{}, {"text": " "}, {"minus": ["x"]}, {"text": "0:x"}, {"text": "2:"}, {"text": "x", "k": 0}]
+    "given",
+    [
+        {},
+        {"text": " "},
+        {"text": "\u200b"},
+        {"minus": ["x"]},
+        {"text": "0:x", "minus": ["y"]},
+        {"text": "2:", "plus": ["y"]},
+        {"text": "x", "k": 0},
+        {"text": "\udcb9\udcb7"},
+        {"text": "x", "plus": ["\udcb9\udcb7"]},
+        {"text": "x", "minus": ["2:\ud83d"]},
+    ],
 )
 def test_what_is_no_query(given: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         compose(**given)
+
+
+@pytest.mark.parametrize("text", ["0:00 clock", "16:9 wide photo", "2:1", "3:10 to Yuma", "0:x", "2:", "1:2:雪"])
+def test_a_text_alone_is_taken_as_it_stands(text: str) -> None:
+    assert compose(text).terms == (Term(text),)
+    assert [one for *_, one in read_batch([(1, text)])] == [compose(text)]
+    assert compose(text="2:雪", plus=["人"]).terms == (Term("雪", "text", 2), Term("人"))
+    assert compose(text="1:2:雪", minus=["人"]).terms[0] == Term("2:雪")
+    assert compose(plus=["2:雪"]).terms == (Term("雪", "text", 2),)
 
 
 def test_sums() -> None:
@@ -62,7 +84,7 @@ def test_sums() -> None:
     picture = encoded(draw("green", "square"), "PNG")
     queries = [
         compose("a red ring"),
-        compose("3:a red ring"),
+        compose(plus=["3:a red ring"]),
         compose("a red ring", plus=["2:a blue cross"]),
         compose("a red ring", minus=["0.5:a blue cross"]),
         compose("a red ring", image=[picture]),
@@ -77,6 +99,13 @@ def test_sums() -> None:
         assert isinstance(found, np.ndarray) and found.dtype == np.float32
         np.testing.assert_allclose(found, sought / np.linalg.norm(sought), atol=1e-6)
     assert "cancel each other out" in str(vectors[5]) and "`image` /no/such.jpg: no such file" in str(vectors[6])
+
+
+def test_a_line_that_is_not_utf8_costs_itself_alone() -> None:
+    lines = [(1, "a dog"), (2, NotText(None, None)), (3, "\u200b"), (4, '{"text": "\\ud83d"}')]
+    (one, *_), (two, _, wrong), (four, _, half) = list(read_batch(lines))
+    assert (one, two, four) == (1, 2, 4)
+    assert str(wrong).startswith("line 2: not UTF-8 text") and str(half).startswith("line 4: the query is not UTF-8")
 
 
 def test_batch_lines() -> None:

@@ -89,7 +89,7 @@ def test_the_second_request_of_a_connection_has_it_too(index: Path) -> None:
     with serve(index, **PATIENCE) as address, calls(address, 1, HALF_HEAD + b"\r\n") as (one,):
         assert b"200 OK" in one.recv(65536)
         one.sendall(HALF_HEAD)
-        assert rest(one).startswith(b"HTTP/1.1 408 ")
+        assert b"HTTP/1.1 408 " in rest(one)  # perhaps behind the body of the first answer
 
 
 @pytest.mark.parametrize("drip", [b"", b" "])

@@ -33,7 +33,7 @@ def main() -> None:
     ends = time.monotonic() + 60 * given.minutes
     total: dict[str, Counter[str]] = {name: Counter() for name in ("kills", "reached", "found")}
     seed, finished = given.seed, 0
-    kills.images._pillow()
+    kills.images.codecs.pillow()
     while time.monotonic() < ends:
         rng = random.Random(seed)
         kills.OPTIONS = replace(

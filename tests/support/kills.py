@@ -38,6 +38,7 @@ from brivl_search.ingest import maintenance
 from brivl_search.ingest import run as building
 from brivl_search.ingest.options import BuildOptions
 from brivl_search.ingest.run import add, build_index
+from tests.support.older import make_older
 from tests.support.pictures import write_lines
 from tests.support.stub import StubEncoder
 
@@ -94,11 +95,18 @@ def run(step: str, site: Path, index: Path, told: Told) -> None:
             assert "nothing was removed" in str(error)
     elif step == "compact":
         maintenance.compact(index, progress=told)
+    elif step == "move":
+        try:
+            maintenance.move(index, site / "a", site / "moved", progress=told)
+        except UsageError as error:  # the kill came after it was published
+            assert "no source of the index" in str(error)
+    elif step == "migrate":
+        build_index([], index, StubEncoder(), OPTIONS, told)
     else:
         raise ValueError(step)
 
 
-STEPS = ("build", "update", "add", "remove", "compact")
+STEPS = ("build", "update", "add", "remove", "compact", "move", "migrate")
 
 
 def prepare(site: Path) -> None:
@@ -111,8 +119,10 @@ def prepare(site: Path) -> None:
     told = Told(site / "told")
     before = site / "before"
     run("build", site, before / "add", told)
-    for step in ("update", "remove", "compact"):
+    for step in ("update", "remove", "compact", "move", "migrate"):
         shutil.copytree(before / "add", before / step)
+    shutil.copytree(site / "a", site / "moved")
+    make_older(before / "migrate")
     for step in ("add", "remove"):  # dead rows and small shards
         run(step, site, before / "compact", told)
     for path in sorted((site / "a" / "rest").iterdir())[::9]:
@@ -135,10 +145,11 @@ def state(index: Path) -> State:
     assert report.problems == (), report.problems
     items: dict[str, list[tuple[str, str]]] = {}
     found: dict[str, list[Any]] = {}
-    with catalog.reading(index) as (txn, _):
+    with catalog.reading(index) as (txn, meta):
         for modality in MODALITIES:
             entries = [catalog.Entry.unpack(key, value) for key, value in catalog.scan_items(txn, modality)]
-            items[modality] = sorted((entry.key, entry.content) for entry in entries)
+            items[modality] = sorted((meta.where.here(entry.key), entry.content) for entry in entries)
+        sources = [(source.kind, meta.where.here(source.path), source.present) for source in meta.sources]
     queries = np.random.default_rng(3).standard_normal((6, 32)).astype(np.float32)
     with IndexReader.open(index) as reader:
         assert reader.damage == ()
@@ -155,7 +166,14 @@ def state(index: Path) -> State:
                 found[f"{modality} {exact}"] = [names, hits.scores.tolist()]
         shards = [(s.rows, s.checksum, s.kind) for part in (reader.info.image, reader.info.text) for s in part.shards]
         tuning = [reader.info.image.tuning, reader.info.text.tuning]
-    return {"items": items, "found": found, "shards": shards, "tuning": tuning, "leftovers": report.leftovers}
+    return {
+        "items": items,
+        "sources": sources,
+        "found": found,
+        "shards": shards,
+        "tuning": tuning,
+        "leftovers": report.leftovers,
+    }
 
 
 # -- children ----------------------------------------------------------------------------------------------------
@@ -305,7 +323,7 @@ class Run:
         """After a kill: all of the old generation or all of the new one, and it answers as it should."""
         found = forked(state, index)
         for name, expected in (("old", self.before[step]), ("new", self.after[step])):
-            if found.get("items") == expected.get("items") and found.get("shards") == expected.get("shards"):
+            if all(found.get(what) == expected.get(what) for what in ("items", "sources", "shards")):
                 assert found.get("found") == expected.get("found"), f"the {name} generation answers differently"
                 self.tally.found[name] += 1
                 return
@@ -314,7 +332,7 @@ class Run:
 
 def main() -> None:
     folder, seed, kills, seconds = sys.argv[1:]
-    images._pillow()
+    images.codecs.pillow()
     site = Path(folder) / "site"
     site.mkdir()
     try:

@@ -131,7 +131,7 @@ def bad_bytes() -> dict[str, tuple[bytes, str]]:
         "text.jpg": (b"this is not an image at all\n" * 20, "not an image"),
         "page.png": (b"<!DOCTYPE html><html></html>", "not an image"),
         "script.jpg": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "not an image"),
-        "photo.jpg": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 64, "unsupported format"),
+        "photo.jpg": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 64, "corrupt"),
         "empty.jpg": (b"", "empty file"),
     }
 

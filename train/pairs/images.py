@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 
 import numpy as np
 
-HASH_SIDE = 32
-"""Pictures are hashed at 32 × 32 pixels; `PixelSpec(HASH_SIDE)` makes them so."""
+from brivl_search.corpus.phash import HASH_SIDE as HASH_SIDE
+from brivl_search.corpus.phash import perceptual_hash as perceptual_hash
+from brivl_search.corpus.phash import to_grey as to_grey
+
 MASK = (1 << 64) - 1
 
 
@@ -46,29 +47,6 @@ def extreme_aspect(width: int, height: int, rules: ImageRules) -> bool:
 def empty(grey: np.ndarray, rules: ImageRules) -> bool:
     """`grey`: float (32, 32)."""
     return float(grey.std()) < rules.min_contrast
-
-
-def to_grey(pixels: np.ndarray) -> np.ndarray:
-    """uint8 (32, 32, 3) → float32 (32, 32), ITU-R 601 luma."""
-    return pixels.astype(np.float32) @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
-
-
-@functools.cache
-def _cosines() -> np.ndarray:
-    """The first 8 rows of the DCT-II of 32 points, (8, 32)."""
-    k, n = np.arange(8)[:, None], np.arange(HASH_SIDE)[None, :]
-    return np.cos(np.pi * k * (2 * n + 1) / (2 * HASH_SIDE)).astype(np.float32)
-
-
-def perceptual_hash(grey: np.ndarray) -> int:
-    """pHash (Zauner, 2010): which of the 8 × 8 lowest DCT coefficients exceed their median; 64 bits.
-
-    Half of the bits are always set, so hashes spread evenly over the bands that near-duplicates are looked up by.
-    Scaling, compression and small changes of colour move few bits.
-    """
-    low = _cosines() @ grey @ _cosines().T
-    bits = (low > np.median(low)).reshape(-1)
-    return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
 def bands(code: int) -> list[int]:

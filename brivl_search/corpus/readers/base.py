@@ -12,6 +12,7 @@ from itertools import chain, islice
 from typing import ClassVar
 
 from brivl_search.corpus.captions import CaptionLine
+from brivl_search.corpus.encodings import foreign
 from brivl_search.corpus.text import BadLine
 from brivl_search.corpus.walk import ImageFile, Skipped
 from brivl_search.display import printable
@@ -41,11 +42,13 @@ class Choice:
         split: only this one; val, valid, validation and dev mean the same. None: all.
         images: the folder of the images; None: the customary places beside the annotations.
         fields: the caption fields wanted; None: all that the format gives.
+        encoding: of the annotation files; None: UTF-8.
     """
 
     split: str | None = None
     images: str | None = None
     fields: tuple[str, ...] | None = None
+    encoding: str | None = None
 
 
 class Reader(ABC):
@@ -143,8 +146,11 @@ def files_in(path: str, pattern: str, folders: Sequence[str] = ("",)) -> list[st
 
 
 def first_bytes(path: str, count: int = 4096) -> bytes:
+    """The beginning of a file, to tell its layout; in UTF-8 where the file is of another encoding."""
     with open(path, "rb") as handle:
-        return handle.read(count)
+        head = handle.read(count)
+    found = foreign(head)
+    return head if found is None else head.decode(found.codec, "ignore").encode("utf-8", "ignore")
 
 
 class Outside(Exception):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from brivl_search.corpus.captions import CaptionLine, caption_fields, read_captions
 from brivl_search.corpus.readers.base import Choice, Reader, once, stat_image
-from brivl_search.corpus.text import BadLine, json_lines
+from brivl_search.corpus.text import BadLine, json_lines, seems_to_be
 from brivl_search.corpus.walk import CAPTIONS_NAME, ImageFile, Skipped
 from brivl_search.display import printable
 from brivl_search.errors import UsageError
@@ -34,7 +34,9 @@ class CaptionsReader(Reader):
             return True
         if not path.lower().endswith(".jsonl") or not stat.S_ISREG(os.stat(path).st_mode):
             return False
-        first = next((line for _, line in json_lines(path) if isinstance(line, dict)), {})
+        seems = seems_to_be(path)
+        lines = json_lines(path, None if seems is None else seems.codec)
+        first = next((line for _, line in lines if isinstance(line, dict)), {})
         return "image" in first
 
     def images(self) -> Iterator[ImageFile | Skipped]:
@@ -45,7 +47,7 @@ class CaptionsReader(Reader):
 
     def lines(self) -> Iterator[CaptionLine | BadLine]:
         there = self.choice.split is None
-        for line in read_captions(self.file, self.choice.fields):
+        for line in read_captions(self.file, self.choice.fields, self.choice.encoding):
             if self.choice.split is None or isinstance(line, BadLine):
                 yield line
             elif self.wanted_split(str(line.fields.get("split", ""))):
@@ -55,4 +57,4 @@ class CaptionsReader(Reader):
             self.check_split(())
 
     def field_names(self) -> list[str]:
-        return caption_fields(self.file)
+        return caption_fields(self.file, self.choice.encoding)

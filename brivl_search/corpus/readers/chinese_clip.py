@@ -86,7 +86,7 @@ class ChineseClipReader(Reader):
         file, (id_key, text_key, images_key) = head + self.texts, self.keys
         split = split_of(head)
         seen: set[Scalar] = set()
-        for number, record in json_lines(file):
+        for number, record in json_lines(file, self.choice.encoding):
             if isinstance(record, BadLine):
                 yield record
                 continue

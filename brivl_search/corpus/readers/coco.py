@@ -71,7 +71,7 @@ class JsonReader(Reader):
 
     def parsed(self, file: str) -> Any:
         if file not in self._parsed:
-            self._parsed[file] = json_file(file)
+            self._parsed[file] = json_file(file, self.choice.encoding)
         return self._parsed[file]
 
     def images(self) -> Iterator[ImageFile | Skipped]:

@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator, Sequence
 
 from brivl_search.corpus.captions import CaptionLine
+from brivl_search.corpus.encodings import describe, guess
 from brivl_search.corpus.fields import Scalar, scalars
 from brivl_search.corpus.readers.base import (
     Choice,
@@ -26,7 +27,7 @@ from brivl_search.corpus.readers.base import (
     once,
     split_of,
 )
-from brivl_search.corpus.text import MAX_LINE_BYTES, BadLine
+from brivl_search.corpus.text import MAX_LINE_BYTES, NOT_UTF8, BadLine, seems_to_be
 from brivl_search.corpus.walk import ImageFile, Skipped
 from brivl_search.display import printable
 from brivl_search.errors import CorpusError, UsageError
@@ -54,7 +55,10 @@ class CsvReader(Reader):
             raise CorpusError(f"{printable(self.path)} holds no file like this: {self.about}")
         self.files = files
         for file in files:
-            if _header(file) is None:
+            seems = seems_to_be(file) if choice.encoding is None else None
+            if seems is not None:
+                raise CorpusError(f"{printable(file)}: {describe(None, seems)}", code="not_utf8")
+            if _header(file, choice.encoding) is None:
                 raise CorpusError(
                     f"{printable(file)}: its first line names no image column and caption column; known are "
                     f"{', '.join(IMAGE_COLUMNS)} and {', '.join(CAPTION_COLUMNS)}"
@@ -76,7 +80,16 @@ class CsvReader(Reader):
         splits = {split for file in self.files for _, row in self._rows(file) if isinstance(row, dict)
                   for split in [row.get("split", "") or split_of(file)]} if self.choice.split else ()  # fmt: skip
         self.check_split(splits)
-        names = dict.fromkeys(image for file in self.files for _, image, _, _ in self._entries(file) if image)
+        names: dict[str, None] = {}
+        bad: BadLine | None = None
+        for file in self.files:
+            for _, image, _, rest in self._entries(file):
+                if isinstance(rest, BadLine):
+                    bad = bad or rest
+                elif image:
+                    names[image] = None
+        if bad is not None and not names:
+            raise CorpusError(f"{bad}: no row of {printable(bad.file)} can be used")
         yield from once(self.finder.image(name, _ENDINGS) for name in names)
         self.covers = [os.path.join(folder, "") for folder in sorted(self.finder.used)]
 
@@ -117,12 +130,14 @@ class CsvReader(Reader):
 
     def _rows(self, file: str) -> Iterator[tuple[int, dict[str, str] | BadLine]]:
         """(number of the last line, column -> value) of every row."""
-        header = _header(file)
+        header = _header(file, self.choice.encoding)
         assert header is not None  # looked at when the reader was made
         separator, columns = header
         try:
-            with open(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as handle:
-                lines = iter(lambda: handle.readline(MAX_LINE_BYTES), "")
+            encoding = self.choice.encoding
+            errors = "surrogateescape" if encoding is None else "strict"
+            with open(file, encoding=encoding or "utf-8", errors=errors, newline="") as handle:
+                lines = (line.removeprefix("\ufeff") for line in iter(lambda: handle.readline(MAX_LINE_BYTES), ""))
                 table = csv.reader(lines, delimiter=separator, skipinitialspace=True)
                 while True:
                     try:
@@ -137,6 +152,10 @@ class CsvReader(Reader):
                     yield table.line_num, self._row(file, table.line_num, columns, row)
         except OSError as error:
             raise CorpusError(f"cannot read {printable(file)}: {error.strerror or error}") from error
+        except UnicodeError:
+            raise CorpusError(
+                f"{printable(file)}: {describe(encoding, seems_to_be(file, guess))}", code="not_utf8"
+            ) from None
 
     @staticmethod
     def _row(file: str, number: int, columns: Sequence[str], row: Sequence[str]) -> dict[str, str] | BadLine:
@@ -146,15 +165,20 @@ class CsvReader(Reader):
         try:
             "".join(values.values()).encode("utf-8")
         except UnicodeEncodeError:
-            return BadLine(file, number, "invalid UTF-8")
+            return BadLine(file, number, NOT_UTF8)
         return values
 
 
-def _header(file: str) -> tuple[str, list[str]] | None:
+def _header(file: str, encoding: str | None = None) -> tuple[str, list[str]] | None:
     """(separator, column names in lower case) of a table with an image and a caption column; None if it is not one."""
     if not os.path.isfile(file):
         raise UsageError(f"{printable(file)} is not a file")
-    line = first_bytes(file, 16384).decode("utf-8-sig", "replace").splitlines()[:1]
+    if encoding is None:
+        head = first_bytes(file, 16384).decode("utf-8-sig", "replace")
+    else:
+        with open(file, "rb") as handle:
+            head = handle.read(16384).decode(encoding, "replace").removeprefix("\ufeff")
+    line = head.splitlines()[:1]
     for separator in _SEPARATORS if line else "":
         columns = [name.strip().strip('"').strip().lower() for name in line[0].split(separator)]
         if len(columns) > 1 and set(columns) & set(IMAGE_COLUMNS) and set(columns) & set(CAPTION_COLUMNS):

@@ -73,7 +73,7 @@ class FlickrReader(Reader):
         for folder in dict.fromkeys(map(os.path.dirname, self.files)):
             for file in files_in(folder, _LISTS):
                 if file not in self.files and not self._is_tokens(file) and (split := split_of(_apart(file))):
-                    for _, line in text_lines(file):
+                    for _, line in text_lines(file, self.choice.encoding):
                         if isinstance(line, str):
                             splits[_stem(line.strip())] = split
         return splits
@@ -84,7 +84,7 @@ class FlickrReader(Reader):
         self.covers = [os.path.join(folder, "") for folder in sorted(self.finder.used)]
 
     def _names(self, file: str) -> Iterator[str]:
-        for _, line in text_lines(file):
+        for _, line in text_lines(file, self.choice.encoding):
             if isinstance(line, str) and (found := _LINE.match(line)):
                 image = found["image"].strip()
                 if self.wanted_split(self._split(image, file)):
@@ -98,7 +98,7 @@ class FlickrReader(Reader):
             yield from named(self._lines(file), self.choice.fields)
 
     def _lines(self, file: str) -> Iterator[CaptionLine | BadLine]:
-        for number, line in text_lines(file):
+        for number, line in text_lines(file, self.choice.encoding):
             if isinstance(line, BadLine):
                 yield line
                 continue

@@ -188,3 +188,9 @@ class BriVLEncoder(TorchEncoder):
 
     def _cut_tokens(self, texts: Sequence[str]) -> list[int]:
         return self.tokenizer.cut(texts)
+
+    def spelled(self, texts: Sequence[str]) -> list[str]:
+        return [self.tokenizer.spelled(text) for text in texts]
+
+    def _unknown_words(self, texts: Sequence[str]) -> list[list[str]]:
+        return self.tokenizer.unknown(texts)

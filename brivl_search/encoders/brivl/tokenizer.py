@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from brivl_search.corpus.spelling import Spelling
 from brivl_search.errors import EncoderError
 
 
 class TextTokenizer:
-    """The tokenizer of a checkpoint's `tokenizer.json` or of a BERT `vocab.txt`."""
+    """The tokenizer of a checkpoint's `tokenizer.json` or of a BERT `vocab.txt`.
+
+    Every text is spelled first as the vocabulary knows it (`brivl_search.corpus.spelling`), whoever asks.
+    """
 
     def __init__(self, folder: Path, max_length: int) -> None:
         """Opens the tokenizer of a checkpoint folder.
@@ -40,6 +45,12 @@ class TextTokenizer:
         self.mask_id = self._tokenizer.token_to_id("[MASK]")
         self.start_id = self._tokenizer.token_to_id("[CLS]")
         self.end_id = self._tokenizer.token_to_id("[SEP]")
+        self.unknown_id = self._tokenizer.token_to_id(getattr(self._tokenizer.model, "unk_token", None) or "[UNK]")
+        self.spelled = Spelling(self._knows)
+
+    def _knows(self, char: str) -> bool:
+        ids = self._tokenizer.encode(char, add_special_tokens=False).ids
+        return bool(ids) and self.unknown_id not in ids
 
     @property
     def size(self) -> int:
@@ -51,12 +62,25 @@ class TextTokenizer:
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text with [CLS] and [SEP], at most `max_length`. A text that is cut keeps its [SEP]."""
-        whole = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
+        whole = [encoding.ids for encoding in self._encode(texts)]
         return [ids if len(ids) <= self.max_length else [*ids[: self.max_length - 1], ids[-1]] for ids in whole]
 
     def cut(self, texts: Sequence[str]) -> list[int]:
         """How many tokens of each text do not fit."""
-        return [max(len(e.ids) - self.max_length, 0) for e in self._tokenizer.encode_batch(list(texts))]
+        return [max(len(e.ids) - self.max_length, 0) for e in self._encode(texts)]
+
+    def unknown(self, texts: Sequence[str]) -> list[list[str]]:
+        """The words of each text that the vocabulary does not have, in order, each once."""
+        spelled = [self.spelled(text) for text in texts]
+        out = []
+        for text, encoding in zip(spelled, self._tokenizer.encode_batch(spelled), strict=True):
+            pairs = zip(encoding.ids, encoding.offsets, strict=True)
+            out.append(list(dict.fromkeys(text[start:end] for id_, (start, end) in pairs if id_ == self.unknown_id)))
+        return out
+
+    def _encode(self, texts: Sequence[str]) -> list[Any]:
+        encoded: list[Any] = self._tokenizer.encode_batch([self.spelled(text) for text in texts])
+        return encoded
 
     def batch(self, ids: Sequence[Sequence[int]], *, multiple: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """Token ids → ids int64 (B, T) and mask bool (B, T); T: the longest row, rounded up to a `multiple`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -10,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brivl_search.corpus.patches import unpack
+from brivl_search.corpus.spelling import Spelling
 from brivl_search.encoders.base import Origin, Precision
 from brivl_search.encoders.hf.family import read_facts
 from brivl_search.encoders.hf.files import FoundModel, digest, tokenizer_files, weight_files
+from brivl_search.encoders.hf.words import spelling, unknown
 from brivl_search.encoders.known import known_matryoshka
 from brivl_search.encoders.on_torch import TorchEncoder
 from brivl_search.encoders.truncate import check_dim, cut
@@ -45,6 +48,7 @@ class TransformersEncoder(TorchEncoder):
         self.dim = check_dim(found.name, self.facts.dim, found.truncate_dim, sizes)
         files = [*weight_files(found.folder), *tokenizer_files(found.folder)]
         self.fingerprint = "hf-" + digest(files, {**self.facts.settings, "dim": self.dim})[:24]
+        self._tokenizing = threading.Lock()  # transformers' tokenizers change their settings with every call
 
     @cached_property
     def image_tower(self) -> Any:
@@ -117,21 +121,22 @@ class TransformersEncoder(TorchEncoder):
 
         from brivl_search.encoders.hf.towers import features
 
-        clean = [self.facts.clean(text) for text in texts]
+        clean = self.spelled(texts)
         order = sorted(range(len(clean)), key=lambda i: len(clean[i]))
         out = np.empty((len(clean), self.facts.dim), dtype=np.float32)
         tower, longest = self.text_tower, self.facts.family.pad_to_longest
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
             for start in range(0, len(order), self.batch_size):
                 rows = order[start : start + self.batch_size]
-                inputs = self.tokenizer(
-                    [clean[i] for i in rows],
-                    padding="longest" if longest else "max_length",
-                    truncation=True,
-                    max_length=self.facts.max_length,
-                    return_attention_mask=longest,
-                    return_tensors="pt",
-                )
+                with self._tokenizing:
+                    inputs = self.tokenizer(
+                        [clean[i] for i in rows],
+                        padding="longest" if longest else "max_length",
+                        truncation=True,
+                        max_length=self.facts.max_length,
+                        return_attention_mask=longest,
+                        return_tensors="pt",
+                    )
                 named = {k: v.to(self.device) for k, v in inputs.items() if k in ("input_ids", "attention_mask")}
                 out[rows] = features(tower.get_text_features(**named)).float().cpu().numpy()
         return cut(out, self.dim)
@@ -139,5 +144,20 @@ class TransformersEncoder(TorchEncoder):
     def _cut_tokens(self, texts: Sequence[str]) -> list[int]:
         if not texts:
             return []
-        whole = self.tokenizer([self.facts.clean(text) for text in texts], truncation=False, verbose=False)
+        spelled = self.spelled(texts)
+        with self._tokenizing:
+            whole = self.tokenizer(spelled, truncation=False, verbose=False)
         return [max(len(ids) - self.facts.max_length, 0) for ids in whole["input_ids"]]
+
+    @cached_property
+    def _spelling(self) -> Spelling:
+        return spelling(self.tokenizer)
+
+    def spelled(self, texts: Sequence[str]) -> list[str]:
+        with self._tokenizing:
+            return [self.facts.clean(self._spelling(text)) for text in texts]
+
+    def _unknown_words(self, texts: Sequence[str]) -> list[list[str]]:
+        spelled = self.spelled(texts)
+        with self._tokenizing:
+            return unknown(self.tokenizer, spelled)

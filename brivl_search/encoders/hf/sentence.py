@@ -7,6 +7,7 @@ get 448 × 448 pixels, squashed.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections.abc import Sequence
@@ -18,9 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brivl_search.corpus.images import PixelSpec
+from brivl_search.corpus.spelling import Spelling
 from brivl_search.encoders.base import Origin, Precision
 from brivl_search.encoders.hf.family import matryoshka, pixel_spec, read_facts, read_preprocessing
 from brivl_search.encoders.hf.files import FoundModel, digest
+from brivl_search.encoders.hf.words import spelling, unknown
 from brivl_search.encoders.known import known_matryoshka
 from brivl_search.encoders.on_torch import TorchEncoder
 from brivl_search.encoders.truncate import check_dim, cut
@@ -105,7 +108,7 @@ class SentenceEncoder(TorchEncoder):
 
     def _encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         # As dictionaries: a bare text that is the address of a picture would be fetched and embedded as one.
-        return self._encode([{"text": text} for text in texts])
+        return self._encode([{"text": text} for text in self.spelled(texts)])
 
     def _encode(self, items: Sequence[dict[str, Any]]) -> NDArray[np.float32]:
         import torch
@@ -122,8 +125,27 @@ class SentenceEncoder(TorchEncoder):
         limit, tokenizer = self.model.max_seq_length, self.model.tokenizer
         if not texts or limit is None or tokenizer is None:
             return [0] * len(texts)
-        whole = getattr(tokenizer, "tokenizer", tokenizer)(list(texts), truncation=False, verbose=False)
+        whole = getattr(tokenizer, "tokenizer", tokenizer)(self.spelled(texts), truncation=False, verbose=False)
         return [max(len(ids) - int(limit), 0) for ids in whole["input_ids"]]
+
+    @cached_property
+    def _words(self) -> Any:
+        """A tokenizer of texts, None if the model has none of transformers' kind.
+
+        A copy: a tokenizer changes its settings with every call, and the model may be at work in another thread.
+        """
+        found = self.model.tokenizer
+        return copy.deepcopy(getattr(found, "tokenizer", found))
+
+    @cached_property
+    def _spelling(self) -> Spelling:
+        return Spelling() if self._words is None else spelling(self._words)
+
+    def spelled(self, texts: Sequence[str]) -> list[str]:
+        return [self._spelling(text) for text in texts]
+
+    def _unknown_words(self, texts: Sequence[str]) -> list[list[str]]:
+        return [[] for _ in texts] if self._words is None else unknown(self._words, self.spelled(texts))
 
 
 def _first_module(folder: Path) -> Path:

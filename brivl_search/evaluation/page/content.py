@@ -12,6 +12,7 @@ from brivl_search.evaluation.calibrating import expected_calibration_error
 from brivl_search.evaluation.pairs import Direction, DirectionName, Pairs
 from brivl_search.evaluation.result import Evaluation
 from brivl_search.metrics import pair_scores, top_lists
+from brivl_search.metrics.cosine import bounded
 
 DEEPEST = 100  # of the recall curves
 BINS = 15  # of the calibration plot, as in calibration.py
@@ -80,8 +81,8 @@ def scores_of(pairs: Pairs, seed: int = 0) -> Scores | None:
         return None
     texts, owners, others = texts[false], owners[false], others[false]
     return Scores(
-        pair_scores(pairs.text_vectors, pairs.image_vectors, texts, owners),
-        pair_scores(pairs.text_vectors, pairs.image_vectors, texts, others),
+        bounded(pair_scores(pairs.text_vectors, pairs.image_vectors, texts, owners)),
+        bounded(pair_scores(pairs.text_vectors, pairs.image_vectors, texts, others)),
     )
 
 
@@ -131,7 +132,7 @@ def _examples(evaluation: Evaluation, way: Direction, search: str, chosen: np.nd
         mine = ranks.ranks[ranks.starts[query] : ranks.starts[query + 1]]
         at = int(np.argmin(mine))
         partner = way.truth[query][at]
-        score = pair_scores(way.queries, way.candidates, np.array([query]), np.array([partner]))[0]
+        score = bounded(pair_scores(way.queries, way.candidates, np.array([query]), np.array([partner])))[0]
         found = tuple(
             Found(number, score, number in way.truth[query], place)
             for place, (number, score) in enumerate(zip(numbers.tolist(), scores.tolist(), strict=True), start=1)
@@ -142,4 +143,4 @@ def _examples(evaluation: Evaluation, way: Direction, search: str, chosen: np.nd
 
 def _top(way: Direction, chosen: np.ndarray, k: int) -> Sequence[tuple[np.ndarray, np.ndarray]]:
     numbers, scores = top_lists(way.queries[chosen], way.candidates, k)
-    return list(zip(numbers, scores, strict=True))
+    return list(zip(numbers, bounded(scores), strict=True))

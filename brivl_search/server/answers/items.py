@@ -147,7 +147,7 @@ def _describe(reader: IndexReader, item: Item) -> dict[str, Any]:
         "image_key": None if image is None else image_key(item, image),
         "field": record.get("field"),
         "size": item.size or None,
-        "modified": _moment(item.mtime_ns),
+        "modified": _moment(item.mtime_ns) if item.size or item.mtime_ns else None,
         "content_type": kind,
         "fields": record.get("fields") or {},
         "captions": [
@@ -168,8 +168,6 @@ def _image_record(reader: IndexReader, image: str | None) -> dict[str, Any]:
 
 
 def _moment(mtime_ns: int) -> str | None:
-    if not mtime_ns:
-        return None
     try:
         return datetime.fromtimestamp(mtime_ns / 1e9, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     except (ValueError, OverflowError, OSError):

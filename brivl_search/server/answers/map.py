@@ -27,7 +27,7 @@ class Maps:
         """`schemas.MapAnswer`."""
         reader = await self._service.fresh()
         async with self._lock:
-            if self._map is None or self._map["generation"] != reader.info.generation:
+            if self._map is None or self._map["state"] != reader.info.state:
                 self._map = await self._service.slowly(lambda: compute(reader))
             return self._map
 
@@ -46,7 +46,16 @@ def compute(reader: IndexReader, most: int = MOST) -> dict[str, Any]:
         names += [keys.encode("image", reader.entry("image", shard, int(numbers[at]))["key"]) for at in here]
     plane = project(np.concatenate(rows).astype(np.float32)) if names else np.zeros((0, 2), np.float32)
     x, y = (column.round(4).astype(float).tolist() for column in plane.T)
-    return {"generation": reader.info.generation, "method": "pca", "total": total, "keys": names, "x": x, "y": y}
+    info = reader.info
+    return {
+        "generation": info.generation,
+        "state": info.state,
+        "method": "pca",
+        "total": total,
+        "keys": names,
+        "x": x,
+        "y": y,
+    }
 
 
 def project(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -12,6 +12,8 @@ from pydantic import BaseModel
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
+from brivl_search.corpus.encodings import decode_file, guess
+from brivl_search.corpus.text import take_text
 from brivl_search.server.answers.items import find_item
 from brivl_search.server.protocol.problems import Refusal, too_many
 from brivl_search.server.settings import Settings
@@ -40,7 +42,7 @@ async def read_request(request: Request, model: type[M], settings: Settings) -> 
     """
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if kind == "application/json":
-        return model.model_validate_json(await request.body()), []
+        return model.model_validate_json(utf8(await request.body(), "the request")), []
     if kind != "multipart/form-data":
         raise Refusal(
             415,
@@ -52,7 +54,7 @@ async def read_request(request: Request, model: type[M], settings: Settings) -> 
     async with request.form(max_files=settings.max_uploads, max_fields=16, max_part_size=4 << 20) as form:
         for name, value in form.multi_items():
             if name == "request":
-                body = value if isinstance(value, str) else (await value.read()).decode("utf-8", "replace")
+                body = _part(value) if isinstance(value, str) else utf8(await value.read(), "`request`")
             elif name == "image" and isinstance(value, UploadFile):
                 data = await value.read(settings.max_upload_bytes + 1)
                 check_size(len(data), settings)
@@ -65,6 +67,20 @@ async def read_request(request: Request, model: type[M], settings: Settings) -> 
                     part=name[:40],
                 )
     return model.model_validate_json(body), uploads
+
+
+def utf8(raw: bytes, where: str) -> str:
+    """The text of a request's body or part. Raises UsageError: it is not UTF-8."""
+    return decode_file(raw, where)
+
+
+def _part(text: str) -> str:
+    """The text of a form's part, which arrives decoded: as Latin-1 where it was not UTF-8. Raises UsageError."""
+    if not text.isascii() and all(char <= "\xff" for char in text):
+        raw = text.encode("latin-1")
+        if (found := guess(raw)) is not None and found.sure and found.codec != "utf-8":
+            return utf8(raw, "`request`")
+    return text
 
 
 def check_size(size: int, settings: Settings) -> None:
@@ -84,14 +100,11 @@ def from_base64(text: str, settings: Settings) -> bytes:
 
 
 def clean(text: str, settings: Settings, where: str = "text") -> str:
-    """A text as the towers take it. Raises Refusal: it is empty or too long."""
+    """A text as it is shown and searched. Raises Refusal: it is too long; UsageError: it is empty, or no text."""
     if len(text) > settings.max_text:
         message = f"{where}: more than {settings.max_text:,} characters, the limit of this server"
         raise Refusal(413, message, "text_too_long", where=where, limit=settings.max_text)
-    text = text.encode("utf-8", "replace").decode("utf-8").strip()
-    if not text:
-        raise Refusal(400, f"{where}: the text is empty: give some words", "empty_text", where=where)
-    return text
+    return take_text(text, where)
 
 
 async def picture_vectors(service: Service, refs: Sequence[Ref], uploads: Sequence[bytes]) -> list[Vector]:

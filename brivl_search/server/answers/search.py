@@ -53,11 +53,13 @@ async def answer(service: Service, request: SearchRequest, uploads: Sequence[byt
     target = page[0].kind if page else _target(query, reader.count("text") > 0)
     return {
         "generation": reader.info.generation,
+        "state": reader.info.state,
         "target": target + "s",
         "took_ms": round(1000 * (time.perf_counter() - start), 3),
         "offset": request.offset,
         "more": len(hits) == request.offset + request.k < settings.max_k,
         "hits": [hit_row(hit) for hit in page],
+        "unknown_words": service.engine.unknown_words(query) if query.texts else [],
         "note": None if hits or not options.filter else await _why_nothing(service, query, options),
     }
 

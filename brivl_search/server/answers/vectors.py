@@ -8,10 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from brivl_search.corpus.spelling import nothing_known, visible
+from brivl_search.corpus.text import take_text
 from brivl_search.embedding import zero_shot
 from brivl_search.embedding.batches import numbers
 from brivl_search.embedding.zero_shot import Label
+from brivl_search.encoders.base import unknown_words
 from brivl_search.errors import UsageError
+from brivl_search.metrics.cosine import bounded
 from brivl_search.server.answers.pictures import clean, picture_vectors
 from brivl_search.server.protocol.problems import Refusal, too_many
 from brivl_search.server.protocol.schemas.base import PictureRef
@@ -27,7 +31,8 @@ from brivl_search.server.workers.service import Service, Vector
 
 async def embed_texts(service: Service, wanted: TextsRequest) -> dict[str, Any]:
     """`EmbedAnswer`. Raises Refusal."""
-    return _embedded(service, await _texts(service, wanted.texts))
+    vectors = await _texts(service, wanted.texts)
+    return {**_embedded(service, vectors), "unknown_words": await _unknown(service, wanted.texts)}
 
 
 async def embed_images(service: Service, wanted: PicturesRequest, uploads: Sequence[bytes]) -> dict[str, Any]:
@@ -39,12 +44,15 @@ async def match(service: Service, wanted: MatchRequest, uploads: Sequence[bytes]
     """`MatchAnswer`. Raises Refusal, ImageError."""
     texts = await _texts(service, [pair.text for pair in wanted.pairs])
     pictures = await _each(service, wanted.pairs, uploads)
+    unknown = await _unknown(service, [pair.text for pair in wanted.pairs])
     calibration = service.encoder.calibration
     rows = []
-    for text, picture in zip(texts, pictures, strict=True):
-        score = float(text @ picture)
-        known = None if calibration is None else round(calibration.probability(score), 4)
-        rows.append({"score": round(score, 6), "match": known})
+    for pair, words, text, picture in zip(wanted.pairs, unknown, texts, pictures, strict=True):
+        score = bounded(float(text @ picture))
+        known = None
+        if calibration is not None and not nothing_known(pair.text, words):
+            known = round(calibration.probability(score), 4)
+        rows.append({"score": round(score, 6), "match": known, "unknown_words": words})
     return {"pairs": rows}
 
 
@@ -59,7 +67,8 @@ async def classify(service: Service, wanted: ClassifyRequest, uploads: Sequence[
     for picture in pictures:
         guesses = zero_shot.classify(picture, labels, classes, calibration, wanted.k)
         results.append({"labels": [_guess(guess) for guess in guesses]})
-    return {"results": results}
+    unknown = await service.slowly(lambda: zero_shot.unknown_labels(service.encoder, labels))
+    return {"results": results, "unknown_words": unknown}
 
 
 async def _texts(service: Service, texts: list[str]) -> list[Vector]:
@@ -68,6 +77,11 @@ async def _texts(service: Service, texts: list[str]) -> list[Vector]:
     if len(texts) > most:
         raise too_many(len(texts), "texts", most, "too_many_texts")
     return await service.texts.ask([clean(text, service.settings) for text in texts])
+
+
+async def _unknown(service: Service, texts: list[str]) -> list[list[str]]:
+    """The words of each text that the encoder does not know."""
+    return await service.slowly(lambda: unknown_words(service.encoder, texts))
 
 
 async def _pictures(service: Service, given: list[PictureRef], uploads: Sequence[bytes]) -> list[Vector]:
@@ -100,9 +114,10 @@ def _embedded(service: Service, vectors: list[Vector]) -> dict[str, Any]:
 def _labels(wanted: ClassifyRequest) -> list[Label]:
     labels: dict[str, Label] = {}
     for one in wanted.labels:
-        names = tuple(dict.fromkeys(name.strip() for name in ([one] if isinstance(one, str) else one)))
-        if not all(names):
+        given = [one] if isinstance(one, str) else one
+        if not all(map(visible, given)):
             raise UsageError("`labels`: a label is empty: give it a name", code="bad_labels", details={"label": ""})
+        names = tuple(dict.fromkeys(take_text(name, "`labels`") for name in given))
         if names[0] in labels:
             raise UsageError(
                 f"`labels`: {names[0]!r} is there twice: leave one out",

@@ -26,6 +26,8 @@ CODES = {
     # what was asked for
     "nothing_asked": "no text, picture or term with a weight above 0",
     "empty_text": "a text without words; where",
+    "not_utf8": 'text that is not UTF-8; encoding: how Python calls what it seems to be, "" if nobody knows',
+    "bad_encoding": "encoding: no text encoding has this name",
     "text_too_long": "where, limit: characters",
     "no_picture": "pictures are wanted and none was given",
     "no_such_upload": "the request has no `image` part of this number; image, uploads",
@@ -35,9 +37,10 @@ CODES = {
     "bad_vector": "a vector of another length, or without a direction; dim",
     "terms_cancel": "the terms of a query cancel each other out",
     "bad_k": "k",
-    "no_match": "a least match is wanted where none is known; calibrated: whether the encoder knows any",
+    "no_match": "a least match is wanted where none is known; calibrated: whether the encoder knows any, unknown_words",
     "nothing_of_target": "the index holds none of these; target: images or texts",
     "bad_labels": "labels of a classification that are empty or given twice; label",
+    "no_such_captions": "no caption line has these fields; fields, known: those there are",
     # filters
     "unknown_field": "no record has this field; field, fields: those there are",
     "no_such_folder": "the index holds nothing in this folder; folder, folders: some that it holds",
@@ -83,6 +86,7 @@ CODES = {
     "no_such_index": "an index of another name; name, here",
     "nothing_is_fetched": "a picture by URL",
     # the server, and its index
+    "disk_full": "the disk of the index, or of uploads, is full",
     "index_missing": "there is no index (any more); index",
     "index_damaged": "nothing of the index is left; index",
     "starting": "the towers are being loaded",

@@ -15,7 +15,7 @@ from brivl_search.search.options import SearchOptions
 from brivl_search.search.queries import Query as Asked
 from brivl_search.search.queries import Target, Term
 from brivl_search.server.answers import compat
-from brivl_search.server.answers.pictures import check_size, clean, embed_files, from_base64
+from brivl_search.server.answers.pictures import check_size, clean, embed_files, from_base64, utf8
 from brivl_search.server.answers.search import AnyKind, unit
 from brivl_search.server.protocol.openapi import PICTURE, form, gives, takes
 from brivl_search.server.protocol.problems import Json, Refusal, too_many
@@ -106,7 +106,7 @@ def _wenlan(kind: str, vector: Vector) -> Json:
 
 async def _read(request: Request, model: type[Any]) -> Any:
     """Those clients send JSON under any content type, or none."""
-    read: BaseModel = model.model_validate_json(await request.body())
+    read: BaseModel = model.model_validate_json(utf8(await request.body(), "the request"))
     return read
 
 

@@ -28,19 +28,21 @@ def router(service: Service) -> APIRouter:
     """The routes, answering from a service."""
     routes = APIRouter(tags=["server"])
     settings = service.settings
-    fields: dict[int, list[str]] = {}  # of a generation
+    fields: dict[str, list[str]] = {}  # of a published state
 
     @routes.get("/v1/index", **gives("What is searched", IndexAnswer, 503))
     async def index() -> Json:
         reader = await service.fresh()
         info = reader.info
-        if info.generation not in fields:
+        if info.state not in fields:
             fields.clear()
-            fields[info.generation] = await asyncio.to_thread(_fields, reader)
+            fields[info.state] = await asyncio.to_thread(_fields, reader)
         calibrated = service.encoder.calibration is not None
         return Json(
             {
                 "generation": info.generation,
+                "identity": info.identity,
+                "state": info.state,
                 "directory": str(info.directory),
                 "encoder": {
                     "name": info.encoder.name,
@@ -51,7 +53,7 @@ def router(service: Service) -> APIRouter:
                 "images": {"rows": info.image.rows, "kind": info.image.kind},
                 "texts": {"rows": info.text.rows, "kind": info.text.kind},
                 "roots": [given for given, _ in info.roots],
-                "fields": fields[info.generation],
+                "fields": fields[info.state],
                 "damage": list(reader.damage),
                 "read_only": settings.read_only,
                 "uploads": settings.upload_dir is not None and not settings.read_only,

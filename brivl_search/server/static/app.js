@@ -47,7 +47,7 @@ function render(before = null) {
   $("to-map").setAttribute("aria-pressed", String(query.view === "map"));
   document.body.dataset.view = query.view;
   $("results").hidden = query.view === "map";
-  if (query.view === "map") map.show(about?.generation);
+  if (query.view === "map") map.show(about?.state);
   else map.hide();
   if (answered?.asked !== fingerprint(query)) run(before);
   else if (asks(query)) sayFound();
@@ -93,10 +93,10 @@ async function run(before = null) {
     const pages = Math.max(1, Math.ceil((before?.count ?? 0) / PAGE)); // as many as were there
     const answer = await api.search(query, 0, Math.min(pages * PAGE, about?.limits.max_k ?? PAGE), mine.signal);
     clearTimeout(patience);
-    answered = { asked, target: query.target, more: answer.more, took: performance.now() - began };
+    answered = { asked, target: query.target, more: answer.more, took: performance.now() - began, unknown: answer.unknown_words };
     showHits(answer.hits, before);
     if (!answer.hits.length) nothing(answer.note);
-    if (about && answer.generation !== about.generation) learn(); // the index has changed meanwhile
+    if (about && answer.state !== about.state) learn(); // the index has changed meanwhile
   } catch (error) {
     clearTimeout(patience);
     if (error.name === "AbortError") return;
@@ -120,7 +120,7 @@ function showHits(hits, before) {
   });
 }
 
-const sayFound = () => found(query, grid.shown(), answered.more, answered.took, about);
+const sayFound = () => found(query, grid.shown(), answered.more, answered.took, about, answered.unknown);
 
 let ending = []; // what the line under the last hit says
 

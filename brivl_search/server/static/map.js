@@ -24,7 +24,7 @@ let chosen = -1; // by the keyboard
 let hovered = -1;
 let visible = false;
 let fetching = false;
-let loaded = 0; // generation
+let loaded = ""; // state of the index that it is of
 let drawing = 0;
 const thumbnails = new Map(); // key → { image, state: "coming" | "there" | "gone" }
 let coming = 0;
@@ -49,19 +49,19 @@ export function start(given) {
   $("zoom-all").addEventListener("click", home);
 }
 
-/** Shows the map, laid out anew if the index has a newer generation than the one it is of. */
-export async function show(generation) {
+/** Shows the map, laid out anew if the index has another state than the one it is of. */
+export async function show(state) {
   visible = true;
   $("map").hidden = false;
   if (fetching) return;
-  if (view && !(generation > loaded)) return resize();
+  if (view && (!state || state === loaded)) return resize();
   fetching = true;
   say(t("map_loading"));
   $("map").classList.add("loading");
   try {
     const answer = await fetchMap();
     if (!answer.keys.length) throw new Trouble("map");
-    loaded = answer.generation;
+    loaded = answer.state;
     keys = answer.keys;
     numbers = new Map(keys.map((one, n) => [one, n]));
     const zoomed = view;

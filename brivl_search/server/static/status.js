@@ -16,10 +16,12 @@ export function say(words) {
  * @param more whether there are others.
  * @param took milliseconds.
  * @param about the server's index; null if not known yet.
+ * @param unknown words of the query that the encoder does not know.
  */
-export function found(query, hits, more, took, about) {
+export function found(query, hits, more, took, about, unknown = []) {
   if (!hits.length) return say("");
-  say(t("took", { said: query.view === "map" ? ringed(hits) : listed(query, hits.length, more, about), ms: number(Math.round(took)) }));
+  const said = t("took", { said: query.view === "map" ? ringed(hits) : listed(query, hits.length, more, about), ms: number(Math.round(took)) });
+  say(unknown.length ? t("unknown", { said, words: unknown.slice(0, 8).join(", ") }) : said);
 }
 
 function ringed(hits) {

@@ -60,6 +60,7 @@ export const en = {
   more_texts: "{n} shown, more as you scroll",
   ringed: "{photos} ringed",
   took: "{said} · {ms} ms",
+  unknown: "{said} · the model does not know: {words}",
   damaged: "Part of the index is damaged and left out: {said}",
   end: "That is all there is.",
   end_limit: "The server shows at most {n}. Refine the search to see others.",

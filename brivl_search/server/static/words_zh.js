@@ -60,6 +60,7 @@ export const zh = {
   more_texts: "已显示 {n} 条，向下滚动查看更多",
   ringed: "已圈出 {photos}",
   took: "{said} · {ms} 毫秒",
+  unknown: "{said} · 模型不认识：{words}",
   damaged: "索引有一部分已损坏，未参与搜索。详情（英文）：{said}",
   end: "已经到底了。",
   end_limit: "最多显示 {n} 条结果。请调整搜索以查看其他结果。",

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brivl_search import steps
-from brivl_search.encoders.base import Encoder, Origin, encode_pictures
+from brivl_search.encoders.base import Encoder, Origin, encode_pictures, spelled, unknown_words
 from brivl_search.encoders.calibration import Calibration
 from brivl_search.encoders.memory import give_back
 from brivl_search.errors import BrivlSearchError
@@ -268,6 +268,12 @@ class Towers:
 
     def cut_tokens(self, texts: Sequence[str]) -> list[int]:
         return self._service.encoder.cut_tokens(texts)
+
+    def unknown_words(self, texts: Sequence[str]) -> list[list[str]]:
+        return unknown_words(self._service.encoder, texts)
+
+    def spelled(self, texts: Sequence[str]) -> list[str]:
+        return spelled(self._service.encoder, texts)
 
 
 def options_for(options: SearchOptions) -> SearchOptions:

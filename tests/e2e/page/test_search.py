@@ -140,3 +140,15 @@ def test_a_match_is_written_in_whole_per_cent_everywhere(open_page: Open) -> Non
     tiles(page).first.click()
     expect(page.locator("#detail-figures .match")).to_have_text(every[0])
     expect(page.locator("#detail-figures .score")).to_have_text(re.compile(r"^Cosine [01]\.\d{3}$"))
+
+
+def test_words_that_the_model_does_not_know_are_named(
+    open_page: Open, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = open_page()
+    look_for(page, "red circle")
+    expect(page.locator("#status")).to_have_text(re.compile(r"ms$"))
+    said = lambda texts: [["собака"] if "собака" in text else [] for text in texts]  # noqa: E731
+    monkeypatch.setattr(site.engine.encoder, "unknown_words", said, raising=False)
+    look_for(page, "red circle собака")
+    expect(page.locator("#status")).to_have_text(re.compile(r"ms · the model does not know: собака$"))

@@ -147,3 +147,51 @@ def test_nothing_is_fetched(client: TestClient) -> None:
     assert answer.status_code == 400 and "fetches nothing" in answer.json()["error"]["message"]
     for field in ("url", "image_url"):
         assert client.post("/v1/search", json={"terms": [{field: "http://127.0.0.1:9/x.jpg"}]}).status_code == 422
+
+
+def test_numbers_have_floors_and_caps(client: TestClient) -> None:
+    for number in (1e-9, 0.49, 1.01, -1, 0, "0.9x"):
+        asked = {"text": "x", "k": 1, "dedupe": number}
+        status = client.post("/v1/search", json=asked).status_code
+        assert (status == 200) == (number == 0), number  # 0 is false
+    assert refused(client, text="x", k=100_000_000)[0] == 422
+    assert refused(client, text="x", k=1_000_000)[0] == 413
+    assert refused(client, text="x", offset=10**30)[0] == 422
+    for name in ("k", "offset", "dedupe", "min_score", "min_match"):
+        for content in ("NaN", "Infinity", "1e999", "1" * 5000, '"x"', "[]"):
+            body = f'{{"text": "x", "{name}": {content}}}'
+            answer = client.post("/v1/search", content=body, headers={"Content-Type": "application/json"})
+            assert answer.status_code == 422, (name, content, answer.text)
+    many = {"text": "x", "num_images": 1_000_000}
+    assert client.post("/knn-service", json=many).status_code == 413
+    assert client.post("/metadata", json={"ids": [1] * 1001}).status_code == 413
+    assert client.post("/knn-service", json={"embedding_input": [1.0] * 70_000}).status_code == 422
+
+
+def test_strange_json_is_no_defect(client: TestClient) -> None:
+    strange = [
+        "[" * 10_000,
+        "[" * 10_000 + "]" * 10_000,
+        '{"text": "\\ud800"}',
+        '{"text": ' + "9" * 5000 + "}",
+        '{"a":' * 5000,
+    ]
+    for path in ("/v1/search", "/v1/match", "/v1/classify", "/v1/items", "/v1/session", "/knn-service", "/metadata"):
+        for content in strange:
+            answer = client.post(path, content=content, headers={"Content-Type": "application/json"})
+            assert answer.status_code in (400, 403, 422), (path, content[:20], answer.text[:200])
+
+
+def test_no_more_than_a_hundred_duplicates_are_listed(tmp_path: Path) -> None:
+    from brivl_search.index import IndexWriter, Item
+
+    stub = serving.encoder()
+    vector = stub.encode_texts(["a red circle"])
+    with IndexWriter(tmp_path / "index", encoder_name=stub.name, fingerprint=stub.fingerprint, dim=stub.dim) as writer:
+        writer.stage_vectors("image", ["c"], vector)
+        for number in range(700):
+            writer.put("image", Item(f"/{number}.jpg", "c", record={"path": f"/{number}.jpg"}))
+        writer.commit()
+    with serving.client(tmp_path / "index") as client:
+        (hit,) = search(client, text="a red circle", k=5, dedupe=0.5)
+        assert hit["duplicates"] == len(hit["duplicate_keys"]) == 100

@@ -56,3 +56,12 @@ def test_an_encoder_without_a_calibration(index: Path) -> None:
         answer = client.post("/v1/classify", json={"labels": ["a", "b"], "images": [{"key": hit["key"]}]})
         assert answer.json()["results"][0]["labels"][0]["probability"] is None
         assert client.get("/v1/index").json()["encoder"]["match"] is False
+
+
+def test_a_template_cannot_make_a_text_without_end(client: TestClient) -> None:
+    files = {"image": RED}
+    request = {"labels": ["x" * 900], "templates": ["{}" * 400]}
+    answer = client.post("/v1/classify", files=files, data={"request": json.dumps(request)})
+    assert answer.status_code == 413 and answer.json()["error"]["code"] == "text_too_long"
+    request = {"labels": [f"label {n}" for n in range(5000)], "templates": ["{}"]}
+    assert client.post("/v1/classify", files=files, data={"request": json.dumps(request)}).status_code == 413

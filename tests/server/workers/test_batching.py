@@ -177,3 +177,15 @@ def test_steps_count_what_is_inside_once() -> None:
     with steps.collect() as seconds:
         pass
     assert seconds == {}
+
+
+def test_others_have_a_turn_between_the_pieces_of_a_long_request(gate: Gate) -> None:
+    batcher = Batcher(gate, "test", most=4)
+    first = batcher.submit([0])
+    assert gate.begun.wait(5)
+    long, short = batcher.submit(range(1, 12)), batcher.submit([20])
+    gate.open.set()
+    assert first.result(5) == [0] and long.result(5) == [n * n for n in range(1, 12)] and short.result(5) == [400]
+    assert gate.calls == [[0], [1, 2, 3, 4], [20], [5, 6, 7, 8], [9, 10, 11]]
+    batcher.close()
+    assert batcher.waiting == 0

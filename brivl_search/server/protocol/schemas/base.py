@@ -13,6 +13,9 @@ Word = Annotated[str, Field(max_length=1000)]
 Key = Annotated[str, Field(max_length=1000, description="An item of the index, as hits name it.")]
 Base64 = Annotated[str, Field(description="Content of an image file in base64.")]
 Upload = Annotated[int, Field(ge=0, le=1000, description="Number of an `image` part of the multipart request, from 0.")]
+Unknown = Annotated[
+    list[str], Field(description="Words that the encoder does not know, as it reads them. If it knows none: no match.")
+]
 Words = Annotated[list[Word], Field(max_length=64)]
 Share = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
 Cosine = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]

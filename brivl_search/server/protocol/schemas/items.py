@@ -39,6 +39,7 @@ class MapAnswer(BaseModel):
     """Columns of the same length: item n lies at (x[n], y[n])."""
 
     generation: int
+    state: str
     method: str
     total: int
     keys: list[str]

@@ -12,6 +12,7 @@ from brivl_search.server.protocol.schemas.base import (
     Key,
     Share,
     Text,
+    Unknown,
     Upload,
     Word,
     Words,
@@ -103,9 +104,11 @@ class SearchHit(BaseModel):
 
 class SearchAnswer(BaseModel):
     generation: int
+    state: Annotated[str, Field(description="Equal for equal published states only, of this index and of all others.")]
     target: Literal["images", "texts"]
     took_ms: float
     offset: int
     more: Annotated[bool, Field(description="Asking with offset + k may give more.")]
     hits: list[SearchHit]
+    unknown_words: Unknown
     note: Annotated[Note | None, Field(description="Why there are no hits, where the filters let nothing through.")]

@@ -31,6 +31,8 @@ class Limits(BaseModel):
 
 class IndexAnswer(BaseModel):
     generation: int
+    identity: Annotated[str, Field(description="Of this index; random, and kept for its life.")]
+    state: Annotated[str, Field(description="Equal for equal published states only, of this index and of all others.")]
     directory: str
     encoder: EncoderAnswer
     images: Kind

@@ -11,6 +11,7 @@ from brivl_search.server.protocol.schemas.base import (
     Key,
     PictureRef,
     Text,
+    Unknown,
     Upload,
     Word,
     exactly_one,
@@ -32,6 +33,7 @@ class EmbedAnswer(BaseModel):
     fingerprint: str
     dim: int
     vectors: Annotated[list[list[float]], Field(description="Unit length, in the order asked.")]
+    unknown_words: Annotated[list[Unknown], Field(description="Of each text; none for pictures.")] = []
 
 
 class Pair(BaseModel, extra="forbid"):
@@ -53,7 +55,11 @@ class MatchRequest(BaseModel, extra="forbid"):
 
 class Matched(BaseModel):
     score: Annotated[float, Field(description="Cosine.")]
-    match: Annotated[float | None, Field(description="Probability; null where the encoder has no calibration.")]
+    match: Annotated[
+        float | None,
+        Field(description="Probability; null where the encoder has no calibration or knows no word of the text."),
+    ]
+    unknown_words: Unknown
 
 
 class MatchAnswer(BaseModel):
@@ -86,3 +92,4 @@ class Classified(BaseModel):
 
 class ClassifyAnswer(BaseModel):
     results: list[Classified]
+    unknown_words: Annotated[dict[str, Unknown], Field(description="Of each label that has some.")]
