@@ -233,6 +233,7 @@ def _foreign(body: dict[str, Any], modality: Modality, records: Path, number: in
     if not isinstance(body.get(name), str) or not body[name]:
         raise CorpusError(f"{where}: no `{name}`")
     lines.texts_of(body, ("key", "path") if modality == "image" else ("key", "image", "field"), where)
+    lines.check_fields(body, where)
     folder = records.absolute().parent
     content = lines.content_of(body, where)
     body.pop("content", None)
@@ -268,6 +269,7 @@ def _item(body: dict[str, Any], where: str) -> Item:
             raise CorpusError(f"{where}: not a line that export wrote (its `key` or `content` is none)")
         if not isinstance(body["record"], dict):
             raise CorpusError(f"{where}: not a line that export wrote (its `record` is no object)")
+        lines.check_fields(body["record"], where)
         size, mtime_ns = (lines.number_of(body, name, where) for name in ("size", "mtime_ns"))
         return Item(body["key"], content, size, mtime_ns, body["record"], origin)
     except (KeyError, TypeError, ValueError) as error:
