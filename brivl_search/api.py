@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-from brivl_search.errors import BrivlSearchError, UnknownWordsWarning, UsageError
+from brivl_search.errors import BrivlSearchError, NothingFitsWarning, UnknownWordsWarning, UsageError
 from brivl_search.index import IndexInfo
 from brivl_search.search.dedupe import ALIKE
 from brivl_search.search.engine import Engine
@@ -131,6 +131,7 @@ class Index:
 
         Warns:
             UnknownWordsWarning: the encoder does not know words of the texts. If it knows none, there is no `match`.
+            NothingFitsWarning: there are no hits, because the filter lets nothing of the index through.
 
         Raises:
             UsageError: something above is not what it should be: a text that is not UTF-8, a picture that is not
@@ -158,6 +159,8 @@ class Index:
         )
         hits = self._engine.query(asked, options, target=_target(target))
         self._warn(asked)
+        if not hits and (reason := self._engine.why_nothing(asked, options, target=_target(target))):
+            warnings.warn(NothingFitsWarning(reason.message), stacklevel=2)
         return hits
 
     def query_many(self, texts: Sequence[str], *, k: int = 10, target: str = "auto") -> list[list[Hit]]:

@@ -125,6 +125,10 @@ class SkippedItemsError(BrivlSearchError):
     exit_code = 4
 
 
+class NothingFitsWarning(UserWarning):
+    """A filter lets no row of the index through; the message says which part of it, beside what there is."""
+
+
 class UnknownWordsWarning(UserWarning):
     """The encoder does not know words of a query; `words` names them. If it knows none, hits have no `match`."""
 

@@ -14,7 +14,7 @@ from PIL import Image
 import brivl_search
 from brivl_search import Hit, api, open_index
 from brivl_search.encoders.calibration import Calibration
-from brivl_search.errors import IndexBusyError, IndexMissingError, UsageError
+from brivl_search.errors import IndexBusyError, IndexMissingError, NothingFitsWarning, UsageError
 from brivl_search.index.lock import WriterLock
 from brivl_search.ingest.options import BuildOptions
 from brivl_search.ingest.run import build_index
@@ -62,7 +62,8 @@ def test_queries(folder: Path) -> None:
         texts = index.query(image=picture, k=4)
         assert {hit.kind for hit in texts} == {"text"} and texts[0].text and texts[0].match is not None
         assert len(index.query("a red circle", glob="*-red-*", k=99)) == 5
-        assert index.query("a red circle", where={"width": "1"}) == []
+        with pytest.warns(NothingFitsWarning, match="width=1: no image has this value"):
+            assert index.query("a red circle", where={"width": "1"}) == []
         assert index.query("a red circle", min_score=0.99999, k=30) == []
         assert len(index.query("a red circle", min_match=0.9, k=30)) < 30
         folded = index.query("a red circle", dedupe=0.5, k=30)
@@ -99,7 +100,8 @@ def test_what_is_not_there_is_named(folder: Path) -> None:
         ):
             with pytest.raises(UsageError, match=message):
                 index.query(**wrong)  # type: ignore[arg-type]
-        assert index.query("x", glob="nothing*") == []
+        with pytest.warns(NothingFitsWarning, match="no image is called so"):
+            assert index.query("x", glob="nothing*") == []
 
 
 def test_an_index_shows_itself(folder: Path) -> None:

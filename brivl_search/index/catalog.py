@@ -3,6 +3,7 @@
 meta                           JSON: everything small (`Meta`)
 quantizer/{image|text}         FAISS bytes of the trained, empty IndexIVFPQ all shards of the modality share
 removed/{shard name}           little-endian uint32, sorted: rows of the shard that no longer count
+times/{shard name}             little-endian int64 (rows,): when each row's file changed, see `file_time`
 item/{i|t}={key}               where an item lives and what its file looked like (`Entry`)
 item/{i|t}~{sha256(key)}       the same for keys longer than 480 bytes
 hash/{i|t}{content}\\0{seq}{row}  empty value: this live row holds the vector of this content
@@ -37,6 +38,7 @@ from brivl_search.index.types import (
     MODALITIES,
     ORIGINS,
     READABLE_VERSIONS,
+    UNKNOWN_TIME,
     Codec,
     EncoderInfo,
     IndexType,
@@ -243,6 +245,21 @@ def removed_key(shard: str) -> bytes:
     return b"removed/" + shard.encode()
 
 
+def times_key(shard: str) -> bytes:
+    return b"times/" + shard.encode()
+
+
+def file_time(size: int, mtime_ns: int) -> int:
+    """When an item's file changed; `UNKNOWN_TIME` where it was not there, as of vectors that were imported alone."""
+    return mtime_ns if size or mtime_ns else UNKNOWN_TIME
+
+
+def get_times(txn: Any, shard: str, rows: int) -> NDArray[np.int64] | None:
+    """int64 (rows,); None of a shard that was sealed by an older version."""
+    raw = txn.get(times_key(shard))
+    return None if raw is None or len(raw) != 8 * rows else np.frombuffer(raw, dtype="<i8").astype(np.int64)
+
+
 def quantizer_key(modality: Modality) -> bytes:
     return b"quantizer/" + modality.encode()
 
@@ -265,6 +282,11 @@ def get_removed(txn: Any, shard: str) -> NDArray[np.uint32]:
 def get_meta(txn: Any, where: Path) -> Meta | None:
     raw = txn.get(META)
     return None if raw is None else Meta.from_json(bytes(raw), where)
+
+
+def places_of(txn: Any, modality: Modality, content: str) -> list[tuple[int, int]]:
+    """(seq, row) of every live row holding this content."""
+    return [split_hash_key(key)[1:] for key, _ in scan_txn(txn, hash_prefix(modality, content))]
 
 
 def find_content(txn: Any, modality: Modality, content: str) -> tuple[int, int] | None:

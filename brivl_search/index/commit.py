@@ -140,7 +140,8 @@ class ModalityCommit(ModalityPlan):
         return tuning != before
 
     def _outgrown(self, measured: Tuning) -> bool:
-        return abs(self.plan.live - measured.rows) > RETUNE_SHARE * measured.rows
+        changed = max(abs(self.plan.live - measured.rows), self.plan.replaced_rows)
+        return changed > RETUNE_SHARE * measured.rows
 
     # -- publish -------------------------------------------------------------------------------------------------
 
@@ -149,6 +150,7 @@ class ModalityCommit(ModalityPlan):
         plan, modality = self.plan, self.modality
         for info in (*plan.merge, *plan.drop):
             txn.delete(catalog.removed_key(info.name))
+            txn.delete(catalog.times_key(info.name))
         for info in plan.merge:  # the rows of a dropped shard lose their hashes with their items
             for row, value in self.shard(info.seq).values():
                 body = json.loads(value)
@@ -159,17 +161,25 @@ class ModalityCommit(ModalityPlan):
                 txn.put(catalog.removed_key(info.name), dead.tobytes())
         if self.plan.train and self.trained is not None:
             txn.put(catalog.quantizer_key(modality), self.trained)
+        times: dict[int, NDArray[np.int64] | None] = {}  # of the shards with a file that was touched
+        infos = {info.seq: info for info in self.after.shards}
         for key, item in self.staging.changes(modality):
             entry = catalog.get_entry(txn, modality, key)
             if key in plan.kept:
                 if item is not None and entry is not None and key in plan.touched:
                     self._put(txn, replace(entry, size=item.size, mtime_ns=item.mtime_ns, origin=item.origin))
+                    if modality == "image" and (shard := infos.get(entry.seq)) is not None:
+                        if shard.seq not in times:
+                            times[shard.seq] = catalog.get_times(txn, shard.name, shard.rows)
+                        if (known := times[shard.seq]) is not None:
+                            known[entry.row] = catalog.file_time(item.size, item.mtime_ns)
                 continue
             if entry is not None:
                 txn.delete(catalog.hash_key(modality, entry.content, entry.seq, entry.row))
                 if item is None:
                     txn.delete(catalog.item_key(modality, key))
         for info in self.sealed:
+            times[info.seq] = fresh = np.zeros(info.rows, np.int64)
             for row, value in self.shard(info.seq).values():
                 body = json.loads(value)
                 key, content = body["key"], body["content"]
@@ -177,7 +187,12 @@ class ModalityCommit(ModalityPlan):
                 state = catalog.get_entry(txn, modality, key) if item is None or key in plan.kept else item
                 assert state is not None
                 self._put(txn, Entry(info.seq, row, state.size, state.mtime_ns, content, key, state.origin))
+                fresh[row] = catalog.file_time(state.size, state.mtime_ns)
                 txn.put(catalog.hash_key(modality, content, info.seq, row), b"")
+
+        for seq, moments in times.items() if modality == "image" else ():
+            if moments is not None:
+                txn.put(catalog.times_key(infos[seq].name), moments.astype("<i8").tobytes())
 
     def _put(self, txn: Any, entry: Entry) -> None:
         key = catalog.item_key(self.modality, entry.key)

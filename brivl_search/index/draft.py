@@ -78,6 +78,25 @@ class Draft:
         """Is the vector of this content at hand, staged or in a live published row?"""
         return self._stage.has_vector(modality, content) or self._is_published(modality, content)
 
+    def vector(self, modality: Modality, content: str) -> NDArray[np.float16] | None:
+        """float16 (dim,): the vector of this content, staged or else published; None if there is none."""
+        staged = self._stage.vector(modality, content)
+        if staged is not None:
+            return staged
+        place = catalog.find_content(self._txn(), modality, content)
+        return None if place is None else self._row(modality, *place)
+
+    def _differs(self, modality: Modality, content: str, vector: NDArray[np.float16]) -> bool:
+        """Is this another vector than the staged one, or than that of any published row of the content?"""
+        staged = self._stage.vector(modality, content)
+        if staged is not None:
+            return not np.array_equal(staged, vector)
+        places = catalog.places_of(self._txn(), modality, content) if self._meta.parts[modality].shards else []
+        try:
+            return not places or any(not np.array_equal(self._row(modality, *place), vector) for place in places)
+        except (IndexIncompatibleError, OSError):
+            return True
+
     def pending_rows(self, modality: Modality) -> int:
         """Items put and not yet committed."""
         return self._stage.pending[modality]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from brivl_search.index.store import Environment
 
 ANCHOR = b"meta"
-LARGE = (b"ivfpq", b"lists", b"sums", b"vectors")
+LARGE = (b"columns", b"ivfpq", b"lists", b"sums", b"vectors")
 _CHUNK = 1 << 24
 
 

@@ -37,6 +37,8 @@ class Plan:
         kept: staged keys that need none: nothing but the file's size, mtime or origin changed, if that.
         touched: those of `kept` whose size, mtime or origin changed.
         gone: staged keys whose item is removed.
+        replaced: contents that were given another vector than published rows have.
+        replaced_rows: how many such rows there are.
         merge: shards to be rewritten.
         drop: shards without a live row.
     """
@@ -46,6 +48,8 @@ class Plan:
     kept: set[str] = field(default_factory=set)
     touched: set[str] = field(default_factory=set)
     gone: set[str] = field(default_factory=set)
+    replaced: set[str] = field(default_factory=set)
+    replaced_rows: int = 0
     merge: list[ShardInfo] = field(default_factory=list)
     drop: list[ShardInfo] = field(default_factory=list)
     live: int = 0
@@ -110,6 +114,7 @@ class ModalityPlan:
     def make_plan(self, compact: bool = False) -> None:
         """Compare the staged changes with what is published and decide which shards are rewritten."""
         self.plan = plan = Plan()
+        self._follow_given()
         for key, item in self.staging.changes(self.modality):
             with self.environment.read() as txn:
                 entry = catalog.get_entry(txn, self.modality, key)
@@ -148,9 +153,34 @@ class ModalityPlan:
             total += size
         plan.merge.sort(key=lambda shard: shard.seq)
 
+    def _follow_given(self) -> None:
+        """Find the contents whose published rows have another vector than was given; all items of these are staged."""
+        if not self.before.shards:
+            return
+        moved: dict[str, Item] = {}
+        with self.environment.read() as txn:
+            for content in self.staging.given(self.modality):
+                places = catalog.places_of(txn, self.modality, content)
+                vector = self.staging.vector(self.modality, content)
+                assert vector is not None
+                if all(np.array_equal(self.shard(seq).vectors[row], vector) for seq, row in places):
+                    continue
+                self.plan.replaced.add(content)
+                self.plan.replaced_rows += len(places)
+                for seq, row in places:
+                    body = self.shard(seq).entry(row)
+                    entry = catalog.get_entry(txn, self.modality, body["key"])
+                    if entry is not None:
+                        moved[entry.key] = Item(
+                            entry.key, content, entry.size, entry.mtime_ns, body["record"], entry.origin
+                        )
+        for key, item in moved.items():
+            if not self.staging.change(self.modality, key)[0]:
+                self.staging.put(self.modality, key, item)
+
     def _same(self, entry: Entry, item: Item) -> bool:
         """Is the published row still right for the item, but for the file's size and mtime?"""
-        if entry.content != item.content:
+        if entry.content != item.content or item.content in self.plan.replaced:
             return False
         published = self.shard(entry.seq).entry(entry.row)["record"]
         return bool(published == json.loads(json.dumps(dict(item.record))))
@@ -179,7 +209,7 @@ class ModalityPlan:
         """Has the collection outgrown its quantizer, or (looked at when compacting) drifted away from it?"""
         dim, memory = self.meta.encoder.dim, self.meta.memory
         grown = ivfpq.list_count(plan.live) / quantizer.nlist
-        if grown >= (COMPACT_RATIO if compact else RETRAIN_RATIO):
+        if grown >= (COMPACT_RATIO if compact else RETRAIN_RATIO) or 2 * plan.replaced_rows > plan.live:
             return True
         if memory and ivfpq.faiss_bytes(plan.live, dim, quantizer.nlist, quantizer.m) > memory:
             return ivfpq.pq_bytes(dim, plan.live, memory, quantizer.codec) < quantizer.m

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import lmdb
 import numpy as np
@@ -19,19 +19,18 @@ from numpy.typing import NDArray
 
 from brivl_search.errors import IndexIncompatibleError, UsageError
 from brivl_search.index import catalog, search, tune, warm
-from brivl_search.index.catalog import Meta, Part
+from brivl_search.index.catalog import Meta
+from brivl_search.index.columns import Columns
+from brivl_search.index.facts import facts_of
 from brivl_search.index.moves import Moves
 from brivl_search.index.search import Searched
-from brivl_search.index.shard import BLOCK, Shard, record_value
-from brivl_search.index.sources import ROOTS, located
+from brivl_search.index.shard import BLOCK, Shard, parse_value, record_value
+from brivl_search.index.sources import located
 from brivl_search.index.types import (
-    FORMAT_VERSION,
     MODALITIES,
     UNKNOWN_TIME,
-    IndexInfo,
     Item,
     Modality,
-    ModalityInfo,
     SearchResult,
     ShardInfo,
     Tuning,
@@ -68,7 +67,7 @@ class IndexReader:
         self._stamp: tuple[int, ...] = ()
         self._meta = meta
         self._parts = parts
-        self.info = _info(directory, meta, parts, self.moves)
+        self.info = facts_of(directory, meta, parts, self.moves)
 
     @classmethod
     def open(cls, directory: Path) -> Self:
@@ -249,35 +248,58 @@ class IndexReader:
     def _here(self, entry: dict[str, Any]) -> dict[str, Any]:
         return {**entry, "key": self.moves.here(entry["key"]), "record": self.moves.record(entry["record"])}
 
-    def values(self, modality: Modality) -> Iterator[tuple[int, int, bytes]]:
-        """(shard, row, JSON of key, content and record) of every live row, unparsed."""
+    def values(self, modality: Modality, shards: Container[int] | None = None) -> Iterator[tuple[int, int, bytes]]:
+        """(shard, row, JSON of key, content and record) of every live row, or of those of some shards, unparsed."""
         for number, part in enumerate(self._parts[modality]):
+            if shards is not None and number not in shards:
+                continue
             for row, value in part.shard.values():
                 if part.live is None or part.live[row]:
                     if self.moves:
-                        body = self._here(json.loads(value))
+                        body = self._here(parse_value(value))
                         value = record_value(body["key"], body["content"], body["record"])
                     yield number, row, value
 
-    def records(self, modality: Modality) -> Iterator[tuple[int, int, dict[str, Any]]]:
-        """(shard, row, record) of every live row."""
-        for number, row, value in self.values(modality):
-            yield number, row, json.loads(value)["record"]
+    def records(
+        self, modality: Modality, shards: Container[int] | None = None
+    ) -> Iterator[tuple[int, int, dict[str, Any]]]:
+        """(shard, row, record) of every live row, or of those of some shards."""
+        for number, row, value in self.values(modality, shards):
+            yield number, row, parse_value(value)["record"]
 
     def mtimes(self, modality: Modality) -> list[NDArray[np.int64]]:
         """When the files changed last: ns since the epoch, int64 (rows,) for each shard.
 
         `types.UNKNOWN_TIME` where that is not known, as of vectors that were imported without their files.
         """
-        times = [np.full(part.shard.info.rows, UNKNOWN_TIME, np.int64) for part in self._parts[modality]]
-        of_seq = {part.shard.info.seq: number for number, part in enumerate(self._parts[modality])}
+        parts = self._parts[modality]
+        times = [np.full(part.shard.info.rows, UNKNOWN_TIME, np.int64) for part in parts]
         with catalog.reading(self.directory) as (txn, meta):
-            for key, value in catalog.scan_items(txn, modality) if meta.identity == self._meta.identity else ():
+            if meta.identity != self._meta.identity:
+                return times
+            found = [catalog.get_times(txn, part.shard.info.name, part.shard.info.rows) for part in parts]
+            times = [before if known is None else known for before, known in zip(times, found, strict=True)]
+            rest = {part.shard.info.seq: at for at, part in enumerate(parts) if found[at] is None}
+            for key, value in catalog.scan_items(txn, modality) if rest else ():
                 entry = catalog.Entry.unpack(key, value)
-                seen = entry.size or entry.mtime_ns
-                if seen and entry.seq in of_seq:  # a newer generation may have moved the item elsewhere
-                    times[of_seq[entry.seq]][entry.row] = entry.mtime_ns
+                if entry.seq in rest:  # a newer generation may have moved the item elsewhere
+                    times[rest[entry.seq]][entry.row] = catalog.file_time(entry.size, entry.mtime_ns)
         return times
+
+    def columns(self, modality: Modality) -> list[Columns]:
+        """What filters compare, of each shard; paths as they are stored, and rows that do not count among them."""
+        return [part.shard.columns for part in self._parts[modality]]
+
+    def mend_columns(self, modality: Modality, shard: int) -> Columns:
+        """Those of a shard whose sealed ones are damaged."""
+        return self._parts[modality][shard].shard.mend_columns()
+
+    def live(self, modality: Modality) -> list[NDArray[np.bool_]]:
+        """bool (rows,) for each shard: rows that count."""
+        return [
+            np.ones(part.shard.info.rows, dtype=bool) if part.live is None else part.live
+            for part in self._parts[modality]
+        ]
 
     def vectors(self, modality: Modality) -> Iterator[tuple[NDArray[np.float16], int, NDArray[np.int64]]]:
         """Live rows in blocks: float16 (n, dim), shard, int64 row numbers (n,)."""
@@ -356,42 +378,3 @@ def _open(directory: Path, info: ShardInfo, removed: NDArray[np.uint32], meta: M
     live = np.ones(info.rows, dtype=bool)
     live[removed] = False
     return Searched(shard, live, int(np.count_nonzero(live)))
-
-
-def _info(directory: Path, meta: Meta, parts: dict[Modality, list[Searched]], moves: Moves) -> IndexInfo:
-    def facts(part: Part, searched: list[Searched]) -> ModalityInfo:
-        shards = tuple(one.shard.info for one in searched)
-        kinds = {shard.kind for shard in shards}
-        kind: Literal["ivfpq", "exact", "mixed", "empty"] = "empty"
-        if kinds:
-            kind = "mixed" if len(kinds) > 1 else kinds.pop()
-        quantizer = part.quantizer if kind in ("ivfpq", "mixed") else None
-        rows = sum(one.count for one in searched)
-        return ModalityInfo(
-            rows=rows,
-            removed=sum(shard.rows for shard in shards) - rows,
-            shards=shards,
-            kind=kind,
-            nlist=quantizer.nlist if quantizer else 0,
-            m=quantizer.m if quantizer else 0,
-            trained_rows=quantizer.trained_rows if quantizer else 0,
-            bytes=sum(shard.bytes for shard in shards),
-            tuning=part.tuning,
-            codec=quantizer.codec if quantizer else None,
-        )
-
-    sources = tuple(source.mapped(moves.here) for source in meta.sources)
-    return IndexInfo(
-        directory=directory,
-        format_version=FORMAT_VERSION,
-        identity=meta.identity,
-        state=meta.state,
-        generation=meta.generation,
-        encoder=meta.encoder,
-        roots=tuple((source.given, source.path) for source in sources if source.kind in ROOTS),
-        index_type=meta.index_type,
-        shard_rows=meta.shard_rows,
-        image=facts(meta.parts["image"], parts["image"]),
-        text=facts(meta.parts["text"], parts["text"]),
-        sources=sources,
-    )

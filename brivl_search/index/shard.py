@@ -1,5 +1,6 @@
 """A shard: one LMDB file that is written once, sealed, and from then on only read.
 
+columns            what filters compare, see `columns`; older shards have none
 ivfpq              FAISS bytes of an IndexIVFPQ, ids = row numbers, or of an empty IndexIVFPQFastScan (none if exact)
 lists              the inverted lists of an IndexIVFPQFastScan, as `ivfpq.pack_lists` lays them out
 meta               JSON: format version, modality, rows, dim, kind, encoder fingerprint, quantizer sha256
@@ -29,6 +30,8 @@ from numpy.typing import NDArray
 
 from brivl_search.errors import BrivlSearchError, IndexIncompatibleError, UsageError
 from brivl_search.index import ivfpq, places
+from brivl_search.index.columns import ColumnBuilder, Columns, keys_of
+from brivl_search.index.columns import build as build_columns
 from brivl_search.index.store import Environment, fsync_directory, scan_txn
 from brivl_search.index.trust import is_sound
 from brivl_search.index.types import FORMAT_VERSION, Codec, Modality, ShardInfo, ShardKind
@@ -37,6 +40,7 @@ Row = tuple[bytes, NDArray[np.float16]]  # the JSON value, the vector (dim,)
 
 BLOCK = 65_536
 RECORD = b"record"
+_PATH: dict[Modality, str] = {"image": "path", "text": "image"}  # where a record has its path
 _ROW = struct.Struct(">Q")
 _MAX_VALUE = (4 << 30) - 1
 
@@ -61,6 +65,15 @@ def record_value(key: str, content: str, record: Any) -> bytes:
     """The value of a `record` key."""
     body = {"key": key, "content": content, "record": record}
     return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+
+
+_DECODER = json.JSONDecoder(parse_constant=lambda name: None)
+
+
+def parse_value(value: bytes) -> dict[str, Any]:
+    """{"key", "content", "record"} of the value of a `record` key. NaN, which older imports let in, is null."""
+    body: dict[str, Any] = _DECODER.decode(value.decode("utf-8", "surrogatepass"))
+    return body
 
 
 def row_sum(vector: NDArray[np.float16], value: bytes) -> int:
@@ -88,6 +101,7 @@ class Shard:
         self.info = info
         self._lock = threading.Lock()
         self._index: Any = None
+        self._columns: Columns | None = None
         self._handle = os.open(self.path, os.O_RDONLY)  # of the mapped file, whatever has its name later
         weakref.finalize(self, os.close, self._handle)
         size = self.path.stat().st_size
@@ -146,6 +160,34 @@ class Shard:
                     raise self._damaged(f"FAISS cannot read it: {error}".splitlines()[0]) from error
             return self._index
 
+    @property
+    def columns(self) -> Columns:
+        """What filters compare; made from all records, and kept, where they were not sealed with the shard.
+
+        Raises:
+            DamagedColumns: they are not what was sealed.
+        """
+        with self._lock:
+            if self._columns is None:
+                if "columns" in self.info.places or self._txn.get(b"columns") is not None:
+                    self._columns = Columns(self._mapped(b"columns"))
+                else:
+                    self._columns = self._build_columns()
+            return self._columns
+
+    def mend_columns(self) -> Columns:
+        """The columns made from the records, instead of those that are damaged."""
+        with self._lock:
+            self._columns = self._build_columns()
+            return self._columns
+
+    def _build_columns(self) -> Columns:
+        return build_columns(_PATH[self._modality], lambda: (value for _, value in self.values()))
+
+    @property
+    def _modality(self) -> Modality:
+        return "text" if self.info.name.startswith("text") else "image"
+
     def bulk(self) -> list[NDArray[Any]]:
         """What searches touch, in the order in which they miss it most: see `warm`."""
         keys = [key for key in ("lists", "ivfpq") if key in self.info.places]
@@ -162,8 +204,7 @@ class Shard:
                 raise self._damaged(f"record {row} is missing")
             if self._sums is not None and row_sum(self.vectors[row], bytes(value)) != self._sums[row]:
                 raise self._damaged(f"the checksum of row {row} differs")
-            body: dict[str, Any] = json.loads(bytes(value))
-        return body
+            return parse_value(bytes(value))
 
     def values(self) -> Iterator[tuple[int, bytes]]:
         """(row, JSON value) of every row, in order."""
@@ -217,6 +258,7 @@ def seal(
     folder = directory / "shards"
     temporary = folder / f".tmp-{name}"
     temporary.unlink(missing_ok=True)
+    columns = ColumnBuilder(_PATH[modality])
     vectors = np.empty((count, dim), dtype="<f2")
     sums = np.empty(count, dtype="<u4")
     environment = Environment(temporary, writable=True, durable=False)
@@ -227,6 +269,8 @@ def seal(
             for value, vector in part:
                 vectors[filled] = vector
                 sums[filled] = row_sum(vectors[filled], value)
+                body = parse_value(value)
+                columns.add(body["key"], body["record"])
                 filled += 1
 
             def put_records(txn: Any, part: list[Row] = part, start: int = start) -> None:
@@ -247,6 +291,9 @@ def seal(
         }
         environment.write(lambda txn: txn.put(b"meta", json.dumps(meta, sort_keys=True).encode()))
         environment.write(lambda txn: txn.put(b"sums", sums.tobytes()))
+        raw = columns.to_bytes(lambda: keys_of(value for _, value in environment.scan(RECORD)))
+        environment.write(partial(_put, b"columns", np.frombuffer(raw, np.uint8)))
+        del columns, raw
         environment.write(lambda txn: txn.put(b"vectors", vectors.reshape(-1).view(np.uint8).data))
         if trained is not None:
             blocks = (vectors[at : at + BLOCK].astype(np.float32) for at in range(0, count, BLOCK))

@@ -5,16 +5,21 @@
     change/{i|t}={key}        JSON of an Item, or null: the item is gone
     change/{i|t}~{sha256}     the same for long keys
     vector/{i|t}{content}     little-endian float16 (dim,)
+    given/{i|t}{content}      the same, of an import: it goes before any other vector of this content
 
 A job is what is being done (a build of these folders, a removal, ...). The same job goes on with its changes; another
-one drops them, so that nothing half-done is published under its name, but keeps the vectors, which cost the time.
+one drops them, so that nothing half-done is published under its name, but keeps the vectors, which cost the time. Given
+vectors cost none, and nobody has checked them: they are dropped with the changes.
 Only the process holding the writer's lock opens it for writing, hence no reader table.
 """
 
 from __future__ import annotations
 
+import contextlib
+import heapq
 import json
 from collections.abc import Callable, Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +34,7 @@ from brivl_search.index.types import MODALITIES, Item, Modality
 Published = Callable[[Modality, str], bool]  # does a live row hold this content?
 
 _META = b"meta"
+_IMPORT = "import\0"  # what a job began with in 0.2 and older that left given vectors among the embedded ones
 _BUFFER_BYTES = 64 << 20
 
 
@@ -42,6 +48,10 @@ def change_prefix(modality: Modality) -> bytes:
 
 def vector_key(modality: Modality, content: str) -> bytes:
     return b"vector/" + modality[0].encode() + content.encode()
+
+
+def given_key(modality: Modality, content: str) -> bytes:
+    return b"given/" + modality[0].encode() + content.encode()
 
 
 def _encode(key: str, item: Item | None) -> bytes:
@@ -86,10 +96,11 @@ class Staging:
                 self.clear()  # torn by a crash of the machine: only time is lost
                 return
             stamp = json.loads(self._environment.get(_META) or b"{}")
-            if stamp.get("fingerprint") != fingerprint:
+            owners = stamp.get("owners", [])
+            if stamp.get("fingerprint") != fingerprint or any(owner.startswith(_IMPORT) for owner in owners):
                 self.clear()
                 return
-            self._owners = sorted({*self._owners, *stamp.get("owners", [])})
+            self._owners = sorted({*self._owners, *owners})
             if job and (stamp.get("state"), stamp.get("job")) == (state, job):
                 for modality in MODALITIES:
                     self.pending[modality] = sum(item is not None for _, item in self.changes(modality))
@@ -103,13 +114,13 @@ class Staging:
         return json.dumps(stamp, sort_keys=True).encode("utf-8", "surrogatepass")
 
     def _keep_vectors(self) -> None:
-        """Drop the changes, and the vectors that live rows hold by now; the file goes if none is left."""
+        """Drop changes, given vectors, and those that live rows hold by now; the file goes if none is left."""
         assert self._environment is not None
-        dead = [key for key, _ in self._environment.scan(b"change/")]
+        dead = [key for prefix in (b"change/", b"given/") for key, _ in self._environment.scan(prefix)]
         left = False
         for modality in MODALITIES:
             prefix = vector_key(modality, "")
-            for content in list(self.contents(modality)):
+            for content in list(self._contents(prefix)):
                 if self._published(modality, content):
                     dead.append(prefix + content.encode())
                 else:
@@ -158,16 +169,29 @@ class Staging:
         self.pending[modality] += (item is not None) - (before is not None)
         self._put(keys.to_lmdb(change_prefix(modality), key), _encode(key, item))
 
+    def take_back(self, modality: Modality, unwanted: Callable[[str], bool]) -> None:
+        """Forget what is staged for keys that are not wanted; flushes first."""
+        dead = []
+        for key, item in self.changes(modality):
+            if unwanted(key):
+                dead.append(keys.to_lmdb(change_prefix(modality), key))
+                self.pending[modality] -= item is not None
+        if dead and self._environment is not None:
+            self._environment.write(lambda txn: [txn.delete(key) for key in dead])
+
     def has_vector(self, modality: Modality, content: str) -> bool:
-        return self._get(vector_key(modality, content)) is not None
+        return any(self._get(key(modality, content)) is not None for key in (given_key, vector_key))
 
     def vector(self, modality: Modality, content: str) -> NDArray[np.float16] | None:
         """float16 (dim,)."""
-        value = self._get(vector_key(modality, content))
+        value = self._get(given_key(modality, content))
+        if value is None:
+            value = self._get(vector_key(modality, content))
         return None if value is None else np.frombuffer(value, dtype="<f2")
 
-    def put_vector(self, modality: Modality, content: str, vector: NDArray[np.float16]) -> None:
-        self._put(vector_key(modality, content), vector.astype("<f2").tobytes())
+    def put_vector(self, modality: Modality, content: str, vector: NDArray[np.float16], *, given: bool = False) -> None:
+        key = (given_key if given else vector_key)(modality, content)
+        self._put(key, vector.astype("<f2").tobytes())
 
     def changes(self, modality: Modality) -> Iterator[tuple[str, Item | None]]:
         """All staged (key, item) of a modality in the order of their LMDB keys; flushes first."""
@@ -178,8 +202,15 @@ class Staging:
 
     def contents(self, modality: Modality) -> Iterator[str]:
         """Contents that have a staged vector, sorted; flushes first."""
+        found = heapq.merge(self.given(modality), self._contents(vector_key(modality, "")))
+        return (content for content, _ in groupby(found))
+
+    def given(self, modality: Modality) -> Iterator[str]:
+        """Contents that have a given vector, sorted; flushes first."""
+        return self._contents(given_key(modality, ""))
+
+    def _contents(self, prefix: bytes) -> Iterator[str]:
         self.flush()
-        prefix = vector_key(modality, "")
         if self._environment is not None:
             for key, _ in self._environment.scan(prefix):
                 yield key[len(prefix) :].decode()
@@ -201,13 +232,24 @@ class Staging:
         self._bytes = 0
 
     def close(self) -> None:
+        """Flush, so that the same job goes on from here; a job without a name leaves nothing of its own."""
+        if self._job:
+            self.flush()
+        else:
+            self._buffer.clear()
+            with contextlib.suppress(lmdb.Error):  # a full disk, say: the next writer does it
+                if self._environment is not None:
+                    self._keep_vectors()
+        self._shut()
+
+    def _shut(self) -> None:
         if self._environment is not None:
             self._environment.close()
             self._environment = None
 
     def clear(self) -> None:
         """Forget everything; the file goes, so its space comes back."""
-        self.close()
+        self._shut()
         self._path.unlink(missing_ok=True)
         self._buffer.clear()
         self._bytes = 0
@@ -217,7 +259,7 @@ class Staging:
 
 def leftovers(directory: Path) -> dict[str, int]:
     """Number of staged changes and vectors in an index nobody is writing; for `verify`."""
-    counts = {"change": 0, "vector": 0}
+    counts = {"change": 0, "vector": 0, "given": 0}
     if staging_path(directory).exists():
         environment = Environment(staging_path(directory))
         try:

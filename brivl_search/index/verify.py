@@ -167,7 +167,9 @@ def _leftovers(directory: Path, named: set[str]) -> Iterator[str]:
     except (lmdb.Error, json.JSONDecodeError) as error:
         yield f"staging.lmdb: cannot be read ({error})"
     else:
-        if any(counts.values()):
+        if counts["given"]:
+            yield f"staging.lmdb: {counts['given']:,} vectors of an interrupted import, which begins anew"
+        elif any(counts.values()):
             yield (
                 f"staging.lmdb: {counts['vector']:,} vectors and {counts['change']:,} changes of an interrupted build; "
                 "the next build continues with them"

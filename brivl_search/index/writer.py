@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -184,7 +184,6 @@ class IndexWriter(Draft):
         self._end_reading()
         try:
             if self._staging is not None:
-                self._staging.flush()
                 self._staging.close()
         finally:
             if self._environment is not None:
@@ -213,13 +212,17 @@ class IndexWriter(Draft):
 
     # -- what changes --------------------------------------------------------------------------------------------
 
-    def stage_vectors(self, modality: Modality, contents: Sequence[str], vectors: NDArray[Any]) -> None:
+    def stage_vectors(
+        self, modality: Modality, contents: Sequence[str], vectors: NDArray[Any], *, replace: bool = False
+    ) -> None:
         """Keep the vectors of contents until the commit; contents that have one are ignored.
 
         Args:
             modality: of the contents.
             contents: n content hashes.
             vectors: floating (n, dim), unit length; stored as float16.
+            replace: these vectors go before what is staged or published; every row of these contents gets them. They
+                go with their job: no other one finds them.
 
         Raises:
             UsageError: wrong shape, or values that are not finite.
@@ -229,7 +232,10 @@ class IndexWriter(Draft):
         if not np.isfinite(vectors).all():
             raise UsageError(f"the encoder gave {modality} vectors that are not finite")
         for content, vector in zip(contents, vectors.astype("<f2"), strict=True):
-            if not self._stage.has_vector(modality, content):
+            if replace:
+                if self._differs(modality, content, vector):
+                    self._stage.put_vector(modality, content, vector, given=True)
+            elif not self._stage.has_vector(modality, content):
                 self._stage.put_vector(modality, content, vector)
 
     def put(self, modality: Modality, item: Item) -> None:
@@ -248,6 +254,10 @@ class IndexWriter(Draft):
     def remove(self, modality: Modality, key: str) -> None:
         """Declare that the new state does not hold this item."""
         self._stage.put(modality, self.moves.stored(key), None)
+
+    def keep_staged(self, modality: Modality, keys: Container[str]) -> None:
+        """Take back what a killed try of this job staged for other keys than these."""
+        self._stage.take_back(modality, lambda stored: self.moves.here(stored) not in keys)
 
     def retune(self, modality: Modality, tuning: Tuning) -> None:
         """Search a modality like this from the next commit on."""

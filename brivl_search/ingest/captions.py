@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from brivl_search.corpus import fields as extra
 from brivl_search.corpus.captions import BadLine, CaptionLine
 from brivl_search.corpus.fields import Fields
+from brivl_search.corpus.names import by_nfc, nfc, spellings
 from brivl_search.corpus.spelling import nothing_known
 from brivl_search.encoders.base import Encoder, spelled, unknown_words
 from brivl_search.index import IndexWriter, Item
@@ -48,6 +49,7 @@ class CaptionStage:
         self.indexed, self.forget, self.flush = indexed, forget, flush
         self.had_texts = next(writer.keys_under("text"), None) is not None
         self.wanted: dict[str, Item] = {}
+        self._by_nfc: dict[str, str] | None = None
         self.fields: dict[str, Fields] = {}  # of each image that a line names
 
     def read(self, lines: Iterable[CaptionLine | BadLine], *, known: bool = False) -> None:
@@ -61,6 +63,8 @@ class CaptionStage:
                 continue
             if line.image not in self.indexed:
                 line = self._moved(line)
+            if line.image not in self.indexed and not line.image.isascii():
+                line = replace(line, image=self._spelled(line.image))
             if line.image not in self.indexed and (
                 (self.forget and not known) or not self.writer.known("image", line.image)
             ):
@@ -82,6 +86,14 @@ class CaptionStage:
         moved = self.writer.moves.here(line.image)
         known = moved in self.indexed or self.writer.known("image", moved) is not None
         return replace(line, image=moved) if moved != line.image and known else line
+
+    def _spelled(self, image: str) -> str:
+        """An image's path as the index has it: a caption file may spell é in one character, the disk in two."""
+        if self._by_nfc is None:
+            self._by_nfc = by_nfc(self.indexed)
+        if (there := self._by_nfc.get(nfc(image))) is not None and there in self.indexed:
+            return there
+        return next((one for one in spellings(image) if self.writer.known("image", one)), image)
 
     def forget_under(
         self, prefix: str, keep: Callable[[str], bool], shared: Callable[[str], bool] = lambda image: False
@@ -179,7 +191,7 @@ class CaptionStage:
                 fields = {**record.get("fields", {}), **fields}
             if record.pop("fields", {}) != fields and (state := self.writer.known("image", image)) is not None:
                 record |= {"fields": fields} if fields else {}
-                self.writer.put("image", Item(image, state.content, state.size, state.mtime_ns, record))
+                self.writer.put("image", Item(image, state.content, state.size, state.mtime_ns, record, state.origin))
 
     def _wanted_fields(self, keep: Callable[[str], bool]) -> Iterator[tuple[str, Fields]]:
         if not (self.forget and (self.fields or self.had_texts)):

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from brivl_search.corpus.containers.place import below
+from brivl_search.corpus.names import nfc, spellings
 from brivl_search.display import printable
 from brivl_search.errors import UsageError
 from brivl_search.index import MODALITIES, Codec, CommitReport, IndexReader, IndexWriter, Modality, Tuning
@@ -64,12 +65,12 @@ def remove(
     with IndexWriter.existing(directory) as writer:
         gone: dict[Modality, set[str]] = {modality: set() for modality in MODALITIES}
         for path in paths:
-            absolute = os.path.abspath(path)
+            absolute = _known_name(writer, os.path.abspath(path))
             found = _one(writer, absolute) if writer.known("image", absolute) else _below(writer, absolute)
             source = _forget_source(writer, absolute, gone)
             _take(gone, found, "" if source else f"{printable(os.fspath(path))} is not in the index")
         for folder in under:
-            found = _below(writer, os.path.abspath(folder))
+            found = _below(writer, _known_name(writer, os.path.abspath(folder)))
             _take(gone, found, f"the index holds nothing under {printable(os.fspath(folder))}")
         for key in keys:
             _take(gone, _one(writer, key), f"no item of the index has the key {printable(key)!r}")
@@ -80,6 +81,48 @@ def remove(
         commit = writer.commit(progress=progress)
         back = tuple(os.fspath(path) for path in (*paths, *under) if _comes_back(writer, os.path.abspath(path)))
         return RemoveReport(len(gone["image"]), len(gone["text"]), commit, back)
+
+
+def _known_name(writer: IndexWriter, path: str) -> str:
+    """A path as the index calls it, which may be by another link or spelling; as given if the index has none."""
+    folder, name = os.path.split(path)
+    given = list(dict.fromkeys([path, os.path.join(os.path.realpath(folder), name)]))
+    for source in writer.sources:
+        real = os.path.realpath(source.path)
+        given += [
+            source.path + one[len(real) :]
+            for one in given
+            if real != source.path and (one + os.sep).startswith(real + os.sep)
+        ]
+    names = [spelled for one in dict.fromkeys(given) for spelled in spellings(one)]
+    for one in names:
+        if _holds(writer, one):
+            return one
+    if path.isascii():
+        return path
+    wanted = {nfc(one) for one in given}  # a path may mix both spellings
+    for modality in MODALITIES:
+        for key in writer.keys_under(modality):
+            there = key.partition("\0")[0]
+            for end in _ends(there):
+                if nfc(there[:end]) in wanted:
+                    return there[:end]
+    return path
+
+
+def _holds(writer: IndexWriter, path: str) -> bool:
+    """Whether something of the index is at a path or below it."""
+    if any(source.path == path for source in writer.sources):
+        return True
+    return any(writer.known(m, path) is not None for m in MODALITIES) or next(_below(writer, path), None) is not None
+
+
+def _ends(path: str) -> Iterator[int]:
+    """Where the path ends, and where each folder or container in it does."""
+    yield len(path)
+    for at, letter in enumerate(path):
+        if letter in ("/", os.sep) or path.startswith("::", at):
+            yield at
 
 
 def _comes_back(writer: IndexWriter, path: str) -> bool:

@@ -197,6 +197,8 @@ class _Build:
         todo = stage.changed(self.scan.images)
         if self.forget:
             self.gone.images()
+        else:
+            self.writer.keep_staged("image", self.indexed)
         stage.stage(todo)
         if self.forget:
             self.gone.moved(stage.contents)
@@ -226,7 +228,9 @@ class _Build:
             f"{shown(source.path)} is not there: no caption is dropped; to forget it: `remove` {shown(source.path)}"
             for source in away
         ]
-        if self.forget and not away:
+        if not self.forget:
+            self.writer.keep_staged("text", stage.wanted)
+        elif not away:
             self.gone.captions(stage)
         keep = self.indexed if away else self.gone.kept
         stage.set_fields(keep.__contains__, self.gone.shared)

@@ -1,12 +1,12 @@
-"""Which rows a filter lets through, decided from records alone and exactly, before any vector is compared."""
+"""Which rows a filter lets through, decided exactly, before any vector is compared.
+
+The shards' columns say it; records are read only where a field is not in the columns.
+"""
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable
-from datetime import datetime
-from fnmatch import fnmatchcase
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -15,96 +15,173 @@ from numpy.typing import NDArray
 from brivl_search.corpus.exif import is_believed
 from brivl_search.errors import UsageError
 from brivl_search.index import IndexReader, Modality
+from brivl_search.index.columns import NO_ZONE, Columns, DamagedColumns, comparable
 from brivl_search.index.types import UNKNOWN_TIME
+from brivl_search.search.compare import Accepted, pixels
 from brivl_search.search.filters import Filter
+from brivl_search.search.paths import Aliases, Patterns, all_paths, path_masks
 
 Masks = list[NDArray[np.bool_]]  # (rows,) for each shard
+Mask = NDArray[np.bool_]
 
-_LOOKED_AT = 20_000  # records searched for the names of fields, for a message
-_PLAIN = (str, int, float, bool)
+_DAY = 86_400
+_FARTHEST = 2 * _DAY  # seconds that a local clock is off UTC at most, and some
+_EPOCH = datetime(1970, 1, 1)
 
 
 def allowed(reader: IndexReader, modality: Modality, wanted: Filter) -> Masks:
-    """bool (rows,) for each shard: the rows that satisfy the filter. Reads every record once.
+    """bool (rows,) for each shard: the rows that satisfy the filter, of those that count.
 
     Raises:
         UsageError: no record has a field that `where` names.
     """
-    of_image = Filter(wanted.under, wanted.glob, wanted.after, wanted.before, wanted.min_size)
-    if modality == "image":
-        masks = _scan(reader, "image", _image_test(reader, wanted), _needles(wanted))
-    elif of_image.after is None and of_image.before is None and of_image.min_size is None:
-        masks = _scan(reader, "text", lambda record, *_: _path_fits(record, "image", wanted), _needles(wanted), wanted)
-    else:
-        paths = set()
-        test = _image_test(reader, of_image)
-        for shard, row, record in reader.records("image"):
-            if test(record, shard, row):
-                paths.add(record["path"])
-        masks = _scan(reader, "text", lambda record, *_: record.get("image") in paths, _needles(wanted), wanted)
+    masks = _allowed(reader, modality, wanted, Aliases(reader))
+    if wanted.under and not any(mask.any() for mask in masks):
+        masks = _allowed(reader, modality, wanted, Aliases(reader, deep=True))
     if wanted.where and not any(mask.any() for mask in masks):
         _check_fields(reader, modality, wanted)
     return masks
 
 
-Test = Callable[[dict[str, Any], int, int], bool]
+def _allowed(reader: IndexReader, modality: Modality, wanted: Filter, aliases: Aliases) -> Masks:
+    of_image = Filter(wanted.under, wanted.glob, wanted.after, wanted.before, wanted.min_size)
+    measured = of_image.after is not None or of_image.before is not None or of_image.min_size is not None
+    fields = _accepted(wanted)
+    if modality == "image" or not measured:
+        paths = _by_path(reader, modality, wanted, aliases)
+        masks = [one & two for one, two in zip(paths, _by_field(reader, modality, fields), strict=True)]
+    else:
+        images = _allowed(reader, "image", of_image, aliases)
+        known: set[str] = set()
+        for columns, mask in zip(reader.columns("image"), images, strict=True):
+            paths_there = all_paths(reader, columns)
+            known.update(paths_there[row] for row in np.flatnonzero(mask).tolist())
+        masks = _by_field(reader, "text", fields)
+        for number, columns in enumerate(reader.columns("text")):
+            fits = [path in known for path in all_paths(reader, columns)]
+            masks[number] &= _of_rows(columns, np.array(fits, dtype=bool))
+    if modality == "image" and wanted.min_size is not None:
+        masks = [one & two for one, two in zip(masks, _by_size(reader, wanted.min_size), strict=True)]
+    if modality == "image" and (wanted.after is not None or wanted.before is not None):
+        masks = [one & two for one, two in zip(masks, _by_time(reader, wanted), strict=True)]
+    return [mask & live for mask, live in zip(masks, reader.live(modality), strict=True)]
 
 
-def _scan(
-    reader: IndexReader, modality: Modality, test: Test, needles: list[list[bytes]], also: Filter | None = None
-) -> Masks:
-    masks = [np.zeros(shard.rows, dtype=bool) for shard in reader.info.of(modality).shards]
-    for shard, row, value in reader.values(modality):
-        if all(any(needle in value for needle in group) for group in needles):  # most rows need not be parsed
-            record = json.loads(value)["record"]
-            masks[shard][row] = test(record, shard, row) and (also is None or _fields_fit(record, also))
-    return masks
+def _each(reader: IndexReader, modality: Modality, mask: Callable[[int, Columns], Mask]) -> Masks:
+    """A mask for each shard; columns that are damaged are made anew from the records."""
+    found = []
+    for number in range(len(reader.info.of(modality).shards)):
+        try:
+            found.append(mask(number, reader.columns(modality)[number]))
+        except DamagedColumns:
+            found.append(mask(number, reader.mend_columns(modality, number)))
+    return found
 
 
-def _needles(wanted: Filter) -> list[list[bytes]]:
-    """Bytes of which one of each group is in the JSON of every row that fits."""
-    groups = [[_quoted(inside) for folder in wanted.under for inside in _insides(folder)]] if wanted.under else []
-    for name in dict(wanted.where):
-        if name not in ("field", "width", "height", "taken"):
-            groups.append([_quoted(name)])
-    return groups
+def _of_rows(columns: Columns, of_paths: Mask) -> Mask:
+    """What holds for paths, for the rows that have them."""
+    path = columns.path_of_rows()
+    return of_paths if path is None else of_paths[path]
 
 
-def _insides(folder: str) -> tuple[str, str]:
-    """What paths begin with that lie in a folder, or are members of a tar and the like (CONTAINER::MEMBER)."""
-    return os.path.join(folder, ""), folder + "::"
+# -- paths -------------------------------------------------------------------------------------------------------
 
 
-def holds(folder: str, path: str) -> bool:
-    """Whether a path lies in a folder, at any depth, or is a member of a tar and the like."""
-    return path.startswith(_insides(folder))
+def _by_path(reader: IndexReader, modality: Modality, wanted: Filter, aliases: Aliases) -> Masks:
+    patterns = Patterns(wanted.glob) if wanted.glob else None
+
+    def mask(number: int, columns: Columns) -> Mask:
+        if not wanted.under and patterns is None:
+            return np.ones(columns.rows, dtype=bool)
+        return _of_rows(columns, path_masks(reader, columns, wanted.under, patterns, aliases))
+
+    return _each(reader, modality, mask)
 
 
-def _quoted(text: str) -> bytes:
-    return json.dumps(text, ensure_ascii=False)[1:-1].encode("utf-8", "surrogatepass")
+# -- fields ------------------------------------------------------------------------------------------------------
 
 
-def _image_test(reader: IndexReader, wanted: Filter) -> Test:
-    timed = wanted.after is not None or wanted.before is not None
-    changed = reader.mtimes("image") if timed else []
+def _accepted(wanted: Filter) -> dict[str, Accepted]:
+    values: dict[str, list[str]] = {}
+    for name, value in wanted.where:
+        values.setdefault(name, []).append(value)
+    return {name: Accepted(typed) for name, typed in values.items()}
 
-    def test(record: dict[str, Any], shard: int, row: int) -> bool:
-        if not _path_fits(record, "path", wanted) or not _fields_fit(record, wanted):
-            return False
-        if wanted.min_size is not None:
-            width, height = wanted.min_size
-            if (record.get("width") or 0) < width or (record.get("height") or 0) < height:
-                return False
-        if not timed:
-            return True
-        when = time_of(record, int(changed[shard][row]))
-        return (
-            when is not None
-            and (wanted.after is None or when >= wanted.after)
-            and (wanted.before is None or when < wanted.before)
-        )
 
-    return test
+def _by_field(reader: IndexReader, modality: Modality, fields: dict[str, Accepted]) -> Masks:
+    def mask(number: int, columns: Columns) -> Mask:
+        found = np.ones(columns.rows, dtype=bool)
+        for name, accepted in fields.items():
+            if columns.knows(name):
+                found &= _has(columns, name, accepted)
+            else:
+                found &= _looked_up(reader, modality, number, columns.rows, name, accepted)
+        return found
+
+    return _each(reader, modality, mask)
+
+
+def _has(columns: Columns, name: str, accepted: Accepted) -> Mask:
+    """A field of the caption file goes before the record's own."""
+    found = np.zeros(columns.rows, dtype=bool)
+    for space in ("record/", "fields/"):
+        if (column := columns.column(space + name)) is None:
+            continue
+        values, codes = column
+        hit = np.concatenate([[False], accepted.among(values, len(values))])
+        found = np.where(codes > 0, hit[codes], found)
+    return found
+
+
+def _looked_up(reader: IndexReader, modality: Modality, shard: int, rows: int, name: str, accepted: Accepted) -> Mask:
+    found = np.zeros(rows, dtype=bool)
+    for _, row, record in reader.records(modality, {shard}):
+        found[row] = accepted.fits(comparable(field_of(record, name)))
+    return found
+
+
+def field_of(record: dict[str, Any], name: str) -> Any:
+    """A field of the caption file, or of the record itself; None if there is none."""
+    fields = record.get("fields")
+    return fields[name] if isinstance(fields, dict) and name in fields else record.get(name)
+
+
+def _check_fields(reader: IndexReader, modality: Modality, wanted: Filter) -> None:
+    """Nothing fits: is it because of a name that no record knows?"""
+    columns = reader.columns(modality)
+    known = {name.partition("/")[2] for one in columns for name in one.names}
+    for name, _ in wanted.where:
+        if name not in known and all(one.knows(name) for one in columns):
+            raise UsageError(
+                f"`where`: unknown field {name!r} (there are: {', '.join(sorted(known)) or 'none'})",
+                code="unknown_field",
+                details={"field": name, "fields": sorted(known)},
+            )
+
+
+# -- sizes and times ---------------------------------------------------------------------------------------------
+
+
+def sizes(columns: Columns) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Width and height of each row in pixels, float64 (rows,); 0 where they are not known."""
+    return _numbers(columns, "record/width"), _numbers(columns, "record/height")
+
+
+def _numbers(columns: Columns, name: str) -> NDArray[np.float64]:
+    if (column := columns.column(name)) is None:
+        return np.zeros(columns.rows)
+    values, codes = column
+    known: NDArray[np.float64] = np.array([0.0, *map(pixels, values)], np.float64)
+    return known.take(codes)
+
+
+def _by_size(reader: IndexReader, least: tuple[int, int]) -> Masks:
+    def mask(number: int, columns: Columns) -> Mask:
+        width, height = sizes(columns)
+        fits: Mask = (width >= least[0]) & (height >= least[1])
+        return fits
+
+    return _each(reader, "image", mask)
 
 
 def time_of(record: dict[str, Any], mtime_ns: int) -> float | None:
@@ -112,64 +189,77 @@ def time_of(record: dict[str, Any], mtime_ns: int) -> float | None:
 
     `mtime_ns` is one of `IndexReader.mtimes`. None if neither time is known.
     """
-    try:
-        taken = datetime.fromisoformat(record["taken"])
-        if is_believed(taken):  # an index of before may hold others
-            return taken.timestamp()
-    except (KeyError, TypeError, ValueError, OverflowError, OSError):
-        pass
+    taken = taken_at(record.get("taken"))
+    if taken is not None:
+        return taken
     return None if mtime_ns == UNKNOWN_TIME else mtime_ns / 1e9
 
 
-def _path_fits(record: dict[str, Any], name: str, wanted: Filter) -> bool:
-    path = str(record.get(name, ""))
-    if wanted.under and not any(holds(folder, path) for folder in wanted.under):
-        return False
-    base = os.path.basename(path.rpartition("::")[2])
-    return not wanted.glob or any(fnmatchcase(path if "/" in one else base, one) for one in wanted.glob)
-
-
-def _fields_fit(record: dict[str, Any], wanted: Filter) -> bool:
-    values: dict[str, list[str]] = {}
-    for name, value in wanted.where:
-        values.setdefault(name, []).append(value)
-    return all(_has(field_of(record, name), accepted) for name, accepted in values.items())
-
-
-def field_of(record: dict[str, Any], name: str) -> Any:
-    """A field of the caption file, or of the record itself; None if there is none."""
-    fields = record.get("fields") or {}
-    return fields[name] if name in fields else record.get(name)
-
-
-def _has(value: Any, accepted: list[str]) -> bool:
-    found = value if isinstance(value, list) else [value]
-    return any(_equal(one, text) for one in found if isinstance(one, _PLAIN) for text in accepted)
-
-
-def _equal(value: str | int | float | bool, text: str) -> bool:
-    if isinstance(value, bool):
-        return text.lower() == str(value).lower()
-    if isinstance(value, str):
-        return value == text
+def taken_at(text: Any) -> float | None:
+    """Seconds since the epoch; None for what is no time, or none to believe: an index of before may hold others."""
     try:
-        return float(text) == value
-    except ValueError:
-        return False
+        taken = datetime.fromisoformat(text)
+        return taken.timestamp() if is_believed(taken) else None
+    except (TypeError, ValueError, OverflowError, OSError):
+        return None
 
 
-def _check_fields(reader: IndexReader, modality: Modality, wanted: Filter) -> None:
-    """Nothing fits: is it because of a name that no record knows?"""
-    known: set[str] = set()
-    for number, (_, _, record) in enumerate(reader.records(modality)):
-        known.update(record.get("fields") or {})
-        known.update(name for name in ("field", "width", "height", "taken") if name in record)
-        if number == _LOOKED_AT:
-            return
-    for name, _ in wanted.where:
-        if name not in known:
-            raise UsageError(
-                f"`where`: unknown field {name!r} (there are: {', '.join(sorted(known)) or 'none'})",
-                code="unknown_field",
-                details={"field": name, "fields": sorted(known)},
-            )
+def times(columns: Columns, mtimes: NDArray[np.int64], bounds: Sequence[float]) -> NDArray[np.float64]:
+    """Seconds since the epoch of each row, float64 (rows,), NaN where no time is known; see `time_of`.
+
+    They are exact within two days of one of the bounds. A clock without a zone is the local one; elsewhere it is taken
+    for UTC, which spares a look into the time zone's history for each row.
+    """
+    found = np.where(mtimes == UNKNOWN_TIME, np.nan, mtimes / 1e9)
+    if (column := columns.column("record/taken")) is None:
+        return found
+    values, codes = column
+    wall, zone = columns.walls()
+    moments = np.where(zone == NO_ZONE, wall, wall - zone)
+    with np.errstate(invalid="ignore"):
+        near = np.zeros(len(moments), dtype=bool)
+        for bound in bounds:
+            near |= (zone == NO_ZONE) & (np.abs(moments - bound) < _FARTHEST)
+        doubted = _doubted(wall)
+    for row in np.flatnonzero((near | doubted) & ~np.isnan(wall)).tolist():
+        exact = taken_at(values[row])
+        moments[row] = np.nan if exact is None else exact
+    taken = np.concatenate([[np.nan], moments])[codes]
+    return np.where(np.isnan(taken), found, taken)
+
+
+def _doubted(wall: NDArray[np.float64]) -> Mask:
+    """bool (times,): the times that must be asked for one by one whether they are to be believed.
+
+    Whole days are asked for at once; a day's single moments are at full minutes.
+    """
+    days = np.floor(wall / _DAY)
+    doubted = np.zeros(len(wall), dtype=bool)
+    for day in np.unique(days[~np.isnan(days)]).tolist():
+        try:
+            midnight = _EPOCH + timedelta(days=day)
+        except OverflowError:
+            doubted |= days == day
+            continue
+        if not is_believed(midnight + timedelta(hours=1, seconds=1)):
+            doubted |= days == day
+        elif not (is_believed(midnight) and is_believed(midnight + timedelta(hours=12))):
+            doubted |= (days == day) & (np.floor(wall) % 60 == 0)
+    return doubted
+
+
+def _by_time(reader: IndexReader, wanted: Filter) -> Masks:
+    changed = reader.mtimes("image")
+    bounds = [bound for bound in (wanted.after, wanted.before) if bound is not None]
+
+    def mask(number: int, columns: Columns) -> Mask:
+        when = times(columns, changed[number], bounds)
+        with np.errstate(invalid="ignore"):
+            fits: Mask = ~np.isnan(when)
+            if wanted.after is not None:
+                fits &= when >= wanted.after
+            if wanted.before is not None:
+                fits &= when < wanted.before
+        return fits
+
+    return _each(reader, "image", mask)

@@ -10,6 +10,7 @@ from datetime import datetime
 
 from brivl_search.corpus.text import check_text
 from brivl_search.errors import UsageError
+from brivl_search.search.paths import anchored
 
 _SIZE = re.compile(r"(\d+)(?:\s*[x×X]\s*(\d+))?")
 
@@ -61,7 +62,7 @@ class Filter:
             pairs.append((name.strip(), value.strip()))
         return cls(
             under=tuple(os.path.abspath(folder) for folder in under),
-            glob=tuple(os.path.abspath(one) if "/" in one and not one.startswith("*") else one for one in glob),
+            glob=tuple(map(anchored, glob)),
             after=None if after is None else parse_time("after", after),
             before=None if before is None else parse_time("before", before),
             min_size=None if min_size is None else _parse_size(min_size),

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from brivl_search.index import Modality
+
+
+def pixels_of(record: Mapping[str, Any], name: str) -> int | None:
+    """`width` or `height`; None where it is not known: an import may say anything."""
+    value = record.get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def text_of(record: Mapping[str, Any], name: str) -> str | None:
+    """`taken` or `field`; None where it is no text."""
+    value = record.get(name)
+    return value if isinstance(value, str) else None
 
 
 @dataclass(frozen=True)
@@ -41,9 +54,9 @@ class Hit:
         if self.match is not None:
             row["match"] = round(self.match, 4)
         if self.kind == "text":
-            row |= {"text": self.text, "field": self.record.get("field"), "image": self.path}
+            row |= {"text": self.text, "field": text_of(self.record, "field"), "image": self.path}
         else:
-            row |= {"path": self.path, "width": self.record.get("width"), "height": self.record.get("height")}
+            row |= {"path": self.path} | {name: pixels_of(self.record, name) for name in ("width", "height")}
         if self.duplicates:
             row["alike"] = len(self.duplicates)
             row["alike_paths"] = [hit.path for hit in self.duplicates]

@@ -12,7 +12,9 @@ from brivl_search.corpus.containers.place import SEPARATOR
 from brivl_search.display import as_given, printable
 from brivl_search.errors import UsageError
 from brivl_search.index import IndexReader, Modality
-from brivl_search.search.allowed import allowed, field_of, holds, time_of
+from brivl_search.index.columns import split
+from brivl_search.search import held
+from brivl_search.search.allowed import allowed
 from brivl_search.search.filters import Filter
 
 _NAMED = 6  # folders, names or values in a message
@@ -30,10 +32,9 @@ class Reason:
 
 def check_folders(reader: IndexReader, modality: Modality, wanted: Filter) -> None:
     """Raises UsageError if the index holds nothing in one of the filter's folders; it names folders that there are."""
-    paths = set(_paths(reader, modality)) if wanted.under else set()
     for folder in wanted.under:
-        if not any(holds(folder, path) for path in paths):
-            there = _folders(reader, paths)
+        if not _fits(reader, modality, Filter(under=(folder,))):
+            there = _folders(reader, held.paths(reader, modality))
             near = _nearest(folder, there)
             shown = [near, *(one for one in there if one != near)] if near else there
             raise UsageError(
@@ -45,7 +46,7 @@ def check_folders(reader: IndexReader, modality: Modality, wanted: Filter) -> No
 
 
 def explain(reader: IndexReader, modality: Modality, wanted: Filter) -> Reason | None:
-    """Which part of a filter no row satisfies; None if some row satisfies all of it. Reads the records a few times.
+    """Which part of a filter no row satisfies; None if some row satisfies all of it.
 
     Raises:
         UsageError: no record has a field that the filter names.
@@ -78,7 +79,7 @@ def _parts(wanted: Filter) -> Iterator[Filter]:
 
 def _told(reader: IndexReader, modality: Modality, part: Filter) -> Reason:
     if part.glob:
-        names = sorted({os.path.basename(path.rpartition(SEPARATOR)[2]) for path in _paths(reader, modality)})
+        names = sorted({split(path)[1] for path in held.paths(reader, modality)})
         pattern = ", ".join(part.glob)
         return Reason(
             f"`glob` {pattern}: no image is called so (there are: {_some(names)})",
@@ -87,8 +88,7 @@ def _told(reader: IndexReader, modality: Modality, part: Filter) -> Reason:
         )
     if part.min_size is not None:
         width, height = part.min_size
-        sizes = [(r.get("width") or 0, r.get("height") or 0) for _, _, r in reader.records("image")]
-        largest = "{}x{}".format(*max(sizes, key=lambda size: size[0] * size[1], default=(0, 0)))
+        largest = "{}x{}".format(*held.largest(reader))
         return Reason(
             f"`min_size` {width}x{height}: the largest image has {largest} pixels",
             "filter_min_size",
@@ -96,23 +96,23 @@ def _told(reader: IndexReader, modality: Modality, part: Filter) -> Reason:
         )
     if part.where:
         name = part.where[0][0]
-        values = sorted({one for record in _records(reader, modality) for one in _values(field_of(record, name))})
+        values = sorted(held.values(reader, modality, name))
         asked = [value for _, value in part.where]
         return Reason(
             f"`where` {name}={', '.join(asked)}: no {modality} has this value (there are: {_some(values)})",
             "filter_where",
             {"field": name, "asked": asked, "values": values[:_NAMED]},
         )
-    times = _times(reader)
+    span = held.span(reader)
     if part.after is not None:
-        asked_for, newest = _date(part.after), _date(max(times)) if times else None
+        asked_for, newest = _date(part.after), _date(span[1]) if span else None
         return Reason(
             f"`after` {asked_for}: " + (f"the newest image is of {newest}" if newest else "no image has a date"),
             "filter_after",
             {"after": asked_for, "newest": newest},
         )
     assert part.before is not None
-    asked_for, oldest = _date(part.before), _date(min(times)) if times else None
+    asked_for, oldest = _date(part.before), _date(span[0]) if span else None
     return Reason(
         f"`before` {asked_for}: " + (f"the oldest image is of {oldest}" if oldest else "no image has a date"),
         "filter_before",
@@ -121,22 +121,6 @@ def _told(reader: IndexReader, modality: Modality, part: Filter) -> Reason:
 
 
 # -- what the index holds ----------------------------------------------------------------------------------------
-
-
-def _records(reader: IndexReader, modality: Modality) -> Iterator[dict[str, Any]]:
-    return (record for _, _, record in reader.records(modality))
-
-
-def _paths(reader: IndexReader, modality: Modality) -> Iterator[str]:
-    """Of the images, or of the captions' images."""
-    name = "path" if modality == "image" else "image"
-    return (str(record.get(name, "")) for record in _records(reader, modality))
-
-
-def _times(reader: IndexReader) -> list[float]:
-    changed = reader.mtimes("image")
-    times = [time_of(record, int(changed[shard][row])) for shard, row, record in reader.records("image")]
-    return [time for time in times if time is not None]
 
 
 def _folders(reader: IndexReader, paths: set[str]) -> list[str]:
@@ -165,10 +149,6 @@ def _nearest(folder: str, there: list[str]) -> str | None:
     names = {os.path.basename(one.rstrip("/")).lower(): one for one in there}
     near = difflib.get_close_matches(os.path.basename(folder).lower(), names, 1)
     return names[near[0]] if near else None
-
-
-def _values(value: Any) -> list[str]:
-    return [str(one) for one in (value if isinstance(value, list) else [value]) if one is not None]
 
 
 # -- for the message ---------------------------------------------------------------------------------------------

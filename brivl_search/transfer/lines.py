@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -23,10 +24,14 @@ def parse(raw: bytes | str, where: str) -> Any:
         where: file and line, for the message.
 
     Raises:
-        CorpusError: it is no JSON, nested too deeply, or holds half a character.
+        CorpusError: it is no JSON, nested too deeply, or holds half a character or a number that is not finite.
     """
+
+    def refuse(name: str) -> None:
+        raise CorpusError(f"{where}: {name} is no number in JSON: leave the value out, or give null")
+
     try:
-        body = json.loads(raw)
+        body = json.loads(raw, parse_constant=refuse)
     except RecursionError:
         raise CorpusError(f"{where}: lists or objects are nested more than {DEEPEST} deep") from None
     except ValueError as error:
@@ -36,27 +41,35 @@ def parse(raw: bytes | str, where: str) -> Any:
 
 
 def check(body: Any, where: str) -> None:
-    """Raises CorpusError: too deep, or a text holds half a character (a lone surrogate)."""
+    """Raises CorpusError: too deep, a text holds half a character (a lone surrogate), or a number is not finite."""
     for depth, text in _parts(body):
         if depth > DEEPEST:
             raise CorpusError(f"{where}: lists or objects are nested more than {DEEPEST} deep")
+        if text is None:
+            raise CorpusError(f"{where}: a number is too large: leave the value out, or give null")
         if not is_whole(text):
             raise CorpusError(f"{where}: {ascii(text)[:60]} holds half a character (a lone surrogate): mend it")
 
 
-def _parts(body: Any) -> Iterator[tuple[int, str]]:
-    """(depth, text) of all texts, the names of fields among them; "" for a list or an object itself."""
+def _parts(body: Any) -> Iterator[tuple[int, str | None]]:
+    """(depth, text) of all texts, the names of fields among them; "" for a list or an object itself.
+
+    None instead of a text for a number that is not finite, such as 1e999.
+    """
     left = [(0, body)]
     while left:
         depth, one = left.pop()
         if isinstance(one, str):
             yield depth, one
+        elif isinstance(one, float):
+            if not math.isfinite(one):
+                yield depth, None
         elif isinstance(one, list | dict):
             yield depth + 1, ""
             if depth + 1 > DEEPEST:
                 return
             inside = [*one, *one.values()] if isinstance(one, dict) else one
-            left += [(depth + 1, part) for part in inside if isinstance(part, str | list | dict)]
+            left += [(depth + 1, part) for part in inside if isinstance(part, str | float | list | dict)]
 
 
 def is_whole(text: str) -> bool:
@@ -86,6 +99,12 @@ def content_of(body: Mapping[str, Any], where: str) -> str | None:
     if not isinstance(content, str) or not _HASH.fullmatch(content):
         raise CorpusError(f"{where}: `content` is {_shown(content)}: give a hash, 1 to 128 ASCII characters")
     return content
+
+
+def check_fields(record: Mapping[str, Any], where: str) -> None:
+    """Raises CorpusError: `fields` is there and is no object."""
+    if not isinstance(fields := record.get("fields", {}), dict):
+        raise CorpusError(f'{where}: `fields` is {_shown(fields)}: give an object, such as {{"split": "test"}}')
 
 
 def number_of(body: Mapping[str, Any], name: str, where: str) -> int:

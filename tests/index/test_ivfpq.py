@@ -229,7 +229,9 @@ def test_values_found_by_place_and_by_key_are_the_same(tmp_path: Path, codec: Co
     with IndexReader.open(tmp_path) as r:
         info, dim = r.info.image.shards[0], r.info.encoder.dim
         placed = r._parts["image"][0].shard
-    assert info.places.keys() == {"ivfpq", "meta", "sums", "vectors"} | ({"lists"} if codec == "fastscan" else set())
+    assert info.places.keys() == {"columns", "ivfpq", "meta", "sums", "vectors"} | (
+        {"lists"} if codec == "fastscan" else set()
+    )
     content = placed.path.read_bytes()
     for key, (offset, size) in info.places.items():
         asked = placed._txn.get(key.encode())

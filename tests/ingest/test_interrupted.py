@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from brivl_search.errors import BrivlSearchError, IndexIncompatibleError
-from brivl_search.index import IndexReader, IndexWriter, verify
-from tests.support.building import build, checksums, contents, images, texts
-from tests.support.pictures import jpeg, write_corpus
+from brivl_search.index import IndexReader, IndexWriter, Item, verify
+from brivl_search.ingest.options import BuildOptions
+from brivl_search.ingest.run import add
+from tests.support.building import Silent, build, checksums, contents, images, texts
+from tests.support.pictures import jpeg, write_corpus, write_lines
 from tests.support.stub import StubEncoder
 
 
@@ -105,3 +107,26 @@ def test_names_that_are_not_utf8(tmp_path: Path, encoder: StubEncoder) -> None:
     assert report.embedded == 2 and len(report.skipped) == 1
     assert images(index) == sorted([str(folder / name), str(folder / "新年 photo\n.jpg")])
     assert build(folder, index, encoder).unchanged == 2
+
+
+def test_inputs_of_add_that_changed_between_interruption_and_rerun(tmp_path: Path, encoder: StubEncoder) -> None:
+    """What was staged of a file or a caption that is gone by now is not published."""
+    folder, index = tmp_path / "photos", tmp_path / "index"
+    paths = write_corpus(folder, 12)
+    with pytest.raises(KeyboardInterrupt):
+        add([folder], index, Breaks(at=3), BuildOptions(workers=0, batch_size=4), Silent())
+    paths[0].unlink()
+    add([folder], index, encoder, BuildOptions(workers=0, batch_size=4), Silent())
+    assert images(index) == sorted(map(str, paths[1:])) and encoder.images == 4
+    assert {name for name, _, _ in texts(index)} == {path.name for path in paths[1:]}
+    assert verify(index).ok
+    lines = write_lines(tmp_path / "more.jsonl", [{"image": str(paths[1]), "en": "wrong"}])
+    with IndexWriter(
+        index, encoder_name=encoder.name, fingerprint=encoder.fingerprint, dim=encoder.dim, job=f"add\0{lines}"
+    ) as writer:
+        writer.stage_vectors("text", ["c"], np.ones((1, encoder.dim)) / encoder.dim**0.5)
+        writer.put("text", Item(f"{paths[1]}\0en\0wrong", "c", record={"text": "wrong", "field": "en", "image": ""}))
+    write_lines(lines, [{"image": str(paths[1]), "en": "right"}])
+    add([lines], index, encoder, BuildOptions(workers=0), Silent())
+    said = [text for name, field, text in texts(index) if name == paths[1].name and field == "en"]
+    assert "right" in said and not [text for *_, text in texts(index) if text == "wrong"]

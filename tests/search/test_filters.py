@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import random
+import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +13,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from brivl_search.corpus import exif
 from brivl_search.errors import UsageError
 from brivl_search.index import IndexReader, IndexWriter, Item, ivfpq
-from brivl_search.search.allowed import allowed
+from brivl_search.search import held
+from brivl_search.search.allowed import allowed, time_of
 from brivl_search.search.filters import Filter, parse_time
 
 DIM, ROWS = 16, 1200
@@ -167,3 +172,41 @@ def test_a_file_of_the_epoch_has_a_time_and_an_imported_vector_has_none(tmp_path
         assert those(before="1971") == {"/epoch", "/old"}
         assert those(after="1960", before="2030") == {"/epoch", "/old", "/zone"}
         assert those(after="2019-12-31T10:30:00+00:00", before="2019-12-31T10:31:00+00:00") == {"/zone"}
+
+
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Asia/Kolkata", "Pacific/Kiritimati"])
+def test_times_are_those_of_the_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zone: str) -> None:
+    """Also near a change of the clocks, with and without zones, of clocks never set, and of what is no time."""
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        rng = random.Random(zone)
+        taken: list[Any] = [None, "", "soon", 5, "2024-02-30T00:00:00", "0001-01-01T00:00:00", "9999-12-31T23:59:59"]
+        taken += [f"2024-{month:02}-{day:02}" for month, day in ((3, 10), (11, 3), (5, 1))]
+        taken += [moment.isoformat() for moment in sorted(exif._NO_CLOCK_AT)]
+        taken += [f"{day.isoformat()}T07:08:09" for day in sorted(exif._NO_CLOCK)]
+        for _ in range(300):
+            moment = datetime(2024, rng.choice([3, 11]), rng.randint(1, 12), rng.randint(0, 23), rng.randint(0, 59))
+            taken.append(moment.isoformat() + rng.choice(["", "", ".25", "+09:00", "-05:00", "Z", "+14:00"]))
+        with IndexWriter(tmp_path, encoder_name="mini", fingerprint="f", dim=4, shard_rows=100) as w:
+            w.stage_vectors("image", [f"{n}" for n in range(len(taken))], np.ones((len(taken), 4)))
+            for number, text in enumerate(taken):
+                body = {"path": f"/p/{number:04}"} | ({} if text is None else {"taken": text})
+                w.put("image", Item(body["path"], f"{number}", number % 3, number % 5 * 10**17, body))
+            w.commit()
+        with IndexReader.open(tmp_path) as reader:
+            changed = reader.mtimes("image")
+            when = {
+                (shard, row): time_of(record, int(changed[shard][row]))
+                for shard, row, record in reader.records("image")
+            }
+            known = sorted(moment for moment in when.values() if moment is not None)
+            for _ in range(25):
+                after, before = sorted(rng.choices(known, k=2))
+                masks = allowed(reader, "image", Filter(after=after, before=before))
+                found = {(shard, row) for shard, mask in enumerate(masks) for row in np.flatnonzero(mask).tolist()}
+                assert found == {at for at, one in when.items() if one is not None and after <= one < before}
+            assert held.span(reader) == (known[0], known[-1])
+    finally:
+        monkeypatch.undo()
+        time.tzset()

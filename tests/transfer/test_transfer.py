@@ -100,7 +100,8 @@ def test_vectors_made_elsewhere(tmp_path: Path, encoder: StubEncoder) -> None:
     report = build(tmp_path / "photos", tmp_path / "index", encoder)
     assert (report.unchanged, report.embedded) == (2, 2)  # a file whose vector was brought along is not embedded again
     said: list[dict[str, object]] = [{"text": "一只狗", "image": "photos/images/" + paths[0].name, "field": "zh"}] * 3
-    import_vectors(*foreign(tmp_path, vectors, said), "text", tmp_path / "index", ENCODER, encode)
+    same = np.repeat(vectors[:1], 3, axis=0)
+    import_vectors(*foreign(tmp_path, same, said), "text", tmp_path / "index", ENCODER, encode)
     assert texts(tmp_path / "index") == [(paths[0].name, "zh", "一只狗")]
 
 

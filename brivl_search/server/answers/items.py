@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from brivl_search.display import as_given
 from brivl_search.index import IndexReader, Modality, catalog
 from brivl_search.index.store import scan_txn
+from brivl_search.search.hits import pixels_of, text_of
 from brivl_search.server.protocol import keys
 from brivl_search.server.protocol.problems import Refusal
 from brivl_search.server.workers.service import Service
@@ -141,15 +142,15 @@ def _describe(reader: IndexReader, item: Item) -> dict[str, Any]:
         "path": as_given(image or "", reader.info.roots),
         "absolute_path": image,
         "text": record.get("text"),
-        "width": picture.get("width"),
-        "height": picture.get("height"),
-        "taken": picture.get("taken"),
+        "width": pixels_of(picture, "width"),
+        "height": pixels_of(picture, "height"),
+        "taken": text_of(picture, "taken"),
         "image_key": None if image is None else image_key(item, image),
-        "field": record.get("field"),
+        "field": text_of(record, "field"),
         "size": item.size or None,
         "modified": _moment(item.mtime_ns) if item.size or item.mtime_ns else None,
         "content_type": kind,
-        "fields": record.get("fields") or {},
+        "fields": fields if isinstance(fields := record.get("fields"), dict) else {},
         "captions": [
             {"key": keys.encode("text", key), "field": one.get("field"), "text": one.get("text")}
             for key, one in captions

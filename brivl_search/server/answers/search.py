@@ -13,7 +13,7 @@ import numpy as np
 from brivl_search.errors import UsageError
 from brivl_search.search.dedupe import ALIKE
 from brivl_search.search.filters import Filter
-from brivl_search.search.hits import Hit
+from brivl_search.search.hits import Hit, pixels_of, text_of
 from brivl_search.search.options import SearchOptions
 from brivl_search.search.queries import TARGETS, Query, Term
 from brivl_search.search.vectors import combine
@@ -179,11 +179,11 @@ def hit_row(hit: Hit) -> dict[str, Any]:
         "text": hit.text,
         "score": round(hit.score, 6),
         "match": None if hit.match is None else round(hit.match, 4),
-        "width": record.get("width"),
-        "height": record.get("height"),
-        "taken": record.get("taken"),
+        "width": pixels_of(record, "width"),
+        "height": pixels_of(record, "height"),
+        "taken": text_of(record, "taken"),
         "image_key": key if hit.kind == "image" else None if image is None else keys.encode("image", image),
-        "field": record.get("field"),
+        "field": text_of(record, "field"),
         "duplicates": len(hit.duplicates),
         "duplicate_keys": [keys.encode(one.kind, one.key) for one in hit.duplicates],
     }
