@@ -148,6 +148,8 @@ class Coverage:
 
     def follow(self, source: Source, place: str) -> None:
         """A source that was away is at a place: with what lies beside it, if it is a dataset."""
+        said = away_line(self.known, source)
+        self.notes = [note for note in self.notes if note != said]
         self.moves += moving_with(source, place)
         self.away = [one for one in self.away if one is not source]
         self.__dict__.pop("sources", None)

@@ -53,7 +53,8 @@ def place_of(path: str) -> tuple[int, int]:
 def moved_here(found: Looking, path: str) -> Source | None:
     """The root that lies at a path now, and lay elsewhere when it was seen last; None if there is none.
 
-    It is known by device and inode. A dataset is also known by its images, if they lay inside or beside it.
+    It is known by device and inode, and by some file that it holds: both numbers are used again, and two disks often have
+    the same. A dataset is also known by its images alone, if they lay inside or beside it.
     """
     if _is_in_the_index(found.known, path):
         return None
@@ -61,7 +62,9 @@ def moved_here(found: Looking, path: str) -> Source | None:
     for source in found.known.sources:
         same = bool(source.inode) and (source.device, source.inode) == place
         if same and source.kind in ("folder", "dataset") and place_of(source.path) != place:
-            return source
+            files = _below(found.known, source.path)
+            if not files or any(is_file_of(path + rest, size) for rest, size in files):
+                return source
     for source in found.away:
         if source.kind == "dataset" and _holds(found.known, source, path):
             return source

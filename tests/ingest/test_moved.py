@@ -10,6 +10,7 @@ import pytest
 
 from brivl_search.errors import UsageError
 from brivl_search.index import IndexReader, verify
+from brivl_search.ingest import moved
 from brivl_search.ingest.maintenance import move, remove
 from tests.ingest.test_sources import added, kinds, library, names, photo, synced
 from tests.support import datasets
@@ -74,6 +75,7 @@ def test_a_root_moves_into_another_one(tmp_path: Path, index: Path, encoder: Stu
     (tmp_path / "a").rename(tmp_path / "b" / "a")
     report = synced(index, encoder)
     assert (report.embedded, report.reused) == (0, 0) and len(images(index)) == 5
+    assert len(report.notes) == 1 and "a has moved to" in report.notes[0]
     assert all(os.path.isfile(path) for path in images(index))
     sound(index)
 
@@ -260,3 +262,21 @@ def test_moves_onto_what_is_known(tmp_path: Path, index: Path, encoder: StubEnco
         move(index, tmp_path / "a", tmp_path / "b" / "a")
     with IndexReader.open(index) as reader:
         assert reader.count("image") == 9
+
+
+def test_an_inode_is_used_again(
+    tmp_path: Path, index: Path, encoder: StubEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The top folders of two disks have one inode, and often one device number after another."""
+    library(tmp_path / "disk")
+    photo(tmp_path / "r" / "9.jpg", 9)
+    build([tmp_path / "disk", tmp_path / "r"], index, encoder)
+    place = moved.place_of(str(tmp_path / "disk"))
+    (tmp_path / "disk").rename(tmp_path / "drawer")
+    for number in range(5):
+        photo(tmp_path / "other" / f"{number}.jpg", 20 + number)
+    real = moved.place_of
+    monkeypatch.setattr(moved, "place_of", lambda path: place if path.endswith("other") else real(path))
+    report = build(tmp_path / "other", index, encoder)
+    assert report.vanished == 0 and len(images(index)) == 10
+    sound(index)
