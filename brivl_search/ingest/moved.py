@@ -53,8 +53,8 @@ def place_of(path: str) -> tuple[int, int]:
 def moved_here(found: Looking, path: str) -> Source | None:
     """The root that lies at a path now, and lay elsewhere when it was seen last; None if there is none.
 
-    It is known by device and inode, and by some file that it holds: both numbers are used again, and two disks often have
-    the same. A dataset is also known by its images alone, if they lay inside or beside it.
+    It is known by device and inode, and by some file that it holds: both numbers are used again, and two disks often
+    have the same. A dataset is also known by its images alone, if they lay inside or beside it.
     """
     if _is_in_the_index(found.known, path):
         return None
