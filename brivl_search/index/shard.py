@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from brivl_search.errors import BrivlSearchError, IndexIncompatibleError, UsageError
 from brivl_search.index import ivfpq, places
-from brivl_search.index.columns import ColumnBuilder, Columns, keys_of
+from brivl_search.index.columns import ColumnBuilder, Columns, DamagedColumns, keys_of
 from brivl_search.index.columns import build as build_columns
 from brivl_search.index.store import Environment, fsync_directory, scan_txn
 from brivl_search.index.trust import is_sound
@@ -169,7 +169,7 @@ class Shard:
         """
         with self._lock:
             if self._columns is None:
-                if "columns" in self.info.places or self._txn.get(b"columns") is not None:
+                if self._has_columns:
                     self._columns = Columns(self._mapped(b"columns"))
                 else:
                     self._columns = self._build_columns()
@@ -205,6 +205,31 @@ class Shard:
             if self._sums is not None and row_sum(self.vectors[row], bytes(value)) != self._sums[row]:
                 raise self._damaged(f"the checksum of row {row} differs")
             return parse_value(bytes(value))
+
+    def key(self, row: int) -> str:
+        """The key of a row, as it is stored. Raises IndexIncompatibleError if its record is missing."""
+        with self._lock:
+            value = self._txn.get(RECORD + _ROW.pack(row))
+            if value is None:
+                raise self._damaged(f"record {row} is missing")
+            return str(parse_value(bytes(value))["key"])
+
+    def order(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """int64 (n,) that sorts rows (n,) by their keys."""
+        if self._has_columns:
+            try:
+                rank = self.columns.rank()
+            except DamagedColumns:
+                rank = self.mend_columns().rank()
+            return rows if rank is None else rank[rows].astype(np.int64)
+        keys = [self.key(row) for row in rows.tolist()]
+        places: NDArray[np.int64] = np.empty(len(rows), np.int64)
+        places[sorted(range(len(keys)), key=keys.__getitem__)] = np.arange(len(keys))
+        return places
+
+    @property
+    def _has_columns(self) -> bool:
+        return "columns" in self.info.places or self._txn.get(b"columns") is not None
 
     def values(self) -> Iterator[tuple[int, bytes]]:
         """(row, JSON value) of every row, in order."""
