@@ -67,11 +67,13 @@ class BrivlSearchError(Exception):
 
 
 class UsageError(BrivlSearchError):
+    """An argument is wrong. Nothing was done."""
+
     exit_code = 2
 
 
 class CorpusError(BrivlSearchError):
-    pass
+    """A folder, a dataset or a caption file cannot be used. Nothing was changed."""
 
 
 class ImageError(CorpusError):
@@ -94,26 +96,32 @@ class ImageError(CorpusError):
 
 
 class EncoderError(BrivlSearchError):
-    pass
+    """A checkpoint is missing, damaged or of another kind, or an encoder of this name is not known."""
 
 
 class DependencyError(BrivlSearchError):
-    pass
+    """An optional package is needed and not installed. The message has the command that installs it."""
 
 
 class IndexMissingError(BrivlSearchError):
+    """There is no index where one was asked for, or its first build has not finished."""
+
     exit_code = 3
 
 
 class IndexIncompatibleError(BrivlSearchError):
+    """An index is of another encoder or format version, or damaged."""
+
     exit_code = 3
 
 
 class IndexBusyError(BrivlSearchError):
-    pass
+    """Another process is writing the index. Readers are not affected."""
 
 
 class SkippedItemsError(BrivlSearchError):
+    """Items were skipped where none may be (`--strict`). What could be used was used."""
+
     exit_code = 4
 
 

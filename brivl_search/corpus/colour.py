@@ -127,10 +127,10 @@ def _tag(image: Image.Image, number: int) -> int:
 def to_8_bits(values: NDArray[Any], hint: int = -1) -> NDArray[np.uint8]:
     """Grey values of any type, scaled to 0 to 255.
 
-    Whole numbers that are not below zero are taken for a depth: the least of 8, 10, 12, 14 and 16 bits that holds the
-    largest of them, or an odd number of bits that it fills exactly. So 10- and 12-bit data in a 16-bit file looks like
-    the same picture in full 16 bits. Floating point is 0 to 1, 0 to 255, or such a depth. Anything else (below zero, or
-    beyond 16 bits) is stretched from its lowest to its highest value.
+    Whole numbers that are not below zero have a depth. It is the least of 8, 10, 12, 14 and 16 bits that holds the
+    largest of them, or an odd number of bits that the largest fills exactly.
+    So 10- and 12-bit data in a 16-bit file looks like the same picture in full 16 bits. Floating point is 0 to 1, 0 to
+    255, or such a depth. Anything else (below zero, or beyond 16 bits) is stretched from its lowest to its highest.
 
     Args:
         values: (height, width).

@@ -1,7 +1,7 @@
 """The bytes of one image become uint8 RGB pixels, or an ImageError with a short, countable reason.
 
-Pictures come from anywhere, so nothing about a file is believed: the size in the header is checked before anything is
-decoded, only formats read by plain decoders are opened (no PostScript), and whatever Pillow raises ends as one of
+Pictures come from anywhere, so nothing about a file is believed. The size in the header is checked before anything is
+decoded. Only formats with plain decoders are opened (no PostScript). Whatever Pillow raises ends as one of
 
     empty file · not an image · unsupported format · truncated · corrupt · too large · out of memory
     file vanished · permission denied · not a regular file · read error

@@ -1,8 +1,8 @@
 """A picture as patches in its own aspect ratio, for towers that take so many of them whatever the shape.
 
 That is the "NaFlex" preprocessing of SigLIP 2 (arXiv 2502.14786). Decoded pictures are squares of bytes all over this
-package, so the patches travel in one: one after the other, row by row of the picture, each patch × patch × RGB, and the
-numbers of rows and columns in the last four bytes.
+package, so the patches travel in one. They follow one another, row by row of the picture, each patch × patch × RGB. The
+last four bytes hold the numbers of rows and columns.
 """
 
 from __future__ import annotations

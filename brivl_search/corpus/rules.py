@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -77,7 +78,9 @@ class Patterns:
 
         self.base = base
         try:
-            self._spec: Any = GitIgnoreSpec.from_lines(_plain(line) for line in lines)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # `re` of odd patterns, which mean what they mean
+                self._spec: Any = GitIgnoreSpec.from_lines(_anchored(_plain(line)) for line in lines)
         except ValueError as error:
             raise UsageError(
                 f"{where}: {error}: write patterns as in .gitignore, such as '*.png' or 'drafts/'"
@@ -87,6 +90,11 @@ class Patterns:
         """Is a path (relative to the base, "/" behind a folder) excluded? None: no pattern speaks of it."""
         verdict: bool | None = self._spec.check_file(_plain(relative)).include
         return verdict
+
+
+def _anchored(pattern: str) -> str:
+    """ "./a.jpg" as people type it → "/a.jpg" as .gitignore writes it."""
+    return pattern[1:] if pattern.startswith("./") else pattern
 
 
 def _plain(text: str) -> str:

@@ -12,9 +12,9 @@ from brivl_search.corpus.containers.place import SEPARATOR
 from brivl_search.corpus.readers import open_dataset, recognise
 from brivl_search.corpus.readers.base import Choice, Reader
 from brivl_search.corpus.rules import Rules
-from brivl_search.corpus.walk import ImageFile, Scan, image_extensions, scan, scan_paths
+from brivl_search.corpus.walk import Elsewhere, ImageFile, Scan, image_extensions, scan, scan_paths
 from brivl_search.display import printable
-from brivl_search.errors import CorpusError, UsageError
+from brivl_search.errors import BrivlSearchError, CorpusError, UsageError
 
 _DATASET_FILES = (".tar", ".tsv", ".csv", ".json", ".jsonl", ".txt", ".token", ".tgz", ".gz", ".bz2", ".xz", ".zst")
 
@@ -73,9 +73,11 @@ def find_sources(
     fields: Callable[[str], tuple[str, ...] | None] = lambda path: None,
     known: Mapping[str, DatasetChoice] | None = None,
     rules: Mapping[str, Rules] | None = None,
-    elsewhere: Mapping[tuple[int, int], str] | None = None,
+    elsewhere: Elsewhere | None = None,
+    wary: bool = False,
     include_hidden: bool = False,
     files: bool = False,
+    broken: dict[str, BrivlSearchError] | None = None,
 ) -> Sources:
     """Look through folders, files and datasets.
 
@@ -84,7 +86,8 @@ def find_sources(
         choice: how datasets among them are read.
         fields: of a dataset's absolute path, the caption fields wanted; None: the usual ones.
         known: absolute path → how it was read when the index learned of it; `choice` goes before it.
-        rules, elsewhere, include_hidden: as of `walk.scan`.
+        rules, elsewhere, wary, include_hidden: as of `walk.scan`.
+        broken: gets the datasets that cannot be read, by path, and why; None: the first of them is raised.
         files: also take single images and caption files, as of `walk.scan_paths`.
 
     Raises:
@@ -102,19 +105,30 @@ def find_sources(
             plain.append(path)
             continue
         wanted = Choice(how.split, how.images, fields(absolute), how.encoding)
-        readers[os.fspath(path)] = open_dataset(path, how.format, wanted)
+        try:
+            readers[os.fspath(path)] = open_dataset(path, how.format, wanted)
+        except BrivlSearchError as error:
+            if broken is None:
+                raise
+            broken[os.fspath(path)] = error
     if not readers and (choice.split or choice.images):
         given = "split" if choice.split else "images"
         raise UsageError(f"`{given}` is for datasets: name an annotation file or container, or give `dataset_format`")
     if files:
-        found = scan_paths(plain, include_hidden=include_hidden, rules=rules, elsewhere=elsewhere)
-    elif plain or not readers:
-        found = scan(plain, include_hidden=include_hidden, rules=rules, elsewhere=elsewhere)
+        found = scan_paths(plain, include_hidden=include_hidden, rules=rules, elsewhere=elsewhere, wary=wary)
+    elif plain or not (readers or broken):
+        found = scan(plain, include_hidden=include_hidden, rules=rules, elsewhere=elsewhere, wary=wary)
     else:
         found = Scan(())
     images = {image.path: image for image in found.images}
-    for reader in readers.values():
-        _take(reader, images, found)
+    for name, reader in list(readers.items()):
+        try:
+            _take(reader, images, found)
+        except BrivlSearchError as error:
+            if broken is None:
+                raise
+            broken[name] = error
+            del readers[name]
     found.images = sorted(images.values(), key=lambda image: image.path)
     return Sources(found, readers)
 

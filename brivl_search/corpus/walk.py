@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from brivl_search.display import printable
 from brivl_search.errors import CorpusError, UsageError
 
 CAPTIONS_NAME = "captions.jsonl"
+Elsewhere = Callable[[], Mapping[tuple[int, int], str]]
 
 
 def scan(
@@ -39,7 +40,8 @@ def scan(
     *,
     include_hidden: bool = False,
     rules: Mapping[str, Rules] | None = None,
-    elsewhere: Mapping[tuple[int, int], str] | None = None,
+    elsewhere: Elsewhere | None = None,
+    wary: bool = False,
 ) -> Scan:
     """Find the images and caption files under some folders.
 
@@ -50,7 +52,9 @@ def scan(
         roots: folders; they may overlap. A root may itself be hidden.
         include_hidden: also take names that begin with a dot.
         rules: absolute root → how it is walked; goes before `include_hidden`.
-        elsewhere: (device, inode) → path of folders that the index knows; one met under another name is not walked.
+        elsewhere: gives (device, inode) → path of folders that the index knows; one met under another name is not
+            walked. It is asked of links.
+        wary: it is asked of every folder: another mount of one has no link.
 
     Raises:
         UsageError: a root does not exist or is not a folder, there is none, or a pattern is none.
@@ -61,7 +65,7 @@ def scan(
     for root in roots:
         _check_root(os.fspath(root))
     result = Scan(tuple(dict.fromkeys(os.path.abspath(root) for root in roots)))
-    _Walk(result, Rules(include_hidden), rules or {}, elsewhere or {}).run()
+    _Walk(result, Rules(include_hidden), rules or {}, elsewhere or dict, wary).run()
     result.images.sort(key=lambda image: image.path)
     result.skipped.sort(key=lambda skipped: skipped.path)
     result.captions.sort()
@@ -74,20 +78,21 @@ def scan_paths(
     *,
     include_hidden: bool = False,
     rules: Mapping[str, Rules] | None = None,
-    elsewhere: Mapping[tuple[int, int], str] | None = None,
+    elsewhere: Elsewhere | None = None,
+    wary: bool = False,
 ) -> Scan:
     """Like `scan`, for files and folders mixed: a file that is named is taken, however it is called or hidden.
 
     Args:
         paths: folders, image files, and caption files ending in .jsonl.
-        include_hidden, rules, elsewhere: as of `scan`.
+        include_hidden, rules, elsewhere, wary: as of `scan`.
 
     Raises:
         UsageError: a path does not exist, there is none, or a pattern is none.
         CorpusError: a folder cannot be reached.
     """
     folders = [path for path in paths if os.path.isdir(path)]
-    options = {"include_hidden": include_hidden, "rules": rules, "elsewhere": elsewhere}
+    options = {"include_hidden": include_hidden, "rules": rules, "elsewhere": elsewhere, "wary": wary}
     result = scan(folders, **options) if folders else Scan(())  # type: ignore[arg-type]
     seen = {image.path for image in result.images}
     for path in paths:
@@ -153,17 +158,18 @@ class _Folder:
     device: int  # of the folder above; 0 for a root
     ignored: tuple[Patterns, ...] = ()  # of .brivlignore files above
     passed: str = ""  # why nothing here is taken, only counted
+    link: bool = False  # reached through a link
 
 
 class _Walk:
     """One walk: real folders depth first, links to folders after all of them."""
 
     def __init__(
-        self, result: Scan, default: Rules, rules: Mapping[str, Rules], elsewhere: Mapping[tuple[int, int], str]
+        self, result: Scan, default: Rules, rules: Mapping[str, Rules], elsewhere: Elsewhere, wary: bool
     ) -> None:
         self.result = result
         self.rules = {root: rules.get(root, default) for root in result.roots}
-        self.elsewhere = elsewhere
+        self.elsewhere, self.wary = elsewhere, wary
         self.seen: set[tuple[int, int] | str] = set()
         self.folders: list[_Folder] = []
         self.linked: deque[_Folder] = deque()
@@ -188,9 +194,11 @@ class _Walk:
         key = (status.st_dev, status.st_ino) if known else os.path.realpath(folder.path)
         if key in self.seen:
             return False
-        if known and (name := self.elsewhere.get((status.st_dev, status.st_ino), folder.path)) != folder.path:
-            self.result.aliases.append((folder.path, name))
-            return False
+        if known and (folder.link or self.wary):
+            name = self.elsewhere().get((status.st_dev, status.st_ino), folder.path)
+            if name != folder.path:
+                self.result.aliases.append((folder.path, name))
+                return False
         self.seen.add(key)
         if folder.path == folder.root:
             self.result.places[folder.root] = (status.st_dev, status.st_ino)
@@ -236,7 +244,7 @@ class _Walk:
             passed = STOP_FILE
         if IGNORE_FILE in names and not passed and (found := read_ignore_file(folder.path)):
             ignored = (*ignored, found)
-        return _Folder(folder.path, folder.root, device, ignored, passed)
+        return _Folder(folder.path, folder.root, device, ignored, passed, folder.link)
 
     def _subfolder(self, entry: os.DirEntry[str], inside: _Folder, link: bool = False) -> list[_Folder]:
         """The folder to be listed later; none if it is a root of its own, or hidden."""
@@ -251,7 +259,9 @@ class _Walk:
             passed = "excluded"
         if passed and link:
             return []
-        return [_Folder(entry.path, inside.root, 0 if link else inside.device, inside.ignored, passed)]
+        return [
+            _Folder(entry.path, inside.root, 0 if link else inside.device, inside.ignored, passed, link or inside.link)
+        ]
 
     def _why_not(self, entry: os.DirEntry[str], inside: _Folder) -> str:
         """Why a file is passed over; "": it is not."""

@@ -4,8 +4,9 @@ A class's vector is the mean over templates and synonyms of the unit vectors of 
 (Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021, §3.1.4).
 
 The probability of a label among all labels is softmax(slope · cosine), with the slope of the encoder's calibration
-(`calibration.py`): there the odds that picture and text belong together are exp(slope · cosine + intercept), and if
-exactly one of the labels is right, each beforehand as likely as any other, its posterior is its share of the odds.
+(`calibration.py`). There the odds that picture and text belong together are exp(slope · cosine + intercept). Suppose
+that exactly one label is right, and that each is as likely as any other beforehand. Then the posterior of a label is
+its share of the odds.
 """
 
 from __future__ import annotations

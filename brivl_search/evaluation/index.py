@@ -170,8 +170,8 @@ def _lists(side: _Side, queries: np.ndarray, k: int) -> np.ndarray:
 def _same_candidates(side: _Side, depth: int) -> bool:
     """Whether a query for `depth` re-ranks what a shorter one does, so that one search answers both.
 
-    The index re-ranks the tuned number, at least four times the hits asked for, and visits more lists only where those
-    of the tuning hold too few rows; four times as many rows in them as are re-ranked leave no doubt.
+    The index re-ranks the tuned number, at least four times the hits asked for. It visits more lists only where those
+    of the tuning hold too few rows. Four times as many rows in them as are re-ranked leave no doubt.
     """
     info = side.reader.info.of(side.modality)
     if info.kind == "exact":

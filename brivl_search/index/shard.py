@@ -330,7 +330,7 @@ def seal(
         where = places.locate(environment, temporary)
     finally:
         environment.close()
-    with temporary.open("rb") as file:
+    with temporary.open("r+b") as file:  # Windows syncs only what may be written
         file_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         os.fsync(file.fileno())
     status = temporary.stat()

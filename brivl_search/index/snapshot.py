@@ -27,11 +27,13 @@ class Snapshot:
         directory: of the index.
         sources: with paths as they are here.
         moves: keys as they are stored ↔ keys as they are here.
+        identity: of the index; "" in one of an older format.
     """
 
     directory: Path
     sources: tuple[Source, ...] = ()
     moves: Moves = field(default_factory=Moves)
+    identity: str = ""
 
     @classmethod
     def read(cls, directory: Path, *, must: bool = False) -> Self:
@@ -44,7 +46,8 @@ class Snapshot:
         try:
             with catalog.reading(directory) as (txn, meta):
                 moves = located(directory, meta.sources, meta.where, partial(catalog.sample_below, txn))
-                return cls(directory, tuple(source.mapped(moves.here) for source in meta.sources), moves)
+                sources = tuple(source.mapped(moves.here) for source in meta.sources)
+                return cls(directory, sources, moves, meta.identity)
         except IndexMissingError:
             if must:
                 raise

@@ -12,6 +12,8 @@ from brivl_search.index.moves import Moves, from_beside
 SourceKind = Literal["folder", "dataset", "files", "captions", "import"]
 ROOTS: tuple[SourceKind, ...] = ("folder", "dataset")
 
+_FRESH = ("lost+found", "system volume information", "$recycle.bin", ".spotlight-v100", ".fseventsd", ".trashes")
+
 Sample = Callable[[str], Iterable[tuple[str, int]]]  # stored path of a root → some (stored key, bytes) below it
 
 
@@ -80,8 +82,8 @@ def of_roots(roots: Iterable[tuple[str, str]], datasets: Mapping[str, Mapping[st
 def located(directory: os.PathLike[str], sources: Iterable[Source], moves: Moves, sample: Sample) -> Moves:
     """The moves, and those of roots that went along with the index's folder.
 
-    A root that is away, and lies where it lay beside the index before, is taken for moved if one of its files is there
-    with the size it had.
+    A source that is away, or holds other files now, and lies where it lay beside the index before, is taken for moved
+    if one of its files is there with the size it had.
 
     Args:
         directory: of the index.
@@ -91,32 +93,65 @@ def located(directory: os.PathLike[str], sources: Iterable[Source], moves: Moves
     """
     for source in sources:
         here = moves.here(source.path)
-        if source.kind not in ROOTS or not source.beside or not is_away(here):
+        if source.kind == "import" or not source.beside:
             continue
         candidate = from_beside(directory, source.beside)
         if candidate == here or is_away(candidate):
             continue
-        old, files = source.path, list(sample(source.path))
-        if any(_is_there(candidate + key[len(old) :].partition("::")[0], size) for key, size in files):
-            moves = moves.moved(here, candidate)
+        places = moving_with(source, candidate)
+        files = [(old, new, key[len(old) :], size) for old, new in places for key, size in sample(old)]
+        if source.kind == "captions":
+            moved = is_away(here)
+        else:
+            stay = not is_away(here) and any(is_file_of(moves.here(old) + rest, size) for old, _, rest, size in files)
+            moved = not stay and any(is_file_of(new + rest, size) for _, new, rest, size in files)
+        if moved:
+            for old, new in places:
+                moves = moves.moved(moves.here(old), new)
     return moves
 
 
+def moving_with(source: Source, place: str) -> list[tuple[str, str]]:
+    """(old, new) paths if a source is at a place now: its own, and those of a dataset's images that lay beside it."""
+    found = [(source.path, place)]
+    folder = os.path.dirname(source.path)
+    for cover in source.covers if source.kind == "dataset" else ():
+        path = cover.removesuffix("::").removesuffix(os.sep)
+        inside = path == source.path or path.startswith(os.path.join(source.path, ""))
+        if (path == folder and is_away(folder)) or (path.startswith(os.path.join(folder, "")) and not inside):
+            found.append((path, os.path.dirname(place) + path[len(folder) :]))
+    return found
+
+
+def is_gone(source: Source) -> bool:
+    """Is a source not there, at the path that it has?"""
+    if source.kind == "folder":
+        return not os.path.isdir(source.path) or is_away(source.path)
+    return is_away(source.path)
+
+
 def is_away(path: str) -> bool:
-    """Is a root not there? An empty folder counts as such: a disk that is not mounted leaves one."""
+    """Is a root not there? An empty folder counts as such: a disk that is not mounted leaves one.
+
+    So does a folder that holds nothing but what a file system puts into a new disk.
+    """
     try:
         with os.scandir(path) as entries:
-            return next(iter(entries), None) is None
+            return all(entry.name.lower() in _FRESH for entry in entries)
     except NotADirectoryError:
         return not os.path.isfile(path)
     except (FileNotFoundError, ValueError):
         return True
-    except OSError:  # it is there and cannot be listed
+    except PermissionError:
         return not os.path.lexists(path)
+    except OSError:  # a link that leads to itself, say
+        return not os.path.exists(path)
 
 
-def _is_there(path: str, size: int) -> bool:
+def is_file_of(key: str, size: int) -> bool:
+    """Is there a file that may be the one that was indexed? Of a member of a container, the container counts."""
+    container, inside, _ = key.partition("::")
     try:
-        return os.path.getsize(path) == size
+        return os.path.isfile(container) if inside else os.path.getsize(key) == size
     except (OSError, ValueError):
         return False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import secrets
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -195,12 +197,16 @@ class IndexWriter(Draft):
         return self._meta.generation
 
     def _sweep(self) -> None:
-        """Remove shard files the catalog does not name; readers that have them mapped keep their contents."""
+        """Remove shard files the catalog does not name; readers that have them mapped keep their contents.
+
+        Windows does not remove what is mapped: a later writer tries again.
+        """
         folder = self.directory / "shards"
         named = {shard.name for part in self._meta.parts.values() for shard in part.shards}
         stale = [path for path in folder.iterdir() if path.name not in named]
         for path in stale:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(*([PermissionError] if os.name == "nt" else [])):
+                path.unlink(missing_ok=True)
         if stale:
             fsync_directory(folder)
 

@@ -61,6 +61,8 @@ class CaptionStage:
             if isinstance(line, BadLine):
                 self.report.bad_captions.append(str(line))
                 continue
+            if line.image not in self.indexed:
+                line = self._moved(line)
             if line.image not in self.indexed and not line.image.isascii():
                 line = replace(line, image=self._spelled(line.image))
             if line.image not in self.indexed and (
@@ -78,6 +80,12 @@ class CaptionStage:
                         extra.merge(merged, line.fields)
                         item = caption_item(line.image, name, text, merged)
                     self.wanted[item.key] = item
+
+    def _moved(self, line: CaptionLine) -> CaptionLine:
+        """The line with its image where that is now, if it was written before the image's root moved."""
+        moved = self.writer.moves.here(line.image)
+        known = moved in self.indexed or self.writer.known("image", moved) is not None
+        return replace(line, image=moved) if moved != line.image and known else line
 
     def _spelled(self, image: str) -> str:
         """An image's path as the index has it: a caption file may spell é in one character, the disk in two."""

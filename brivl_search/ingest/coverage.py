@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,11 +12,11 @@ from typing import Any
 from brivl_search.corpus.images import MAX_MEGAPIXELS
 from brivl_search.corpus.rules import Rules
 from brivl_search.corpus.sources import DatasetChoice
-from brivl_search.corpus.walk import ImageFile
-from brivl_search.display import nearby, printable
-from brivl_search.errors import CorpusError, UsageError
+from brivl_search.display import printable
+from brivl_search.errors import BrivlSearchError, CorpusError, UsageError
 from brivl_search.index.snapshot import Snapshot
-from brivl_search.index.sources import ROOTS, Source, is_away
+from brivl_search.index.sources import ROOTS, Source, is_gone, moving_with
+from brivl_search.ingest.moved import at, check_move, moved_here, place_of, shown
 from brivl_search.ingest.options import BuildOptions
 
 REMEMBERED = (
@@ -30,7 +29,6 @@ REMEMBERED = (
 _DEFAULTS: dict[str, Any] = {
     "include_hidden": False, "exclude": [], "caption_fields": [], "encoding": "utf-8", "max_megapixels": MAX_MEGAPIXELS
 }  # fmt: skip
-_SAME = 0.5  # of the sampled files of a root, from which on a folder is taken for it
 
 
 @dataclass
@@ -63,10 +61,14 @@ class Coverage:
     def sources(self) -> dict[str, Source]:
         """The roots that the index knows by their path, those that moved by the new one."""
         roots = {source.path: source for source in self.known.sources if source.kind in ROOTS}
+        return {self.now(path): source for path, source in roots.items()}
+
+    def now(self, path: str) -> str:
+        """Where a path is after the moves of this build."""
         for old, new in self.moves:
-            if old in roots:
-                roots.setdefault(new, roots.pop(old))
-        return roots
+            if at(path, old):
+                path = new + path[len(old) :]
+        return path
 
     def read_with(self, path: str) -> dict[str, Any]:
         """JSON-ready: what a root is read with. What the build was given goes before what the index remembers."""
@@ -92,7 +94,17 @@ class Coverage:
 
     def max_megapixels(self, path: str) -> float:
         """The largest picture that is taken from a root, or from the innermost root that a file lies in."""
-        return float(self._innermost(path).get("max_megapixels", MAX_MEGAPIXELS))
+        read = self._innermost(path)
+        if read is self._given_alone and self.options.max_megapixels is None:
+            read = self.files_options(os.path.dirname(path)) or read
+        return float(read.get("max_megapixels", MAX_MEGAPIXELS))
+
+    def files_options(self, folder: str) -> dict[str, Any]:
+        """What the single files of a folder were read with."""
+        for source in self.known.sources:
+            if source.kind == "files" and self.now(source.path) == folder:
+                return dict(source.options)
+        return {}
 
     def _innermost(self, path: str) -> dict[str, Any]:
         while path not in self._read:
@@ -118,30 +130,28 @@ class Coverage:
         """Absolute paths of folders that the index does not know."""
         return [one for one in map(os.path.abspath, self.paths) if one not in self.sources and os.path.isdir(one)]
 
-    def recognise(self, images: Sequence[ImageFile]) -> None:
-        """Takes new folders for known roots that are away, if they hold their files."""
-        missing = [source for source in self.away if source.kind == "folder"]
-        if not (missing and self.new_roots()):
-            return
-        by_name: dict[tuple[str, int], list[str]] = {}
-        for image in images:
-            by_name.setdefault((os.path.basename(image.path), image.size), []).append(image.path)
-        for source in missing:
-            sample = self.known.sample(source.path)
-            votes = Counter(
-                path[: -len(rest)]
-                for rest, size in sample
-                for path in by_name.get((os.path.basename(rest), size), ())
-                if path.endswith(rest)
-            )
-            for place, count in votes.most_common(1):
-                inside = any(place == root or place.startswith(os.path.join(root, "")) for root in self.new_roots())
-                if count >= _SAME * len(sample) and inside:
-                    self._moved(source, place)
+    def leave_out(self, path: str, error: BrivlSearchError) -> None:
+        """A source that cannot be read: the others are brought in step all the same."""
+        absolute = os.path.abspath(path)
+        self.paths = [one for one in self.paths if os.path.abspath(one) != absolute]
+        self.away.append(replace(self.sources[absolute], path=absolute))
+        self.__dict__.pop("_away_beginnings", None)
+        self.notes.append(f"{error}; what the index holds of {shown(absolute)} stays")
 
-    def _moved(self, source: Source, place: str) -> None:
-        self.moves.append((source.path, place))
-        self.away.remove(source)
+    def is_of_away(self, key: str) -> bool:
+        """Does an image belong to a root that is not there?"""
+        return key.startswith(self._away_beginnings)
+
+    @cached_property
+    def _away_beginnings(self) -> tuple[str, ...]:
+        return tuple(source.path + end for source in self.away for end in ("::", os.sep))
+
+    def follow(self, source: Source, place: str) -> None:
+        """A source that was away is at a place: with what lies beside it, if it is a dataset."""
+        said = away_line(self.known, source)
+        self.notes = [note for note in self.notes if note != said]
+        self.moves += moving_with(source, place)
+        self.away = [one for one in self.away if one is not source]
         self.__dict__.pop("sources", None)
         self.__dict__.pop("_read", None)
         self.notes.append(f"{shown(source.path)} has moved to {shown(place)}: the index follows it")
@@ -149,10 +159,6 @@ class Coverage:
 
 def rules_of(options: dict[str, Any]) -> Rules:
     return Rules(bool(options.get("include_hidden", False)), tuple(options.get("exclude", ())))
-
-
-def shown(path: str) -> str:
-    return printable(nearby(path))
 
 
 def cover(directory: Path, paths: Sequence[Path | str], options: BuildOptions) -> Coverage:
@@ -168,12 +174,12 @@ def cover(directory: Path, paths: Sequence[Path | str], options: BuildOptions) -
         check_move(known, old, new)
         found.moves.append((os.path.abspath(old), os.path.abspath(new)))
     roots = found.sources
-    found.away = [source for path, source in roots.items() if is_away(path)]
+    found.away = [source for path, source in roots.items() if is_gone(replace(source, path=path))]
     if paths:
         _take_given(found, paths)
     else:
         _take_all(found)
-        found.named = set(_named(known))
+        found.named = {found.now(key) for key in _named(known)}
     return found
 
 
@@ -183,14 +189,21 @@ def _take_given(found: Coverage, paths: Sequence[Path | str]) -> None:
         absolute = os.path.abspath(path)
         if absolute in gone and not os.path.lexists(absolute):
             raise UsageError(away_line(found.known, gone[absolute]))
+        if absolute in gone:
+            found.notes.append(away_line(found.known, gone[absolute]))
         other = _other_name(found, absolute)
         if other:
             found.notes.append(f"{printable(os.fspath(path))} is {shown(other)} under another name: indexed as that")
-        elif absolute not in found.sources and (source := _moved_here(found, absolute)):
+        elif absolute not in found.sources and (source := moved_here(found, absolute)):
             found.paths.append(path)
-            found._moved(source, absolute)
+            found.follow(source, absolute)
             continue
         found.paths.append(other or path)
+    given = set(map(os.path.abspath, found.paths))
+    for path, source in found.sources.items():  # each root is read by its own options, inside another one too
+        inside = any(path.startswith(os.path.join(one, "")) for one in given)
+        if source.kind == "folder" and inside and path not in given and not is_gone(replace(source, path=path)):
+            found.paths.append(source.given if os.path.abspath(source.given) == path else path)
 
 
 def _take_all(found: Coverage) -> None:
@@ -211,15 +224,6 @@ def _take_all(found: Coverage) -> None:
     found.notes += [away_line(found.known, source) for source in found.away]
 
 
-def _moved_here(found: Coverage, path: str) -> Source | None:
-    """The root that is away and was the very folder (device and inode) that lies at a path now."""
-    place = place_of(path)
-    for source in found.away:
-        if source.inode and (source.device, source.inode) == place and source.kind == "folder":
-            return source
-    return None
-
-
 def _other_name(found: Coverage, path: str) -> str:
     """The name by which the index knows a folder already; "" if it does not, or knows it by this one."""
     if path in found.sources or not os.path.isdir(path):
@@ -232,19 +236,10 @@ def _other_name(found: Coverage, path: str) -> str:
     return "" if other == path else other
 
 
-def place_of(path: str) -> tuple[int, int]:
-    """(device, inode), (0, 0) where there is none."""
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError):
-        return 0, 0
-    return (status.st_dev, status.st_ino) if status.st_ino else (0, 0)
-
-
 def away_line(known: Snapshot, source: Source) -> str:
     """What is said of a source that is not there, and the ways out."""
     name = shown(source.path)
-    images = known.count("image", source.path)
+    images = images_of(known, source)
     state = "is empty" if os.path.isdir(source.path) else "is not there"
     return (
         f"{name} {state}: {counted_images(images)} in the index; if it has moved: `sources` move {name} NEW; "
@@ -258,44 +253,17 @@ def counted_images(count: int) -> str:
 
 def nothing_there(found: Coverage) -> CorpusError:
     """For a build of all that an index covers, of which nothing is there."""
-    return CorpusError("; ".join(away_line(found.known, source) for source in found.away))
-
-
-def check_move(known: Snapshot, old: str, new: str) -> None:
-    """Raises UsageError: nothing of the index is at `old`, or `new` is not there, known, or of other files."""
-    old, new = os.path.abspath(old), os.path.abspath(new)
-    here = [source for source in known.sources if _at(source.path, old)]
-    if not here:
-        names = ", ".join(shown(source.path) for source in known.sources) or "none"
-        raise UsageError(f"{shown(old)} is no source of the index (there are: {names})")
-    if not os.path.exists(new):
-        raise UsageError(f"no such folder: {shown(new)}: name the place where {shown(old)} is now")
-    if old == new:
-        raise UsageError(f"{shown(old)} is there already: name another place")
-    for source in known.sources:
-        if _at(source.path, new) or (_at(new, source.path) and not _at(source.path, old)):
-            raise UsageError(
-                f"{shown(new)} is in the index already, as {shown(source.path)}: `remove` {shown(source.path)} first"
-            )
-    files = [(source.path + rest, size) for source in here for rest, size in known.sample(source.path)]
-    there = (new + path[len(old) :] for path, _ in files)
-    if files and not any(_size(path) == size for path, (_, size) in zip(there, files, strict=True)):
-        raise UsageError(f"{shown(new)} holds none of the files of {shown(old)} (looked for {len(files)}): check both")
-
-
-def _at(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(os.path.join(folder, ""))
-
-
-def _size(path: str) -> int:
-    try:
-        return os.path.getsize(path.partition("::")[0])
-    except (OSError, ValueError):
-        return -1
+    return CorpusError("; ".join(found.notes))
 
 
 def _named(known: Snapshot) -> Iterator[str]:
-    """Keys of the files that were added by name."""
+    """Keys of the files that were added by name; in an index of an older format, of those that no root holds."""
+    if not known.identity:
+        ends = tuple(cover for source in known.sources for cover in (os.path.join(source.path, ""), *source.covers))
+        for key, state in known.states("image", ""):
+            outside = os.path.isabs(key) and "::" not in key and not key.startswith(ends)
+            if state.origin == "unknown" and state.mtime_ns and outside:
+                yield key
     for source in known.sources:
         if source.kind == "files":
             for key, state in known.states("image", os.path.join(source.path, "")):
@@ -312,13 +280,16 @@ def counted(directory: Path) -> list[tuple[Source, int]]:
     known = Snapshot.read(directory, must=True)
     found = []
     for source in known.sources:
-        there = os.path.lexists(source.path) if source.kind == "import" else not is_away(source.path)
-        if source.kind == "dataset":
-            images = sum(1 for cover in source.covers for _ in known.states("image", cover))
-        elif source.kind == "files":
-            states = known.states("image", os.path.join(source.path, ""))
-            images = sum(state.origin == "file" and os.path.dirname(key) == source.path for key, state in states)
-        else:
-            images = known.count("image", source.path) if source.kind == "folder" else 0
-        found.append((replace(source, present=there), images))
+        there = os.path.lexists(source.path) if source.kind == "import" else not is_gone(source)
+        found.append((replace(source, present=there), images_of(known, source)))
     return found
+
+
+def images_of(known: Snapshot, source: Source) -> int:
+    """How many images of the index a source holds; those of imports and caption files are not told from others'."""
+    if source.kind == "dataset":
+        return sum(1 for cover in source.covers for _ in known.states("image", cover))
+    if source.kind == "files":
+        states = known.states("image", os.path.join(source.path, ""))
+        return sum(state.origin == "file" and os.path.dirname(key) == source.path for key, state in states)
+    return known.count("image", source.path) if source.kind == "folder" else 0

@@ -23,7 +23,8 @@ from brivl_search.index import IndexWriter, ItemState
 from brivl_search.index.keys import captions_of
 from brivl_search.index.sources import ROOTS, Source, is_away
 from brivl_search.ingest.captions import CaptionStage
-from brivl_search.ingest.coverage import Coverage, counted_images, rules_of, shown
+from brivl_search.ingest.coverage import Coverage, counted_images, rules_of
+from brivl_search.ingest.moved import shown
 
 if TYPE_CHECKING:
     from brivl_search.ingest.report import BuildReport
@@ -78,14 +79,16 @@ class Forgetting:
             for key, state in self.writer.states_under("image", inside):
                 if key in self.indexed:
                     continue
-                if split(key) is not None:  # in a tar, say, that lies here: a build of the tar looks into it
+                if self.coverage.is_of_away(key):
+                    self._keep(key, told=True)
+                elif split(key) is not None:  # in a tar, say, that lies here: a build of the tar looks into it
                     self.indexed.add(key)
                     self.elsewhere.add(key)
                 elif empty or self._cannot_tell(key):
                     self._keep(key)
                 elif folder := self._away(key):
                     self._empty.setdefault(folder, {})[key] = state.content
-                    self._keep(key)
+                    self._keep(key, told=True)
                 elif self._stays(key, state):
                     self.indexed.add(key)
                     self.elsewhere.add(key)
@@ -146,9 +149,13 @@ class Forgetting:
             for key, state in self.writer.states_under("image", os.path.join(source.path, "")):
                 if state.origin != "file" or os.path.dirname(key) != source.path or key in self.indexed:
                     continue
-                if self._cannot_tell(key) or not _same_disk(source):
-                    self._empty.setdefault(source.path, {})[key] = state.content
+                if self.coverage.is_of_away(key):
+                    self._keep(key, told=True)
+                elif os.path.lexists(key):
                     self._keep(key)
+                elif self._cannot_tell(key) or not _same_disk(source):
+                    self._empty.setdefault(source.path, {})[key] = state.content
+                    self._keep(key, told=True)
                 else:
                     self._forget(key)
                     for caption in self.writer.keys_under("text", captions_of(key)):
@@ -175,6 +182,7 @@ class Forgetting:
                 self.indexed.discard(key)
                 self.out_of_reach.discard(key)
                 self.report.kept_unreadable -= 1
+                self.report.kept_told -= 1
                 self._forget(key)
 
     def tell(self) -> None:
@@ -211,10 +219,12 @@ class Forgetting:
     def _cannot_tell(self, key: str) -> bool:
         return key in self._passing or key.startswith(self._unreadable)
 
-    def _keep(self, key: str) -> None:
+    def _keep(self, key: str, *, told: bool = False) -> None:
+        """An image stays that nobody could look at; `told`: a note speaks of it already."""
         self.indexed.add(key)
         self.out_of_reach.add(key)
         self.report.kept_unreadable += 1
+        self.report.kept_told += told
 
     def captions(self, stage: CaptionStage) -> None:
         """Stages the removal of captions that are gone, once the stage has read all that there are."""
@@ -241,8 +251,8 @@ class Forgetting:
     def shared(self, image: str) -> bool:
         """Whether roots that this build does not read may know the image too.
 
-        Their captions are not told from this build's but by the field: another field of the image stays, and so do
-        captions that no line gives any more, until a build of all roots (`sync`) has the whole to compare with.
+        Only the field tells their captions from this build's. So another field of the image stays. Captions that no
+        line gives any more stay too, until a build of all roots (`sync`) has the whole to compare with.
         """
         return image.startswith(self._others)
 

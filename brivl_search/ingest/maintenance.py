@@ -19,7 +19,7 @@ from brivl_search.errors import UsageError
 from brivl_search.index import MODALITIES, Codec, CommitReport, IndexReader, IndexWriter, Modality, Tuning
 from brivl_search.index.keys import captions_of
 from brivl_search.index.snapshot import Snapshot
-from brivl_search.ingest.coverage import check_move
+from brivl_search.ingest.moved import check_move
 from brivl_search.ingest.tuning import LEAST_CAPTIONS, TUNING_QUERIES, Encode, tuning_queries
 
 Note = Callable[[str], None]
@@ -67,7 +67,7 @@ def remove(
         for path in paths:
             absolute = _known_name(writer, os.path.abspath(path))
             found = _one(writer, absolute) if writer.known("image", absolute) else _below(writer, absolute)
-            source = _forget_source(writer, absolute)
+            source = _forget_source(writer, absolute, gone)
             _take(gone, found, "" if source else f"{printable(os.fspath(path))} is not in the index")
         for folder in under:
             found = _below(writer, _known_name(writer, os.path.abspath(folder)))
@@ -79,12 +79,7 @@ def remove(
                 writer.remove(modality, name)
         _forget_empty(writer)
         commit = writer.commit(progress=progress)
-        folders = tuple(os.path.join(source.path, "") for source in writer.sources if source.kind == "folder")
-        back = tuple(
-            os.fspath(path)
-            for path in (*paths, *under)
-            if os.path.exists(path) and (os.path.abspath(path) + os.sep).startswith(folders)
-        )
+        back = tuple(os.fspath(path) for path in (*paths, *under) if _comes_back(writer, os.path.abspath(path)))
         return RemoveReport(len(gone["image"]), len(gone["text"]), commit, back)
 
 
@@ -130,6 +125,18 @@ def _ends(path: str) -> Iterator[int]:
             yield at
 
 
+def _comes_back(writer: IndexWriter, path: str) -> bool:
+    """Will the next `sync` find it again?"""
+    if not os.path.exists(path):
+        return False
+    for source in writer.sources:
+        inside = os.path.relpath(path, source.path) if (path + os.sep).startswith(os.path.join(source.path, "")) else ""
+        hidden = any(part.startswith(".") and part != "." for part in inside.split(os.sep))
+        if source.kind == "folder" and inside and (not hidden or source.options.get("include_hidden")):
+            return True
+    return False
+
+
 def _take(gone: dict[Modality, set[str]], found: Iterable[tuple[Modality, str]], complaint: str) -> None:
     some = False
     for modality, key in found:
@@ -139,17 +146,25 @@ def _take(gone: dict[Modality, set[str]], found: Iterable[tuple[Modality, str]],
         raise UsageError(f"{complaint}: nothing was removed")
 
 
-def _forget_source(writer: IndexWriter, path: str) -> bool:
+def _forget_source(writer: IndexWriter, path: str, gone: dict[Modality, set[str]]) -> bool:
     """Forgets the sources at a path or below it; says whether there were any.
 
-    A caption file's captions stay: they are told from others' by no more than their field.
+    With a dataset go its images that no other source holds, and their captions. A caption file's captions stay until
+    the next `sync`.
     """
     inside = os.path.join(path, "")
     left = [source for source in writer.sources if source.path != path and not source.path.startswith(inside)]
-    if len(left) == len(writer.sources):
-        return False
-    writer.set_sources(left)
-    return True
+    leaving = [source for source in writer.sources if source not in left]
+    held = tuple(one for source in left for one in (*source.covers, os.path.join(source.path, ""), source.path + "::"))
+    for source in leaving:
+        for cover in source.covers:
+            for key, state in writer.states_under("image", cover):
+                if state.origin in ("scan", "unknown") and not key.startswith(held):
+                    for modality, name in _one(writer, key):
+                        gone[modality].add(name)
+    if leaving:
+        writer.set_sources(left)
+    return bool(leaving)
 
 
 def _forget_empty(writer: IndexWriter) -> None:

@@ -8,10 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 from brivl_search.corpus.sources import DatasetChoice, Sources
+from brivl_search.corpus.walk import CAPTIONS_NAME
 from brivl_search.index import IndexWriter
 from brivl_search.index.moves import beside
-from brivl_search.index.sources import Source, is_away
-from brivl_search.ingest.coverage import Coverage, place_of
+from brivl_search.index.sources import Source, is_away, is_gone
+from brivl_search.ingest.coverage import Coverage
+from brivl_search.ingest.moved import place_of
 
 _REFRESH_S = 86_400.0  # a source is stamped anew when its stamp is older, so that a build without changes writes none
 
@@ -48,8 +50,7 @@ class Register:
             if reader := self.found.readers.get(os.fspath(path)):
                 how = DatasetChoice(reader.name, reader.choice.split, reader.choice.images, reader.choice.encoding)
                 options = {**self.coverage.read_with(absolute), **_without_none(how.to_dict())}
-                if forget or ("dataset", absolute) in self.table:
-                    self._put(Source("dataset", absolute, os.fspath(path), options, tuple(reader.covers)))
+                self._put(Source("dataset", absolute, os.fspath(path), options, tuple(reader.covers)))
             elif os.path.isdir(absolute):
                 before = self.table.get(("folder", absolute))
                 gone = {one: device for one, device in (before.mounts.items() if before else ()) if is_away(
@@ -61,18 +62,23 @@ class Register:
         for old, new in moved.items():
             self._follow(old, new)
         for path in {os.path.dirname(path) for path in self.named}:
-            self._put(Source("files", path, path))
-        if not forget:
-            for file in self.found.scan.captions:
-                if not file.startswith(tuple(os.path.join(root, "") for root in self.found.scan.roots)):
-                    self._put(Source("captions", file, file, self.coverage.read_with("")))
+            options = self.coverage.files_options(path)
+            if self.coverage.options.max_megapixels is not None:
+                options = self.coverage.read_with("")
+            self._put(Source("files", path, path, options))
+        for file in set(self.found.scan.captions) & set(map(os.path.abspath, self.coverage.paths)):
+            if os.path.basename(file) != CAPTIONS_NAME or not file.startswith(self._inside()):
+                self._put(Source("captions", file, file, self.coverage.read_with("")))
         for path, _ in self.coverage.doubles if forget else ():
             self.table.pop(("folder", path), None)
         if self.coverage.whole:
             for key, source in list(self.table.items()):
-                if source.kind in ("folder", "dataset", "captions") and source.present == is_away(source.path):
+                if source.kind in ("folder", "dataset", "captions") and source.present == is_gone(source):
                     self.table[key] = replace(source, present=not source.present)
         self.writer.set_sources(self.table.values())
+
+    def _inside(self) -> tuple[str, ...]:
+        return tuple(os.path.join(root, "") for root in self.found.scan.roots)
 
     def _put(self, fresh: Source) -> None:
         """A source that is there now."""
@@ -89,11 +95,14 @@ class Register:
 
     def _follow(self, old: str, new: str) -> None:
         """A root that moved: its line has its new path already (the writer maps it); what was typed is old."""
+        inside = os.path.join(new, "")
         for key, source in list(self.table.items()):
-            if source.path == new and os.path.abspath(source.given or old) != new:
-                self._put(replace(self.table.pop(key), given=new))
+            there = source.path == new or source.path.startswith(inside)
+            if there and os.path.abspath(source.given or old) != source.path:
+                self._put(replace(self.table.pop(key), given=source.path))
         roots = [root for root in self.found.scan.roots if new.startswith(os.path.join(root, ""))]
-        if roots and not self.table[("folder", new)].options:  # a folder above is the root now
+        moved = self.table.get(("folder", new))
+        if roots and moved is not None and not moved.options:  # a folder above is the root now
             del self.table[("folder", new)]
 
     def caption_files(self) -> list[Source]:

@@ -32,7 +32,9 @@ class BuildReport:
     `unread_captions` hold no word that it knows. `missing_fields` are caption fields that were asked for and that no
     line has. `embed_seconds` is the time from the first batch of pictures to the last vector, without start-up and
     sealing.
-    `passed` counts images passed over on purpose, by why; `notes` are sentences for the user, each a warning.
+    `kept_unreadable` counts images that stay although they cannot be looked at, `kept_told` those of them that a note
+    speaks of. `passed` counts images passed over on purpose, by why; `notes` are sentences for the user, each a
+    warning.
     """
 
     found: int = 0
@@ -53,6 +55,7 @@ class BuildReport:
     unknown_words: Counter[str] = field(default_factory=Counter)
     missing_fields: list[str] = field(default_factory=list)
     kept_unreadable: int = 0
+    kept_told: int = 0
     embed_seconds: float = 0.0
     unread: Counter[str] = field(default_factory=Counter)
     passed: Counter[str] = field(default_factory=Counter)

@@ -18,14 +18,15 @@ from brivl_search.corpus.captions import read_captions
 from brivl_search.corpus.sources import DatasetChoice, Sources, find_sources, hint
 from brivl_search.corpus.walk import Scan, add_named
 from brivl_search.encoders.base import Encoder
-from brivl_search.errors import CorpusError, UsageError
+from brivl_search.errors import BrivlSearchError, CorpusError, UsageError
 from brivl_search.index import MODALITIES, IndexWriter, Modality
 from brivl_search.index.ivfpq import AUTO_THRESHOLD
 from brivl_search.ingest.captions import CaptionStage
-from brivl_search.ingest.coverage import Coverage, cover, nothing_there, shown
+from brivl_search.ingest.coverage import Coverage, cover, nothing_there
 from brivl_search.ingest.fields import missing_fields
 from brivl_search.ingest.forget import Forgetting
 from brivl_search.ingest.images import ImageStage
+from brivl_search.ingest.moved import recognise, shown
 from brivl_search.ingest.options import BuildOptions
 from brivl_search.ingest.register import Register
 from brivl_search.ingest.report import BuildReport, Progress
@@ -58,7 +59,7 @@ def build_index(
         if coverage.whole and not coverage.paths and coverage.away:
             raise nothing_there(coverage)
         raise CorpusError(f"no images: {found.scan.describe_empty()}{hint(coverage.paths)}")
-    coverage.recognise(found.scan.images)
+    recognise(coverage, found.scan.images)
     missing = missing_fields(found, options.caption_fields, coverage.encoding)
     with _writer(directory, encoder, options, "build", coverage.paths) as writer:
         build = _Build(writer, encoder, options, progress, found, coverage)
@@ -84,7 +85,7 @@ def add(
     found = _find(coverage, options, files=True)
     if not found.scan.images and not found.scan.captions:
         raise CorpusError(f"nothing to add: {found.scan.describe_empty()}{hint(paths)}")
-    coverage.recognise(found.scan.images)
+    recognise(coverage, found.scan.images)
     missing = missing_fields(found, options.caption_fields, coverage.encoding)
     with _writer(directory, encoder, options, "add", paths) as writer:
         build = _Build(writer, encoder, options, progress, found, coverage, forget=False)
@@ -94,8 +95,8 @@ def add(
 
 def _find(coverage: Coverage, options: BuildOptions, *, files: bool = False) -> Sources:
     """The images and captions of what is looked at, with the files that were added by name where all is looked at."""
-    elsewhere = coverage.known.folders if coverage.new_roots() else {}
     found = Sources(Scan(()))
+    broken: dict[str, BrivlSearchError] | None = {} if coverage.whole else None
     if coverage.paths:
         found = find_sources(
             coverage.paths,
@@ -103,10 +104,14 @@ def _find(coverage: Coverage, options: BuildOptions, *, files: bool = False) -> 
             fields=coverage.caption_fields,
             known=coverage.datasets(),
             rules=coverage.rules(),
-            elsewhere=elsewhere,
+            elsewhere=lambda: coverage.known.folders,
+            wary=bool(coverage.new_roots()),
+            broken=broken,
             include_hidden=bool(options.include_hidden),
             files=files,
         )
+    for path, error in (broken or {}).items():
+        coverage.leave_out(path, error)
     if coverage.whole:
         add_named(found.scan, coverage.named)
     return found

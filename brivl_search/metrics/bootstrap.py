@@ -1,10 +1,10 @@
 """Confidence intervals by the percentile bootstrap (Efron & Tibshirani, An Introduction to the Bootstrap, chapter 13).
 
-What is drawn again, with replacement, are groups of queries, here images: an image and all of its captions stay
-together. The captions of one image look for the same picture and succeed or fail alike, so five of them are no five
-independent observations; drawing captions singly would give intervals that are too narrow (the cluster bootstrap:
-Davison & Hinkley, Bootstrap Methods and their Application, section 3.8). The candidates stay what they are: an interval
-says how far another draw of queries would move a figure over this collection, not what a larger one would do.
+Groups of queries are drawn again, with replacement. A group is an image and all of its captions. They look for the
+same picture and succeed or fail alike, so five captions are no five independent observations. Drawn singly, they would
+give intervals that are too narrow. This is the cluster bootstrap (Davison & Hinkley, Bootstrap Methods and their
+Application, section 3.8). The candidates stay what they are. So an interval says how far another draw of queries would
+move a figure over this collection, not what a larger collection would do.
 
 Draws depend on the seed and on the number of groups alone. So both directions of one evaluation, and two encoders on
 the same data, see the same draws: their differences are paired.

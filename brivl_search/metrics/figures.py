@@ -5,10 +5,11 @@
                over such pairs, so what differs is the data, the first caption of each image
     share      the share of a query's true partners among the k best, averaged over queries (as in trec_eval)
 
-With one partner for each query the three agree. MRR is the mean of 1 / rank of the best-placed partner; mAP the mean
-over queries of the mean, over the query's partners in rank order, of j / (rank of the j-th) (Manning et al.,
-Introduction to Information Retrieval, 8.4). Both lie between 0 and 1. In lists that end at some depth a partner further
-down adds 0 to either.
+With one partner for each query the three agree.
+
+MRR is the mean of 1 / rank of the best-placed partner. AP of a query is the mean of j / (rank of the j-th partner), its
+partners taken in rank order; mAP is the mean of AP over queries (Manning et al., Introduction to Information Retrieval,
+8.4). Both lie between 0 and 1. In lists that end at some depth a partner further down adds 0 to either.
 """
 
 from __future__ import annotations

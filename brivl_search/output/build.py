@@ -42,8 +42,8 @@ def print_build(report: BuildReport, directory: str, *, verbose: bool, seconds: 
         warn(f"{report.unknown_captions:,} captions hold words that the encoder does not know, such as {words}")
     if report.unread_captions:
         warn(f"{report.unread_captions:,} captions hold no word that the encoder knows: they cannot be told apart")
-    if report.kept_unreadable:
-        warn(f"{report.kept_unreadable:,} files cannot be read now; what the index holds of them is kept")
+    if kept := report.kept_unreadable - report.kept_told:
+        warn(f"{kept:,} files cannot be read now; what the index holds of them is kept")
     counts = [
         (report.embedded, "embedded"),
         (report.reused, "reused (duplicate, renamed or touched)"),

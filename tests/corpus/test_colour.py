@@ -205,19 +205,14 @@ def test_a_transparent_grey_of_few_bits(bits: int) -> None:
 # -- profiles --------------------------------------------------------------------------------------------------------
 
 
-def curve_and_matrix(red: tuple[float, ...], green: tuple[float, ...], blue: tuple[float, ...], gamma: float) -> bytes:
-    """An ICC profile of RGB: colorants in XYZ (D50) and a gamma."""
+def number(value: float) -> bytes:
+    return struct.pack(">i", round(value * 65536))
 
-    def number(value: float) -> bytes:
-        return struct.pack(">i", round(value * 65536))
 
-    def xyz(values: tuple[float, ...]) -> bytes:
-        return b"XYZ \0\0\0\0" + b"".join(map(number, values))
-
-    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)) + b"\0\0"
-    text = b"desc\0\0\0\0" + struct.pack(">I", 5) + b"test\0" + bytes(78 + 1)
-    tags = {b"rXYZ": xyz(red), b"gXYZ": xyz(green), b"bXYZ": xyz(blue), b"wtpt": xyz((0.9642, 1.0, 0.8249))}
-    tags |= {b"rTRC": curve, b"gTRC": curve, b"bTRC": curve, b"desc": text, b"cprt": b"text\0\0\0\0none\0\0\0\0"}
+def profile_of(space: bytes, pcs: bytes, kind: bytes, tags: dict[bytes, bytes]) -> bytes:
+    """An ICC profile, version 2.2."""
+    tags = tags | {b"wtpt": xyz((0.9642, 1.0, 0.8249)), b"cprt": b"text\0\0\0\0none\0\0\0\0"}
+    tags[b"desc"] = b"desc\0\0\0\0" + struct.pack(">I", 5) + b"test\0" + bytes(78 + 1)
     table, body = struct.pack(">I", len(tags)), b""
     start = 128 + 4 + 12 * len(tags)
     for name, content in tags.items():
@@ -226,10 +221,39 @@ def curve_and_matrix(red: tuple[float, ...], green: tuple[float, ...], blue: tup
     head = bytearray(128)
     head[0:4] = struct.pack(">I", start + len(body))
     head[8:12] = b"\x02\x20\0\0"
-    head[12:24] = b"mntrRGB XYZ "
+    head[12:24] = kind + space + pcs
     head[36:40] = b"acsp"
     head[68:80] = number(0.9642) + number(1.0) + number(0.8249)
     return bytes(head) + table + body
+
+
+def xyz(values: tuple[float, ...]) -> bytes:
+    return b"XYZ \0\0\0\0" + b"".join(map(number, values))
+
+
+def curve(gamma: float) -> bytes:
+    return b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)) + b"\0\0"
+
+
+def curve_and_matrix(red: tuple[float, ...], green: tuple[float, ...], blue: tuple[float, ...], gamma: float) -> bytes:
+    """Of RGB: colorants in XYZ (D50) and a gamma."""
+    tags = {b"rXYZ": xyz(red), b"gXYZ": xyz(green), b"bXYZ": xyz(blue)}
+    return profile_of(
+        b"RGB ", b"XYZ ", b"mntr", tags | {b"rTRC": curve(gamma), b"gTRC": curve(gamma), b"bTRC": curve(gamma)}
+    )
+
+
+def inks() -> bytes:
+    """Of CMYK: a table of two steps an ink, in which all inks are greyish, unlike in the plain formula."""
+    ramp = bytes(range(256))
+    table = b""
+    for mix in range(16):
+        c, m, y, k = (mix >> bit & 1 for bit in (3, 2, 1, 0))
+        light = max(0, 230 - 60 * c - 60 * m - 20 * y - 150 * k)
+        table += bytes([light, 128 - 10 * c + 15 * m, 128 - 20 * c + 25 * y])
+    matrix = b"".join(map(number, (1, 0, 0, 0, 1, 0, 0, 0, 1)))
+    lut = b"mft1\0\0\0\0" + bytes([4, 3, 2, 0]) + matrix + 4 * ramp + table + 3 * ramp
+    return profile_of(b"CMYK", b"Lab ", b"prtr", {b"A2B0": lut})
 
 
 ADOBE = curve_and_matrix((0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457), 2.2)
@@ -259,6 +283,36 @@ def test_colours_are_converted_by_the_profile(form: str) -> None:
     small = np.asarray(Image.open(io.BytesIO(shrink(data, 64, quality=95)))).astype(int)
     assert np.abs(small - expected).mean() < 6
     assert "icc_profile" not in Image.open(io.BytesIO(shrink(data, 64))).info
+
+
+@pytest.mark.parametrize("form", ["TIFF", "JPEG"])
+def test_inks_are_converted_by_the_profile(form: str) -> None:
+    image = colours().convert("CMYK")
+    options = {"JPEG": {"quality": 100, "subsampling": 0}}.get(form, {})
+    found = seen(pictures.encoded(image, form, icc_profile=inks(), **options))
+    expected = converted(image, inks())
+    plain = np.asarray(image.convert("RGB")).astype(int)
+    assert np.abs(found - expected).mean() < 2 < 20 < np.abs(plain - expected).mean()
+
+
+def test_greys_are_converted_by_the_profile() -> None:
+    linear = profile_of(b"GRAY", b"XYZ ", b"mntr", {b"kTRC": curve(1.0)})
+    ramp = Image.linear_gradient("L").resize((64, 64))
+    expected = converted(ramp, linear)
+    assert np.abs(expected - np.asarray(ramp)[..., None].astype(int)).max() > 40
+    wide = Image.fromarray(np.asarray(ramp).astype(np.uint16) * 257)
+    assert np.abs(seen(pictures.encoded(ramp, "PNG", icc_profile=linear)) - expected).max() <= 1
+    assert np.abs(seen(pictures.encoded(wide, "PNG", icc_profile=linear)) - expected).max() <= 1
+
+
+def test_heic_and_avif_are_converted_too() -> None:
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    flat = Image.new("RGB", (64, 64), (200, 40, 90))
+    for form in ("HEIF", "AVIF"):
+        found = seen(pictures.encoded(flat, form, icc_profile=ADOBE, quality=95))
+        assert np.abs(found - converted(flat, ADOBE)).max() <= 4 < np.abs(found - np.asarray(flat)).max()
 
 
 def test_transparency_palettes_and_16_bit_greys_are_converted_too() -> None:

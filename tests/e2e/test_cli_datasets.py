@@ -45,7 +45,7 @@ def test_build_query_eval_sync(make: Callable[[Path], Path], cli: Cli, tmp_path:
     synced = cli("sync", "--index", index)
     assert synced.code == 0 and "3 unchanged" in synced.err and "0 embedded" in synced.err
     shutil.rmtree(data)
-    refused(cli("sync", "--index", index), 2, "no such folder or file", "check the spelling")
+    refused(cli("sync", "--index", index), 1, "is not there: its 3 images stay", "brivl-search sources move")
 
 
 def test_a_named_file(cli: Cli, tmp_path: Path, tiny_checkpoint: Path) -> None:

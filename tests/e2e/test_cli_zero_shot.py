@@ -135,7 +135,8 @@ def test_embed_and_import_is_build_index(place: Path, cli: Callable[..., Ended])
         assert cli(*verb).code == 0
     lines = [(place / out / "image.jsonl").read_text("utf-8").splitlines() for out in ("out-imported", "out-built")]
     imported, built = ([json.loads(line) for line in part] for part in lines)
-    assert imported == built and len(built) == 6
+    assert [{**line, "origin": "scan"} for line in imported] == built and len(built) == 6
+    assert {line["origin"] for line in imported} == {"import"}
     one, other = (np.load(place / out / "image.npy") for out in ("out-imported", "out-built"))
     np.testing.assert_allclose(one.astype(np.float32), other.astype(np.float32), atol=2e-3)
     again = cli("build-index", "photos", "--index", "imported", "--workers", "0")

@@ -17,8 +17,10 @@ import pytest
 
 from brivl_search.errors import BrivlSearchError, IndexIncompatibleError
 from brivl_search.index import IndexReader, IndexWriter, Item, ivfpq, store, verify
+from tests.index.test_concurrent import WRITER
 from tests.index.test_ivfpq import DIM, clustered
 from tests.support.building import build, images
+from tests.support.older import make_older
 from tests.support.pictures import write_corpus
 from tests.support.stub import StubEncoder, environment
 
@@ -101,6 +103,73 @@ def test_read_only_file_system(tmp_path: Path, small: Path) -> None:
     assert cli("verify", "--index", index).returncode == 0
     one_line(cli("build-index", str(tmp_path / "photos"), "--index", index), "Read-only file system", "can be written")
     one_line(cli("remove", "--under", str(tmp_path), "--index", index), "Read-only file system")
+
+
+READER = """
+import sys
+from pathlib import Path
+from brivl_search.errors import IndexMissingError
+from brivl_search.index import catalog, verify
+
+where, seen = Path(sys.argv[1]), set()
+while not (where / "stop").exists():
+    try:
+        with catalog.reading(where) as (txn, meta):
+            items = sum(1 for _ in catalog.scan_items(txn, "image"))
+        assert items == (50 if meta.generation > 4 else 10 * meta.generation), (meta.generation, items)
+        seen.add(meta.generation)
+    except IndexMissingError:
+        continue
+assert len(seen) > 3, seen
+assert verify(where).ok
+"""
+
+
+def test_a_reader_on_a_read_only_mount_beside_a_writer(tmp_path: Path) -> None:
+    """A container's `:ro`: no lock table can be written there, and the writer makes one small commit after another."""
+    index, mounted = tmp_path / "index", tmp_path / "mounted"
+    index.mkdir(), mounted.mkdir()
+    if subprocess.run(["mount", "--bind", index, mounted], capture_output=True).returncode:
+        pytest.skip("mounting needs root")
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", mounted], check=True)
+        with pytest.raises(OSError, match="Read-only"):
+            (mounted / "x").touch()
+        command = [sys.executable, "-c", READER, str(mounted)]
+        readers = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+        writer = WRITER.replace("w.commit(compact=round % 7 == 6)", "w.commit()")
+        subprocess.run([sys.executable, "-c", writer, str(index), "16", "60"], check=True)
+        (index / "stop").touch()
+        for reader in readers:
+            assert reader.communicate(timeout=60)[1] == "" and reader.returncode == 0
+    finally:
+        subprocess.run(["umount", "-l", mounted], check=True)
+
+
+def test_full_disk_during_a_migration_and_a_move(tmp_path: Path, small: Path) -> None:
+    write_corpus(tmp_path / "photos", 12)
+    photos, index = str(tmp_path / "photos"), small / "index"
+    assert cli("build-index", photos, "--index", str(index), "--workers", "0").returncode == 0
+    make_older(index)
+    before = images(index)
+    (tmp_path / "photos").rename(tmp_path / "moved")
+    ballast = small / "ballast"
+    ballast.write_bytes(b"x" * shutil.disk_usage(small).free)
+    for arguments in (
+        ("sync", "--move", photos, str(tmp_path / "moved")),
+        ("sources", "--index", str(index), "move", photos, str(tmp_path / "moved")),
+    ):
+        given = arguments if "--index" in arguments else (*arguments, "--index", str(index), "--workers", "0")
+        done = cli(*given)
+        if done.returncode:  # else LMDB found room in its free pages
+            one_line(done, "free some space")
+            assert images(index) == before
+        assert verify(index).ok
+    ballast.unlink()
+    assert cli(
+        "sync", "--index", str(index), "--workers", "0", "--move", photos, str(tmp_path / "moved")
+    ).returncode in (0, 2)
+    assert all(path.startswith(str(tmp_path / "moved")) for path in images(index)) and verify(index).ok
 
 
 @pytest.mark.parametrize("limit", [20_000, 40_000, 60_000])

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+from brivl_search.corpus.sources import DatasetChoice
 from brivl_search.errors import CorpusError
 from brivl_search.index import IndexReader, verify
 from brivl_search.index.snapshot import Snapshot
 from tests.ingest.test_sources import added, library, names, photo, synced
+from tests.support import datasets
 from tests.support.building import build, images
+from tests.support.datasets import write_tar
 from tests.support.older import make_older
+from tests.support.pictures import write_lines
 from tests.support.stub import StubEncoder
 
 
@@ -44,3 +49,50 @@ def test_an_index_of_format_3_is_read_and_brought_along(tmp_path: Path, index: P
     with IndexReader.open(index) as reader:
         assert len(reader.info.identity) == 32
     assert verify(index).ok
+
+
+def test_a_dataset_moves_with_what_lies_beside_it(tmp_path: Path, encoder: StubEncoder) -> None:
+    disk = tmp_path / "disk"
+    root = datasets.flickr(disk / "data")
+    make = [build(root, disk / "ix", encoder, dataset=DatasetChoice("flickr"))]
+    tar = write_tar(disk / "set.tar", {**datasets.sample(0), **datasets.sample(1), **datasets.sample(2)})
+    make.append(build(tar, disk / "ix", encoder))
+    photo(disk / "told" / "1.jpg", 1)
+    write_lines(disk / "told" / "all.jsonl", [{"image": "1.jpg", "en": "one"}])
+    make.append(build(disk / "told" / "all.jsonl", disk / "ix", encoder))
+    count = len(images(disk / "ix"))
+    assert count == 7 and all(report.embedded or report.reused for report in make)
+    disk.rename(tmp_path / "mnt")
+    index = tmp_path / "mnt" / "ix"
+    report = synced(index, encoder)
+    assert (report.embedded, report.reused, report.vanished, report.unchanged) == (0, 0, 0, count), report
+    assert all(path.startswith(str(tmp_path / "mnt")) for path in images(index)) and report.notes == []
+
+
+def test_a_caption_file_moves_with_its_pictures(tmp_path: Path, index: Path, encoder: StubEncoder) -> None:
+    photo(tmp_path / "a" / "images" / "1.jpg", 1)
+    write_lines(tmp_path / "a" / "all.jsonl", [{"image": "images/1.jpg", "en": "one"}])
+    other = photo(tmp_path / "a" / "other" / "2.jpg", 2).parent
+    build([tmp_path / "a" / "all.jsonl", other], index, encoder)
+    (tmp_path / "b").mkdir()
+    for name in ("images", "all.jsonl"):
+        shutil.copy2(tmp_path / "a" / name, tmp_path / "b") if name == "all.jsonl" else shutil.copytree(
+            tmp_path / "a" / name, tmp_path / "b" / name
+        )
+        shutil.move(tmp_path / "a" / name, tmp_path / f"gone-{name}")
+    report = build(tmp_path / "b" / "all.jsonl", index, encoder)
+    assert report.embedded == 0 and "has moved" in report.notes[0]
+    assert images(index) == [str(other / "2.jpg"), str(tmp_path / "b" / "images" / "1.jpg")]  # the other one stayed
+    assert not synced(index, encoder).commit.changed  # type: ignore[union-attr]
+
+
+def test_a_move_of_a_folder_above_as_an_option_of_sync(tmp_path: Path, index: Path, encoder: StubEncoder) -> None:
+    library(tmp_path / "mnt" / "a")
+    one = photo(tmp_path / "mnt" / "c" / "one.jpg", 9)
+    build([tmp_path / "mnt" / "a"], index, encoder)
+    added(one, index, encoder)
+    (tmp_path / "mnt").rename(tmp_path / "media")
+    report = synced(index, encoder, moves=((str(tmp_path / "mnt"), str(tmp_path / "media")),))
+    assert (report.unchanged, report.vanished, report.embedded) == (5, 0, 0), report
+    assert all(path.startswith(str(tmp_path / "media")) for path in images(index))
+    assert not synced(index, encoder).commit.changed  # type: ignore[union-attr]

@@ -33,11 +33,12 @@ from PIL import Image
 
 from brivl_search.corpus import images
 from brivl_search.errors import IndexMissingError, UsageError
-from brivl_search.index import MODALITIES, IndexReader, catalog, verify
+from brivl_search.index import MODALITIES, EncoderInfo, IndexReader, catalog, verify
 from brivl_search.ingest import maintenance
 from brivl_search.ingest import run as building
 from brivl_search.ingest.options import BuildOptions
 from brivl_search.ingest.run import add, build_index
+from brivl_search.transfer.imports import import_vectors
 from tests.support.older import make_older
 from tests.support.pictures import write_lines
 from tests.support.stub import StubEncoder
@@ -102,11 +103,18 @@ def run(step: str, site: Path, index: Path, told: Told) -> None:
             assert "no source of the index" in str(error)
     elif step == "migrate":
         build_index([], index, StubEncoder(), OPTIONS, told)
+    elif step in ("first import", "import"):
+        vectors = site / ("v1.npy" if step == "first import" else "v2.npy")
+        stub = StubEncoder()
+        who = EncoderInfo(stub.name, stub.fingerprint, stub.dim)
+        import_vectors(
+            vectors, site / "v.jsonl", "image", index, who, stub.encode_texts, lambda rows: told(f"importing {rows}")
+        )
     else:
         raise ValueError(step)
 
 
-STEPS = ("build", "update", "add", "remove", "compact", "move", "migrate")
+STEPS = ("build", "update", "add", "remove", "compact", "move", "migrate", "import")
 
 
 def prepare(site: Path) -> None:
@@ -123,6 +131,11 @@ def prepare(site: Path) -> None:
         shutil.copytree(before / "add", before / step)
     shutil.copytree(site / "a", site / "moved")
     make_older(before / "migrate")
+    rng = np.random.default_rng(9)
+    for name in ("v1", "v2"):
+        np.save(site / f"{name}.npy", rng.standard_normal((FIRST, StubEncoder().dim)).astype(np.float32))
+    write_lines(site / "v.jsonl", [{"path": f"v/{n}.jpg", "content": f"content-{n}"} for n in range(FIRST)])
+    run("first import", site, before / "import", told)
     for step in ("add", "remove"):  # dead rows and small shards
         run(step, site, before / "compact", told)
     for path in sorted((site / "a" / "rest").iterdir())[::9]:
@@ -160,7 +173,7 @@ def state(index: Path) -> State:
             for exact in (False, True):
                 hits = reader.search(modality, queries, 10, exact=exact)
                 names = [
-                    [reader.record(modality, s, r) for s, r in zip(*pair, strict=True)]
+                    [reader.record(modality, s, r) for s, r in zip(*pair, strict=True) if r >= 0]
                     for pair in zip(hits.shards.tolist(), hits.rows.tolist(), strict=True)
                 ]
                 found[f"{modality} {exact}"] = [names, hits.scores.tolist()]

@@ -1,9 +1,9 @@
 """Training pairs from shards: shuffled, split over processes and workers, and resumable at the exact next pair.
 
 The order of an epoch is a function of (seed, epoch): the shards are permuted, consecutive ones are joined until they
-hold `buffer` pairs, and the pairs of such a window are permuted. That is the order a reader with a shuffle buffer of
-that size would give, but any place in it can be computed: a resumed run reads nothing twice, and the order depends
-neither on the number of processes nor on that of workers. A process reads its slice of every batch, and of a shard only
+hold `buffer` pairs, and the pairs of such a window are permuted. A reader with a shuffle buffer of that size would give
+such an order, but here any place in it can be computed. So a resumed run reads nothing twice. The order depends neither
+on the number of processes nor on that of workers. A process reads its slice of every batch, and of a shard only
 those pairs; its workers take turns step by step. In memory are one window's numbers (8 bytes a pair) and the places of
 the open shards (40 bytes a pair).
 """

@@ -114,10 +114,10 @@ class MoCo(Contrastive):
     ) -> Iterator[Tensor]:
         """One step's loss in `parts` shares, to be back-propagated one by one; their sum is the whole batch's.
 
-        L = L_i2t + L_t2i (+ `text_weight` · L_t2t) over N images with C captions each. Keys need no gradient, so those
-        of the whole batch, and of every process under `torchrun`, are there before the first share: gradient
-        accumulation and more processes give the loss of one large batch, with its in-batch negatives and one entry in
-        the queue for each of its pairs.
+        L = L_i2t + L_t2i (+ `text_weight` · L_t2t) over N images with C captions each. Keys need no gradient. So those
+        of the whole batch, and of every process under `torchrun`, are there before the first share. Gradient
+        accumulation and more processes therefore give the loss of one large batch: with its in-batch negatives, and
+        with one entry in the queue for each of its pairs.
         Advances momentum towers before the first share and queues after the last.
 
         Args:

@@ -19,9 +19,10 @@ from typing import Any, BinaryIO
 from brivl_search.corpus.captions import CaptionLine
 from brivl_search.corpus.containers import tar
 from brivl_search.corpus.containers.place import SEPARATOR, Place
+from brivl_search.corpus.encodings import NotText, decode
 from brivl_search.corpus.fields import Scalar, scalars
 from brivl_search.corpus.readers.base import Choice, Reader, caption, files_in, named, split_of, stat_image
-from brivl_search.corpus.text import BadLine
+from brivl_search.corpus.text import NOT_UTF8, BadLine
 from brivl_search.corpus.walk import ImageFile, Skipped, image_extensions
 from brivl_search.display import printable
 from brivl_search.errors import CorpusError
@@ -84,14 +85,18 @@ class _Samples(Reader):
             raise ValueError("its .json is not an object")
         return told
 
-    @staticmethod
-    def _decoded(data: bytes) -> str:
+    def _decoded(self, data: bytes) -> str:
         if len(data) > MAX_TEXT_BYTES:
             raise ValueError(f"a text longer than {MAX_TEXT_BYTES:,} bytes")
         try:
-            return data.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise ValueError("invalid UTF-8") from error
+            return decode(data, self.choice.encoding)
+        except NotText as error:
+            if self.choice.encoding is not None:
+                raise ValueError(str(error)) from error
+            seems = (
+                f": it seems to be {error.guess.name}, `encoding` {error.guess.codec} reads it" if error.guess else ""
+            )
+            raise ValueError(f"{NOT_UTF8}{seems}") from error
 
 
 class WebDatasetReader(_Samples):

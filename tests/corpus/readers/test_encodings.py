@@ -69,3 +69,15 @@ def test_a_table_whose_rows_are_all_damaged_says_so_and_not_that_it_has_no_image
     (tmp_path / "t.csv").write_bytes(b"image,caption\na.png,caf\xe9\n")
     with pytest.raises(CorpusError, match=r"t\.csv:2: invalid UTF-8: no row"):
         list(open_dataset(tmp_path / "t.csv", None, Choice()).images())
+
+
+def test_texts_of_samples_in_another_encoding(tmp_path: Path) -> None:
+    folder = tmp_path / "00000"
+    folder.mkdir()
+    draw("red", "circle").save(folder / "000000000.png")
+    (folder / "000000000.txt").write_bytes(ZH[0].encode("gb18030"))
+    with pytest.raises(CorpusError, match="invalid UTF-8: it seems to be GBK, `encoding` gb18030 reads it"):
+        load_dataset(tmp_path, format="img2dataset")
+    assert load_dataset(tmp_path, format="img2dataset", encoding="gb18030").captions == ((ZH[0],),)
+    with pytest.raises(CorpusError, match="not ascii text: it seems to be GBK"):
+        load_dataset(tmp_path, format="img2dataset", encoding="ascii")

@@ -1,0 +1,165 @@
+"""Sources that are elsewhere now: found again by inode or by their files, or moved by name.
+
+Only what is the same is taken for moved. A folder that holds some of a root's files is a copy of these, and the root
+that is away may come back.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from brivl_search.corpus.walk import ImageFile
+from brivl_search.display import nearby, printable
+from brivl_search.errors import UsageError
+from brivl_search.index.snapshot import Snapshot
+from brivl_search.index.sources import Source, is_file_of
+
+
+class Looking(Protocol):
+    """What a build looks at, see `coverage.Coverage`."""
+
+    known: Snapshot
+    paths: list[Path | str]
+    away: list[Source]
+    notes: list[str]
+
+    def now(self, path: str, /) -> str: ...
+    def follow(self, source: Source, place: str, /) -> None: ...
+
+
+def shown(path: str) -> str:
+    """A path in a message: as short as it can be typed from here."""
+    return printable(nearby(path))
+
+
+def at(path: str, folder: str) -> bool:
+    """Is a path a folder's, or below it?"""
+    return path == folder or path.startswith(os.path.join(folder, ""))
+
+
+def place_of(path: str) -> tuple[int, int]:
+    """(device, inode), (0, 0) where there is none."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return 0, 0
+    return (status.st_dev, status.st_ino) if status.st_ino else (0, 0)
+
+
+def moved_here(found: Looking, path: str) -> Source | None:
+    """The root that lies at a path now, and lay elsewhere when it was seen last; None if there is none.
+
+    It is known by device and inode, and by some file that it holds: both numbers are used again, and two disks often
+    have the same. A dataset is also known by its images alone, if they lay inside or beside it.
+    """
+    if _is_in_the_index(found.known, path):
+        return None
+    place = place_of(path)
+    for source in found.known.sources:
+        same = bool(source.inode) and (source.device, source.inode) == place
+        if same and source.kind in ("folder", "dataset") and place_of(source.path) != place:
+            files = _below(found.known, source.path)
+            if not files or any(is_file_of(path + rest, size) for rest, size in files):
+                return source
+    for source in found.away:
+        if source.kind == "dataset" and _holds(found.known, source, path):
+            return source
+    return None
+
+
+def _holds(known: Snapshot, source: Source, path: str) -> bool:
+    """Are all images of a dataset there, if its annotations, or its folder, are at a path now?"""
+    below = list(_below(known, source.path))
+    if below:
+        return os.path.isdir(path) and all(is_file_of(path + rest, size) for rest, size in below)
+    if os.path.basename(source.path) != os.path.basename(path):
+        return False
+    old, new = os.path.dirname(source.path), os.path.dirname(path)
+    others = tuple(os.path.join(other.path, "") for other in known.sources if other.kind == "folder")
+    states = (found for cover in source.covers for found in known.states("image", cover))
+    keys = [(key, state.size) for key, state in states if not key.startswith(others)]
+    beside = [(new + key[len(old) :], size) for key, size in keys if at(key.partition("::")[0], old)]
+    return bool(beside) and all(is_file_of(key, size) for key, size in beside)
+
+
+def _below(known: Snapshot, root: str) -> list[tuple[str, int]]:
+    """(what follows the root in the key, bytes) of all images of a root."""
+    ends = (os.path.join(root, ""), root + "::")
+    return [(key[len(root) :], state.size) for end in ends for key, state in known.states("image", end)]
+
+
+def _is_in_the_index(known: Snapshot, path: str) -> bool:
+    return next(iter(_below(known, path)), None) is not None
+
+
+def recognise(found: Looking, images: Sequence[ImageFile]) -> None:
+    """Takes folders, and containers, for known roots that are away, if they hold all of their files.
+
+    A place that the index knows already is none: what is there is a copy. So is one that lacks a file; that is said.
+
+    Args:
+        found: of the build; moves and notes are added.
+        images: that the build found.
+    """
+    missing = list(found.away)
+    if not missing:
+        return
+    by_name: dict[tuple[str, int], list[str]] = {}
+    for image in images:
+        by_name.setdefault((_name(image.path), image.size), []).append(image.path)
+    looked_at = [os.path.abspath(path) for path in found.paths]
+    for source in missing:
+        files = [(rest, size) for rest, size in _below(found.known, source.path) if _counts(source, rest)]
+        if not files:
+            continue
+        votes = Counter(
+            path[: -len(rest)]
+            for rest, size in files
+            for path in by_name.get((_name(rest), size), ())
+            if path.endswith(rest)
+        )
+        for place, count in votes.most_common(4):
+            if not any(at(place, root) for root in looked_at) or _is_in_the_index(found.known, place):
+                continue
+            if any(found.now(other.path) == place for other in found.known.sources):
+                continue
+            if count == len(files):
+                found.follow(source, place)
+                break
+            if 2 * count > len(files):
+                found.notes.append(
+                    f"{shown(place)} holds {count:,} of the {len(files):,} images of {shown(source.path)}, which is "
+                    f"away: if it has moved: `sources` move {shown(source.path)} {shown(place)}"
+                )
+                break
+
+
+def _name(key: str) -> str:
+    return os.path.basename(key.rpartition("::")[2])
+
+
+def _counts(source: Source, rest: str) -> bool:
+    """Of a folder its files, of a container its members: a container in a folder is another source's."""
+    return ("::" in rest) == (source.kind == "dataset" and rest.startswith("::"))
+
+
+def check_move(known: Snapshot, old: str, new: str) -> None:
+    """Raises UsageError: nothing of the index is at `old`, or `new` is not there, known, or of other files."""
+    old, new = os.path.abspath(old), os.path.abspath(new)
+    here = [source for source in known.sources if at(source.path, old)]
+    if not here:
+        names = ", ".join(shown(source.path) for source in known.sources) or "none"
+        raise UsageError(f"{shown(old)} is no source of the index (there are: {names})")
+    if not os.path.exists(new):
+        raise UsageError(f"no such folder: {shown(new)}: name the place where {shown(old)} is now")
+    if old == new:
+        raise UsageError(f"{shown(old)} is there already: name another place")
+    if _is_in_the_index(known, new) or any(source.path == new for source in known.sources):
+        raise UsageError(f"{shown(new)} is in the index already: `remove` {shown(old)} forgets the old place")
+    files = [(source.path + rest, size) for source in here for rest, size in known.sample(source.path)]
+    if files and not any(is_file_of(new + path[len(old) :], size) for path, size in files):
+        raise UsageError(f"{shown(new)} holds none of the files of {shown(old)} (looked for {len(files)}): check both")
