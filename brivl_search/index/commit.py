@@ -20,11 +20,14 @@ from brivl_search.errors import BrivlSearchError
 from brivl_search.index import catalog, ivfpq, tune
 from brivl_search.index.catalog import Entry, Meta, Quantizer
 from brivl_search.index.plan import DRIFT_SAMPLE, RETUNE_SHARE, ModalityPlan
+from brivl_search.index.seal import Row, seal
 from brivl_search.index.search import Searched
-from brivl_search.index.shard import Row, record_value, seal
+from brivl_search.index.shard import record_value
 from brivl_search.index.staging import Staging
 from brivl_search.index.store import Environment
 from brivl_search.index.types import Item, Modality, ModalityReport, Tuning
+
+_LET_GO = 16_384  # staged items after which what reading them took is given back
 
 
 class ModalityCommit(ModalityPlan):
@@ -39,7 +42,9 @@ class ModalityCommit(ModalityPlan):
             for row, value in shard.values():
                 if live[row]:
                     yield value, shard.vectors[row]
-        for key, item in self.staging.changes(self.modality):
+        for number, (key, item) in enumerate(self.staging.changes(self.modality), start=1):
+            if number % _LET_GO == 0:
+                self.staging.let_go()
             if item is not None and key not in self.plan.kept:
                 yield record_value(key, item.content, dict(item.record)), self._vector(item)
 
@@ -85,6 +90,7 @@ class ModalityCommit(ModalityPlan):
             self.sealed.append(info)
             self.progress(f"sealed {name}")
             left, seq = left - count, seq + 1
+        self.let_go()
         gone = {shard.seq for shard in (*plan.merge, *plan.drop)}
         shards = (*(shard for shard in part.shards if shard.seq not in gone), *self.sealed)
         self.after = replace(part, next_seq=seq, shards=shards, tuning=part.tuning if shards else None)
@@ -109,6 +115,7 @@ class ModalityCommit(ModalityPlan):
             if wanted:
                 sample[filled] = vector
                 filled += 1
+        self.let_go()
         self.trained = ivfpq.train(sample, nlist, m, self.meta.seed, codec)
         error = ivfpq.coding_error(self.trained, sample[:: max(1, size // DRIFT_SAMPLE)])
         return Quantizer(nlist, m, size, hashlib.sha256(self.trained).hexdigest(), codec, error)
@@ -133,6 +140,7 @@ class ModalityCommit(ModalityPlan):
                 return False
             self.progress(f"tuning {self.modality} search with {len(queries)} queries")
             tuning = tune.tune(self.parts(), np.ascontiguousarray(queries, dtype=np.float32))
+            self.let_go()
         elif probed:
             assert self.after.quantizer is not None
             tuning = before or tune.default(self.after.quantizer.nlist)

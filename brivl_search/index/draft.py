@@ -86,16 +86,13 @@ class Draft:
         place = catalog.find_content(self._txn(), modality, content)
         return None if place is None else self._row(modality, *place)
 
-    def _differs(self, modality: Modality, content: str, vector: NDArray[np.float16]) -> bool:
-        """Is this another vector than the staged one, or than that of any published row of the content?"""
-        staged = self._stage.vector(modality, content)
-        if staged is not None:
-            return not np.array_equal(staged, vector)
-        places = catalog.places_of(self._txn(), modality, content) if self._meta.parts[modality].shards else []
-        try:
-            return not places or any(not np.array_equal(self._row(modality, *place), vector) for place in places)
-        except (IndexIncompatibleError, OSError):
-            return True
+    def given_number(self, modality: Modality, content: str) -> int | None:
+        """How many vectors `stage_vectors(replace=True)` took before this content's; None if it took none for it."""
+        return self._stage.given_number(modality, content)
+
+    def is_staged(self, modality: Modality, key: str) -> bool:
+        """Has an item with this key been put, or removed, since the last commit?"""
+        return self._stage.change(modality, self.moves.stored(key))[0]
 
     def pending_rows(self, modality: Modality) -> int:
         """Items put and not yet committed."""

@@ -220,6 +220,17 @@ def candidates(
     nprobe: int,
     live: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.int64]:
+    """The row numbers of `near_codes`."""
+    return near_codes(index, queries, count, nprobe, live)[0]
+
+
+def near_codes(
+    index: Any,
+    queries: NDArray[np.float32],
+    count: int,
+    nprobe: int,
+    live: NDArray[np.bool_] | None = None,
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Row numbers of the `count` nearest codes in `nprobe` lists, nearest first, -1 where there are fewer.
 
     Args:
@@ -230,7 +241,7 @@ def candidates(
         live: bool (rows,); rows that may be returned, None for all.
 
     Returns:
-        int64 (n, count).
+        int64 (n, count), and the dot products with the codes, float32 (n, count).
     """
     faiss = faiss_module()
     if live is None and len(queries) >= gpu.BATCH and count <= GPU_MOST and gpu.number(faiss) is not None:
@@ -240,15 +251,14 @@ def candidates(
             pass
         else:
             on_gpu.nprobe = min(nprobe, index.nlist, GPU_MOST)
-            gpu_found: NDArray[np.int64] = on_gpu.search(queries, count)[1]
-            return gpu_found
+            gpu_near, gpu_found = on_gpu.search(queries, count)
+            return gpu_found, gpu_near
     parameters = faiss.SearchParametersIVF(nprobe=min(nprobe, index.nlist))
     if live is not None:
         bitmap = np.packbits(live, bitorder="little")
         parameters.sel = selector = faiss.IDSelectorBitmap(bitmap)
-        _, rows = index.search(queries, count, params=parameters)
+        near, rows = index.search(queries, count, params=parameters)
         del selector
     else:
-        _, rows = index.search(queries, count, params=parameters)
-    found: NDArray[np.int64] = rows
-    return found
+        near, rows = index.search(queries, count, params=parameters)
+    return rows, near

@@ -7,8 +7,9 @@ file as one piece, so its address follows from where it lies and from the addres
 from __future__ import annotations
 
 import mmap
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,28 +41,40 @@ def locate(environment: Environment, path: Path) -> dict[str, list[int]]:
         environment: open on the file, nothing unwritten in it.
         path: the file.
     """
-    with (
-        environment.read(buffers=True) as txn,
-        path.open("rb") as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
-    ):
+    with environment.read(buffers=True) as txn, path.open("rb") as content:
         found = {key: txn.get(key) for key in (*LARGE, ANCHOR)}
         values = {key: np.frombuffer(value, dtype=np.uint8) for key, value in found.items() if value is not None}
         anchor = values[ANCHOR]
-        at = content.find(anchor.tobytes())
-        while at >= 0:  # pages that LMDB has replaced may hold it as well
+        for at in _found(content, anchor.tobytes()):  # pages that LMDB has replaced may hold it as well
             offsets = {key: at + value.ctypes.data - anchor.ctypes.data for key, value in values.items()}
             if all(_equal(content, offsets[key], value) for key, value in values.items()):
                 return {key.decode(): [offset, values[key].nbytes] for key, offset in offsets.items()}
-            at = content.find(anchor.tobytes(), at + 1)
     return {}
 
 
-def _equal(content: mmap.mmap, offset: int, value: NDArray[np.uint8]) -> bool:
-    if offset < 0 or offset + len(value) > len(content):
+def _found(content: BinaryIO, wanted: bytes) -> Iterator[int]:
+    """Offsets of some bytes in a file, which is read, not mapped: a map counts as memory in use."""
+    start, kept = 0, b""
+    while True:
+        content.seek(start + len(kept))
+        chunk = content.read(_CHUNK)
+        if not chunk:
+            return
+        text = kept + chunk
+        at = text.find(wanted)
+        while at >= 0:
+            yield start + at
+            at = text.find(wanted, at + 1)
+        kept = text[max(0, len(text) - len(wanted) + 1) :]
+        start += len(text) - len(kept)
+
+
+def _equal(content: BinaryIO, offset: int, value: NDArray[np.uint8]) -> bool:
+    if offset < 0:
         return False
+    content.seek(offset)
     return all(
-        content[offset + at : offset + at + _CHUNK][: len(value) - at] == value[at : at + _CHUNK].tobytes()
+        content.read(len(value[at : at + _CHUNK])) == value[at : at + _CHUNK].tobytes()
         for at in range(0, len(value), _CHUNK)
     )
 

@@ -102,6 +102,11 @@ class ModalityPlan:
             self._open[seq] = Shard(self.directory, info, self.meta.encoder.dim)
         return self._open[seq]
 
+    def let_go(self) -> None:
+        """Give back the memory that reading shards and the staging took: maps count as memory in use."""
+        self._open.clear()
+        self.staging.let_go()
+
     def live(self, info: ShardInfo) -> NDArray[np.bool_]:
         """bool (rows,): rows of a shard that count after this commit."""
         live = np.ones(info.rows, dtype=bool)

@@ -1,4 +1,7 @@
-"""Queries against shards: IVF-PQ proposes, exact dot products decide, results of all shards merge by score."""
+"""Queries against shards: IVF-PQ proposes, exact dot products decide, results of all shards merge by score.
+
+There is one order of all rows: by score, and of one score by key. It is the same for every k, and after a compaction.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from brivl_search.index.types import SearchResult, Tuning
 from brivl_search.steps import step
 
 QUERIES_AT_ONCE = 128
+_ROUNDING = 4e-6  # by which two ways to compute a product of unit vectors may differ
 _SPARE = 32  # rows kept beyond k before the final scoring, so that rounding in the matmul decides nothing
 _CELLS = 1 << 18  # float32 cells gathered at once when candidates are scored: a megabyte stays in the cache
 
@@ -40,11 +44,31 @@ class Searched:
         return Searched(self.shard, live, int(np.count_nonzero(live)))
 
 
-def top(scores: NDArray[np.float32], rows: NDArray[np.int64], k: int) -> Best:
-    """The k best columns of (n, c) scores, descending, ties by lower row; padded with -inf and -1 to k columns."""
-    order = np.lexsort((rows, -scores), axis=1)[:, :k]
+def top(scores: NDArray[np.float32], rows: NDArray[np.int64], k: int, shard: Shard | None = None) -> Best:
+    """The k best columns of (n, c) scores, descending; padded with -inf and -1 to k columns.
+
+    Args:
+        scores: of the rows.
+        rows: (n, c).
+        k: columns wanted.
+        shard: of the rows: those of one score are put in the order of their keys. None: in that of the rows.
+    """
+    order = np.lexsort((rows, -scores), axis=1)
+    if shard is not None:
+        for query in _tied(np.take_along_axis(scores, order[:, : k + 1], 1)):
+            of_one, finite = scores[query], np.flatnonzero(rows[query] >= 0)
+            keys = np.full(len(of_one), np.iinfo(np.int64).max)
+            keys[finite] = shard.order(rows[query, finite])
+            order[query] = np.lexsort((keys, -of_one))
+    order = order[:, :k]
     best = np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
     return _pad(*best, k)
+
+
+def _tied(scores: NDArray[np.float32]) -> list[int]:
+    """The rows of sorted scores in which two are equal."""
+    equal = (scores[:, 1:] == scores[:, :-1]) & np.isfinite(scores[:, 1:])
+    return np.flatnonzero(equal.any(axis=1)).tolist()
 
 
 def _pad(scores: NDArray[np.float32], rows: NDArray[np.int64], k: int) -> Best:
@@ -55,6 +79,28 @@ def _pad(scores: NDArray[np.float32], rows: NDArray[np.int64], k: int) -> Best:
         np.pad(scores, ((0, 0), (0, short)), constant_values=-np.inf),
         np.pad(rows, ((0, 0), (0, short)), constant_values=-1),
     )
+
+
+def _merged(parts: Sequence[Searched], scores: NDArray[np.float32], places: NDArray[np.int64], k: int) -> Best:
+    """The k best of several shards' best: of one score, in the order of their keys.
+
+    Args:
+        parts: the shards.
+        scores: (n, c); each shard's come in the right order.
+        places: (n, c), shard << 32 | row.
+        k: columns wanted.
+    """
+    order = np.argsort(-scores, axis=1, kind="stable")
+    scores, places = np.take_along_axis(scores, order, 1), np.take_along_axis(places, order, 1)
+    for query in _tied(scores[:, : k + 1]):
+        new = scores[query, 1:] != scores[query, :-1]
+        starts = np.flatnonzero(np.concatenate([[True], new]))
+        for start, end in zip(starts.tolist(), [*starts[1:].tolist(), scores.shape[1]], strict=True):
+            group = places[query, start:end]
+            if start < k and end > start + 1 and group[0] >= 0 and len(np.unique(group >> 32)) > 1:
+                keys = [parts[place >> 32].shard.key(place & 0xFFFFFFFF) for place in group.tolist()]
+                places[query, start:end] = group[sorted(range(len(keys)), key=keys.__getitem__)]
+    return scores[:, :k], places[:, :k]
 
 
 @step("rerank")
@@ -120,7 +166,25 @@ def exact(part: Searched, queries: NDArray[np.float32], k: int) -> Best:
         block_scores = np.concatenate(found_scores)
         block_rows = np.where(np.isneginf(block_scores), -1, block_rows)
         scores, rows = top(np.hstack([scores, block_scores]), np.hstack([rows, block_rows]), keep)
-    return top(score(part.shard, queries, rows), rows, k)
+    best, found = top(score(part.shard, queries, rows), rows, k, part.shard)
+    kth = best[:, min(k, part.count) - 1]
+    slack = _ROUNDING * np.maximum(1, np.linalg.norm(queries, axis=1))
+    for query in np.flatnonzero(np.isfinite(scores[:, -1]) & (scores[:, -1] >= kth - slack)).tolist():
+        one = queries[query : query + 1]  # rows that tie with the last may be missing
+        more = _rows_from(part, one[0], float(kth[query] - slack[query]))[None]
+        best[query], found[query] = top(score(part.shard, one, more), more, k, part.shard)
+    return best, found
+
+
+def _rows_from(part: Searched, query: NDArray[np.float32], least: float) -> NDArray[np.int64]:
+    """int64 (c,): the counting rows whose product with a query (dim,) is not below `least`, but for rounding."""
+    found = []
+    for at in range(0, len(part.shard.vectors), BLOCK):
+        near = part.shard.vectors[at : at + BLOCK].astype(np.float32) @ query >= least
+        if part.live is not None:
+            near &= part.live[at : at + BLOCK]
+        found.append(np.flatnonzero(near) + at)
+    return np.concatenate(found)
 
 
 @step("search")
@@ -149,8 +213,12 @@ def approximate(part: Searched, queries: NDArray[np.float32], k: int, nprobe: in
     short = np.arange(len(queries))
     nprobe = max(1, min(nprobe, nlist))
     while len(short):
-        found = ivfpq.candidates(part.shard.index, queries[short], count, nprobe, part.live)
-        scores[short], rows[short] = top(score(part.shard, queries[short], found), found, k)
+        found, near = ivfpq.near_codes(part.shard.index, queries[short], count, nprobe, part.live)
+        exactly = score(part.shard, queries[short], found)
+        scores[short], rows[short] = top(exactly, found, k, part.shard)
+        for at in _cut(exactly, found, near, k):
+            query = short[at]
+            scores[query], rows[query] = _with_ties(part, queries[query], exactly[at], found[at], near[at], k)
         short = short[(rows[short, wanted - 1] < 0)]
         if nprobe == nlist:
             break
@@ -158,6 +226,37 @@ def approximate(part: Searched, queries: NDArray[np.float32], k: int, nprobe: in
     if len(short):
         scores[short], rows[short] = exact(part, queries[short], k)
     return scores, rows
+
+
+def _cut(exactly: NDArray[np.float32], found: NDArray[np.int64], near: NDArray[np.float32], k: int) -> list[int]:
+    """The queries of which one of the k best candidates has a code as far away as the last one: others may have it."""
+    order = np.argsort(-exactly, axis=1, kind="stable")[:, :k]
+    last = near[:, -1:]
+    best = (np.take_along_axis(near, order, 1) <= last) & (np.take_along_axis(found, order, 1) >= 0)
+    return np.flatnonzero(best.any(axis=1) & (found[:, -1] >= 0)).tolist()
+
+
+def _with_ties(
+    part: Searched,
+    query: NDArray[np.float32],
+    exactly: NDArray[np.float32],
+    found: NDArray[np.int64],
+    near: NDArray[np.float32],
+    k: int,
+) -> Best:
+    """The k best candidates of a query (dim,), with all rows whose scores equal those of the candidates at the cut.
+
+    No other row joins them, so that the first hits are the same for every k.
+    """
+    best = np.argsort(-exactly, kind="stable")[:k]
+    wanted = np.unique(exactly[best][near[best] <= near[-1]])
+    slack = _ROUNDING * max(1.0, float(np.linalg.norm(query)))
+    rows = _rows_from(part, query, float(wanted[0]) - slack)
+    scores = score(part.shard, query[None], rows[None])[0]
+    tied = np.isin(scores, wanted) & ~np.isin(rows, found)
+    both = np.concatenate([exactly, scores[tied]])[None], np.concatenate([found, rows[tied]])[None]
+    of_one, of_rows = top(*both, k, part.shard)
+    return of_one[0], of_rows[0]
 
 
 def search(
@@ -188,7 +287,7 @@ def search(
         else:
             found, rows = approximate(part, queries, k, tuning.nprobe, tuning.rerank)
         place = np.where(rows < 0, -1, rows | (number << 32))
-        scores, places = top(np.hstack([scores, found]), np.hstack([places, place]), k)
+        scores, places = _merged(parts, np.hstack([scores, found]), np.hstack([places, place]), k)
     scores, places = _pad(scores, places, k)
     none = places < 0
     return SearchResult(

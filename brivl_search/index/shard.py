@@ -19,8 +19,6 @@ import threading
 import weakref
 import zlib
 from collections.abc import Iterator
-from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +26,17 @@ import lmdb
 import numpy as np
 from numpy.typing import NDArray
 
-from brivl_search.errors import BrivlSearchError, IndexIncompatibleError, UsageError
+from brivl_search.errors import IndexIncompatibleError, UsageError
 from brivl_search.index import ivfpq, places
-from brivl_search.index.columns import ColumnBuilder, Columns, keys_of
+from brivl_search.index.columns import Columns, DamagedColumns
 from brivl_search.index.columns import build as build_columns
-from brivl_search.index.store import Environment, fsync_directory, scan_txn
+from brivl_search.index.store import Environment, scan_txn
 from brivl_search.index.trust import is_sound
-from brivl_search.index.types import FORMAT_VERSION, Codec, Modality, ShardInfo, ShardKind
-
-Row = tuple[bytes, NDArray[np.float16]]  # the JSON value, the vector (dim,)
+from brivl_search.index.types import Modality, ShardInfo
 
 BLOCK = 65_536
 RECORD = b"record"
-_PATH: dict[Modality, str] = {"image": "path", "text": "image"}  # where a record has its path
+PATH_NAMES: dict[Modality, str] = {"image": "path", "text": "image"}  # where a record has its path
 _ROW = struct.Struct(">Q")
 _MAX_VALUE = (4 << 30) - 1
 
@@ -59,6 +55,11 @@ def check_size(rows: int, dim: int) -> None:
 def most_rows(dim: int) -> int:
     """The largest shard_rows allowed for vectors of `dim` dimensions, for the default to bow to."""
     return _MAX_VALUE // (2 * dim + 16)
+
+
+def record_key(row: int) -> bytes:
+    """The key of a row's record."""
+    return RECORD + _ROW.pack(row)
 
 
 def record_value(key: str, content: str, record: Any) -> bytes:
@@ -169,7 +170,7 @@ class Shard:
         """
         with self._lock:
             if self._columns is None:
-                if "columns" in self.info.places or self._txn.get(b"columns") is not None:
+                if self._has_columns:
                     self._columns = Columns(self._mapped(b"columns"))
                 else:
                     self._columns = self._build_columns()
@@ -182,7 +183,7 @@ class Shard:
             return self._columns
 
     def _build_columns(self) -> Columns:
-        return build_columns(_PATH[self._modality], lambda: (value for _, value in self.values()))
+        return build_columns(PATH_NAMES[self._modality], lambda: (value for _, value in self.values()))
 
     @property
     def _modality(self) -> Modality:
@@ -199,12 +200,37 @@ class Shard:
             raise IndexError(f"row {row} of {self.info.rows}")
         self.check()
         with self._lock:
-            value = self._txn.get(RECORD + _ROW.pack(row))
+            value = self._txn.get(record_key(row))
             if value is None:
                 raise self._damaged(f"record {row} is missing")
             if self._sums is not None and row_sum(self.vectors[row], bytes(value)) != self._sums[row]:
                 raise self._damaged(f"the checksum of row {row} differs")
             return parse_value(bytes(value))
+
+    def key(self, row: int) -> str:
+        """The key of a row, as it is stored. Raises IndexIncompatibleError if its record is missing."""
+        with self._lock:
+            value = self._txn.get(record_key(row))
+            if value is None:
+                raise self._damaged(f"record {row} is missing")
+            return str(parse_value(bytes(value))["key"])
+
+    def order(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """int64 (n,) that sorts rows (n,) by their keys."""
+        if self._has_columns:
+            try:
+                rank = self.columns.rank()
+            except DamagedColumns:
+                rank = self.mend_columns().rank()
+            return rows if rank is None else rank[rows].astype(np.int64)
+        keys = [self.key(row) for row in rows.tolist()]
+        places: NDArray[np.int64] = np.empty(len(rows), np.int64)
+        places[sorted(range(len(keys)), key=keys.__getitem__)] = np.arange(len(keys))
+        return places
+
+    @property
+    def _has_columns(self) -> bool:
+        return "columns" in self.info.places or self._txn.get(b"columns") is not None
 
     def values(self) -> Iterator[tuple[int, bytes]]:
         """(row, JSON value) of every row, in order."""
@@ -215,107 +241,6 @@ class Shard:
     def meta(self) -> dict[str, Any]:
         body: dict[str, Any] = json.loads(bytes(self._txn.get(b"meta")))
         return body
-
-
-def _put(key: bytes, value: NDArray[np.uint8], txn: Any) -> None:
-    txn.put(key, value.data)
-
-
-def seal(
-    directory: Path,
-    name: str,
-    rows: Iterator[Row],
-    count: int,
-    *,
-    modality: Modality,
-    seq: int,
-    dim: int,
-    fingerprint: str,
-    trained: bytes | None,
-    nlist: int = 0,
-    m: int = 0,
-    codec: Codec = "pq8",
-) -> ShardInfo:
-    """Write `count` rows as a shard: to a temporary file, fsynced, then renamed into place.
-
-    Args:
-        directory: the index; the file becomes DIR/shards/NAME.
-        name: file name.
-        rows: at least `count` (value, float16 vector) pairs; exactly `count` are taken.
-        count: rows of this shard.
-        modality: stored in the shard's meta.
-        seq: the number in the name.
-        dim: of the vectors.
-        fingerprint: of the encoder.
-        trained: the modality's trained quantizer, None for an exact shard.
-        nlist: of the trained quantizer.
-        m: of the trained quantizer.
-        codec: of the trained quantizer.
-
-    Returns:
-        The catalog's description of the shard.
-    """
-    folder = directory / "shards"
-    temporary = folder / f".tmp-{name}"
-    temporary.unlink(missing_ok=True)
-    columns = ColumnBuilder(_PATH[modality])
-    vectors = np.empty((count, dim), dtype="<f2")
-    sums = np.empty(count, dtype="<u4")
-    environment = Environment(temporary, writable=True, durable=False)
-    try:
-        filled = 0
-        while part := list(islice(rows, min(BLOCK // 8, count - filled))):
-            start = filled
-            for value, vector in part:
-                vectors[filled] = vector
-                sums[filled] = row_sum(vectors[filled], value)
-                body = parse_value(value)
-                columns.add(body["key"], body["record"])
-                filled += 1
-
-            def put_records(txn: Any, part: list[Row] = part, start: int = start) -> None:
-                for offset, (value, _) in enumerate(part):
-                    txn.put(RECORD + _ROW.pack(start + offset), value)
-
-            environment.write(put_records)
-        if filled != count:
-            raise BrivlSearchError(f"{name}: {filled} rows instead of {count}: the index changed under the build")
-        meta = {
-            "format_version": FORMAT_VERSION,
-            "modality": modality,
-            "rows": count,
-            "dim": dim,
-            "kind": "exact" if trained is None else "ivfpq",
-            "fingerprint": fingerprint,
-            "quantizer": "" if trained is None else hashlib.sha256(trained).hexdigest(),
-        }
-        environment.write(lambda txn: txn.put(b"meta", json.dumps(meta, sort_keys=True).encode()))
-        environment.write(lambda txn: txn.put(b"sums", sums.tobytes()))
-        raw = columns.to_bytes(lambda: keys_of(value for _, value in environment.scan(RECORD)))
-        environment.write(partial(_put, b"columns", np.frombuffer(raw, np.uint8)))
-        del columns, raw
-        environment.write(lambda txn: txn.put(b"vectors", vectors.reshape(-1).view(np.uint8).data))
-        if trained is not None:
-            blocks = (vectors[at : at + BLOCK].astype(np.float32) for at in range(0, count, BLOCK))
-            built = ivfpq.build(trained, blocks)
-            for key in list(built):
-                environment.write(partial(_put, key.encode(), built.pop(key)))
-        environment.env.sync(True)
-        checksum = logical_checksum(environment)
-        where = places.locate(environment, temporary)
-    finally:
-        environment.close()
-    with temporary.open("r+b") as file:  # Windows syncs only what may be written
-        file_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        os.fsync(file.fileno())
-    status = temporary.stat()
-    temporary.replace(folder / name)
-    fsync_directory(folder)
-    kind: ShardKind = "exact" if trained is None else "ivfpq"
-    return ShardInfo(
-        name, seq, count, status.st_size, checksum, file_sha256, kind,
-        nlist if trained else 0, m if trained else 0, status.st_mtime_ns, codec, where,
-    )  # fmt: skip
 
 
 def logical_checksum(environment: Environment) -> str:

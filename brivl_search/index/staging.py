@@ -5,7 +5,7 @@
     change/{i|t}={key}        JSON of an Item, or null: the item is gone
     change/{i|t}~{sha256}     the same for long keys
     vector/{i|t}{content}     little-endian float16 (dim,)
-    given/{i|t}{content}      the same, of an import: it goes before any other vector of this content
+    given/{i|t}{content}      number (uint64) of a vector in staging.given: it goes before any other of this content
 
 A job is what is being done (a build of these folders, a removal, ...). The same job goes on with its changes; another
 one drops them, so that nothing half-done is published under its name, but keeps the vectors, which cost the time. Given
@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import heapq
 import json
+import struct
 from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
@@ -28,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brivl_search.index import keys
+from brivl_search.index.given import GivenVectors
 from brivl_search.index.store import Environment
 from brivl_search.index.types import MODALITIES, Item, Modality
 
@@ -35,7 +37,8 @@ Published = Callable[[Modality, str], bool]  # does a live row hold this content
 
 _META = b"meta"
 _IMPORT = "import\0"  # what a job began with in 0.2 and older that left given vectors among the embedded ones
-_BUFFER_BYTES = 64 << 20
+_BUFFER_BYTES = 16 << 20
+_NUMBER = struct.Struct("<QI")  # of a given vector, and its dimensions
 
 
 def staging_path(directory: Path) -> Path:
@@ -88,6 +91,7 @@ class Staging:
         self._buffer: dict[bytes, bytes] = {}
         self._bytes = 0
         self._environment: Environment | None = None
+        self._given = GivenVectors(self._path.with_name("staging.given"))
         self.pending: dict[Modality, int] = dict.fromkeys(MODALITIES, 0)
         if self._path.exists():
             try:
@@ -102,6 +106,7 @@ class Staging:
                 return
             self._owners = sorted({*self._owners, *owners})
             if job and (stamp.get("state"), stamp.get("job")) == (state, job):
+                self._forget_given()
                 for modality in MODALITIES:
                     self.pending[modality] = sum(item is not None for _, item in self.changes(modality))
             else:  # another job's, or already published when it was killed
@@ -112,6 +117,11 @@ class Staging:
             "fingerprint": self._fingerprint, "state": self._state, "job": self._job, "owners": self._owners
         }  # fmt: skip
         return json.dumps(stamp, sort_keys=True).encode("utf-8", "surrogatepass")
+
+    def _forget_given(self) -> None:
+        assert self._environment is not None
+        if dead := [key for key, _ in self._environment.scan(b"given/")]:
+            self._environment.write(lambda txn: [txn.delete(key) for key in dead])
 
     def _keep_vectors(self) -> None:
         """Drop changes, given vectors, and those that live rows hold by now; the file goes if none is left."""
@@ -135,6 +145,7 @@ class Staging:
             txn.put(_META, self._stamp())
 
         self._environment.write(write)
+        self._given.clear()
         self.pending = dict.fromkeys(MODALITIES, 0)
 
     def committed(self, state: str) -> None:
@@ -156,7 +167,7 @@ class Staging:
         self._buffer[key] = value
         self._bytes += len(key) + len(value)
         if self._bytes >= _BUFFER_BYTES:
-            self.flush()
+            self.let_go()
 
     def change(self, modality: Modality, key: str) -> tuple[bool, Item | None]:
         """(is there a staged change, the item put or None if it was removed)."""
@@ -184,14 +195,21 @@ class Staging:
 
     def vector(self, modality: Modality, content: str) -> NDArray[np.float16] | None:
         """float16 (dim,)."""
-        value = self._get(given_key(modality, content))
-        if value is None:
-            value = self._get(vector_key(modality, content))
+        if (value := self._get(given_key(modality, content))) is not None:
+            return self._given.vector(*_NUMBER.unpack(value))
+        value = self._get(vector_key(modality, content))
         return None if value is None else np.frombuffer(value, dtype="<f2")
 
+    def given_number(self, modality: Modality, content: str) -> int | None:
+        """How many vectors had been given before this content's; None if it has none."""
+        value = self._get(given_key(modality, content))
+        return None if value is None else int(_NUMBER.unpack(value)[0])
+
     def put_vector(self, modality: Modality, content: str, vector: NDArray[np.float16], *, given: bool = False) -> None:
-        key = (given_key if given else vector_key)(modality, content)
-        self._put(key, vector.astype("<f2").tobytes())
+        if given:
+            self._put(given_key(modality, content), _NUMBER.pack(self._given.append(vector), len(vector)))
+        else:
+            self._put(vector_key(modality, content), vector.astype("<f2").tobytes())
 
     def changes(self, modality: Modality) -> Iterator[tuple[str, Item | None]]:
         """All staged (key, item) of a modality in the order of their LMDB keys; flushes first."""
@@ -242,7 +260,14 @@ class Staging:
                     self._keep_vectors()
         self._shut()
 
+    def let_go(self) -> None:
+        """Flush, and give back the memory that reading and writing so far took."""
+        self.flush()
+        if self._environment is not None:
+            self._environment.renew()
+
     def _shut(self) -> None:
+        self._given.clear()
         if self._environment is not None:
             self._environment.close()
             self._environment = None

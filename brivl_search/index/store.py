@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,6 +26,7 @@ class _Open:
     env: Any
     users: int
     writable: bool
+    again: Callable[[], Any] | None = None  # opens it once more
 
 
 _open: dict[tuple[int, int, int], _Open] = {}  # (pid, device, inode) -> environment
@@ -60,9 +62,10 @@ class Environment:
                         self._identity = _identity(path)
                         break
                 else:
-                    env = self._fresh(path, writable, lock, durable)
+                    again = partial(self._fresh, path, writable, lock, durable)
+                    env = again()
                     self._identity = _identity(path)
-                    _open[self._identity] = entry = _Open(env, 1, writable)
+                    _open[self._identity] = entry = _Open(env, 1, writable, again)
                     break
             if time.monotonic() > deadline:  # a reader in another thread holds it for milliseconds, never for long
                 raise TimeoutError(f"{path} stays open for reading in this process")
@@ -86,6 +89,23 @@ class Environment:
         if self._entry is None:
             raise ValueError(f"{self.path} is closed")
         return self._entry.env
+
+    def renew(self) -> None:
+        """Give back the memory that the map and LMDB's free pages take, by opening the file anew.
+
+        Nothing happens while others share the environment. No transaction of it may be open.
+        """
+        with _lock:
+            entry = self._entry
+            if entry is None or entry.users > 1 or not entry.again:
+                return
+            entry.env.close()
+            try:
+                entry.env = entry.again()
+            except BaseException:
+                del _open[self._identity]
+                self._entry = None
+                raise
 
     def share(self) -> Environment:
         """Another share in the same environment, whether its file still has a name or not."""

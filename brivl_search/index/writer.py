@@ -233,8 +233,7 @@ class IndexWriter(Draft):
             raise UsageError(f"the encoder gave {modality} vectors that are not finite")
         for content, vector in zip(contents, vectors.astype("<f2"), strict=True):
             if replace:
-                if self._differs(modality, content, vector):
-                    self._stage.put_vector(modality, content, vector, given=True)
+                self._stage.put_vector(modality, content, vector, given=True)
             elif not self._stage.has_vector(modality, content):
                 self._stage.put_vector(modality, content, vector)
 
@@ -323,7 +322,7 @@ class IndexWriter(Draft):
         for modality, given in queries.items():
             if given.ndim != 2 or given.shape[1] != self._meta.encoder.dim:
                 raise UsageError(f"tuning queries for {modality} are {given.shape}, not (n, {self._meta.encoder.dim})")
-        self._stage.flush()
+        self._stage.let_go()
         self._end_reading()
         assert self._environment is not None
         self._meta, commits, changed = commit_all(

@@ -96,7 +96,7 @@ def _fold(
         if most is not None and len(near) > most + 1:
             crowded = np.vstack([crowded, vector])
             crowds.append(row)
-        leader.alike.sort(key=lambda one: (-one[1], one[0]))
+        leader.alike.sort(key=lambda one: -one[1])  # of one cosine, in the order of the neighbours
         groups.append(leader)
     return groups
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -130,36 +131,42 @@ class _Stage:
     def __init__(self, writer: IndexWriter, modality: Modality, given: Given) -> None:
         self.writer, self.modality, self.given = writer, modality, given
         self.done = 0
-        self._contents: dict[int, int] = {}  # hash → the first line with it
-        self._keys: dict[int, int] = {}
+        self._lines = array("I")  # of the vectors that were staged
+        self._before = 0  # vectors of the other modality
 
     def take(self, block: Sequence[tuple[Item, NDArray[Any]]]) -> None:
         """Stages some rows. Raises CorpusError: a vector has no direction, or two lines contradict each other."""
         vectors = self._unit(np.stack([vector for _, vector in block]))
         fresh: dict[str, int] = {}  # content → position in the block
         for at, (item, _) in enumerate(block):
-            number = self.done + at + 1
-            first = self._contents.setdefault(hash(item.content), number)
-            if first == number:
-                fresh[item.content] = at
+            if (first := fresh.get(item.content)) is not None:
+                before, line = vectors[first], self.done + first + 1
+            elif (number := self.writer.given_number(self.modality, item.content)) is not None:
+                before, line = self._vector(item.content), self._lines[number - self._before]
             else:
-                before = self._vector(item.content) if item.content not in fresh else vectors[fresh[item.content]]
-                if before is not None and float(before @ vectors[at]) < SAME:
-                    raise self._contradiction(first, number, f"one content ({item.content[:16]}) with two vectors")
+                fresh[item.content] = at
+                continue
+            if float(before @ vectors[at]) < SAME:
+                what = f"one content ({item.content[:16]}) with two vectors"
+                raise self._contradiction(line, self.done + at + 1, what)
         rows = list(fresh.values())
         self.writer.stage_vectors(self.modality, list(fresh), vectors[rows], replace=True)
+        if rows and not self._lines:
+            self._before = self.writer.given_number(self.modality, next(iter(fresh))) or 0
+        self._lines.extend(self.done + at + 1 for at in rows)
         for number, (item, _) in enumerate(block, start=self.done + 1):
-            first = self._keys.setdefault(hash(item.key), number)
-            if first != number:
-                state = self.writer.known(self.modality, item.key)
-                if state is not None and state.content != item.content:
-                    raise self._contradiction(first, number, f"one key ({printable(item.key)}) with two contents")
+            state = self.writer.known(self.modality, item.key)
+            if state is not None and state.content != item.content and self.writer.is_staged(self.modality, item.key):
+                before_it = self.writer.given_number(self.modality, state.content)
+                line = number if before_it is None else self._lines[before_it - self._before]
+                raise self._contradiction(line, number, f"one key ({printable(item.key)}) with two contents")
             self.writer.put(self.modality, item)
         self.done += len(block)
 
-    def _vector(self, content: str) -> NDArray[np.float32] | None:
+    def _vector(self, content: str) -> NDArray[np.float32]:
         stored = self.writer.vector(self.modality, content)
-        return None if stored is None else stored.astype(np.float32)
+        assert stored is not None
+        return stored.astype(np.float32)
 
     def _unit(self, given: NDArray[Any]) -> NDArray[np.float32]:
         vectors = given.astype(np.float32)

@@ -80,9 +80,11 @@ def foreign(vectors: Path, records: Path, modality: Modality, rows: int) -> Give
         raise UsageError(f"`records` {printable(str(records))}: no such file")
     _check_count(records, rows)
 
+    folder, shown = os.path.dirname(os.path.abspath(records)), printable(str(records))
+
     def read() -> Rows:
         for number, (body, vector) in enumerate(_paired(records, vectors), start=1):
-            yield _foreign(body, modality, records, number, vector), vector
+            yield _foreign(body, modality, folder, f"{shown}:{number}", vector), vector
 
     return Given(records, read, (vectors, records))
 
@@ -206,9 +208,10 @@ def _check_count(records: Path, rows: int) -> None:
 
 def _bodies(records: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """(number, object) of each line. Raises CorpusError: it is none."""
+    shown = printable(str(records))
     with _opened(records) as file:
         for number, raw in enumerate(file, start=1):
-            where = f"{printable(str(records))}:{number}"
+            where = f"{shown}:{number}"
             body = lines.parse(raw, where)
             if not isinstance(body, dict):
                 raise CorpusError(f"{where}: not a JSON object")
@@ -227,25 +230,24 @@ def _paired(records: Path, vectors: Path) -> Iterator[tuple[dict[str, Any], NDAr
         yield body, block[at]
 
 
-def _foreign(body: dict[str, Any], modality: Modality, records: Path, number: int, vector: NDArray[Any]) -> Item:
+def _foreign(body: dict[str, Any], modality: Modality, folder: str, where: str, vector: NDArray[Any]) -> Item:
+    """The item of a line; `folder` is what its paths are relative to, `where` names the line."""
     name = "path" if modality == "image" else "text"
-    where = f"{printable(str(records))}:{number}"
     if not isinstance(body.get(name), str) or not body[name]:
         raise CorpusError(f"{where}: no `{name}`")
     lines.texts_of(body, ("key", "path") if modality == "image" else ("key", "image", "field"), where)
     lines.check_fields(body, where)
-    folder = records.absolute().parent
     content = lines.content_of(body, where)
     body.pop("content", None)
     key = body.pop("key", None)
     try:
         if modality == "text":
-            image = os.path.normpath(folder / body["image"]) if body.get("image") else ""
+            image = os.path.normpath(os.path.join(folder, body["image"])) if body.get("image") else ""
             record = {"field": "captions", **body, "image": image}
             content = content or hashlib.sha256(body["text"].encode("utf-8")).hexdigest()
             name = key or caption_key(image, record["field"], content)
             return Item(name, content, record=record, origin="import")
-        path = os.path.normpath(folder / body["path"])
+        path = os.path.normpath(os.path.join(folder, body["path"]))
         size = mtime_ns = 0
         if os.path.isfile(path):
             status = os.stat(path)

@@ -11,7 +11,7 @@ from brivl_search.errors import UsageError
 from brivl_search.index import IndexReader
 from brivl_search.search.engine import Engine, SearchOptions
 from brivl_search.search.queries import compose
-from tests.support.pictures import COLOURS, SHAPES, write_corpus
+from tests.support.pictures import COLOURS, SHAPES, draw, write_corpus
 from tests.support.searching import build
 from tests.support.stub import StubEncoder
 
@@ -89,3 +89,16 @@ def test_queries_for_many_hits_are_searched_a_few_at_a_time(index: Path, monkeyp
 def test_a_reader_refuses_more_than_fits(index: Path) -> None:
     with IndexReader.open(index) as reader, pytest.raises(UsageError, match="ask for fewer hits"):
         reader.search("image", np.ones((1, 32), np.float32), 10**9)
+
+
+def test_a_page_shows_nothing_of_the_page_before(tmp_path: Path) -> None:
+    """400 pictures that are one: the hits of each page follow those of the last, whatever k it was asked with."""
+    names = [f"{number * 7919 % 400:03}.png" for number in range(400)]
+    for name in names:
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        draw("red", "ring", size=(24, 24)).save(tmp_path / "photos" / name)
+    for options in ({}, {"index_type": "ivfpq", "shard_rows": 150}):
+        engine = Engine(build(tmp_path / "photos", tmp_path / f"index{len(options)}", StubEncoder(), **options))
+        pages = [engine.by_text("a red ring", SearchOptions(k))[k - 40 :] for k in range(40, 401, 40)]
+        assert [Path(hit.path).name for page in pages for hit in page] == sorted(names)
+        assert [Path(hit.path).name for hit in engine.by_text("a red ring", SearchOptions(5))] == sorted(names)[:5]

@@ -220,3 +220,16 @@ def test_an_export_that_was_corrected(tmp_path: Path, kind: Kind) -> None:
     about.write_text(json.dumps({**json.loads(about.read_text()), "rows": {"image": 51, "text": 0}}))
     with pytest.raises(CorpusError, match=r"50 |\(50, 32\)"):
         import_folder(tmp_path / "new", tmp_path / "again", encode)
+
+
+def test_lines_of_captions_that_contradict_each_other_behind_images(tmp_path: Path) -> None:
+    take(tmp_path, unit(20), LINES[:20])
+    said: list[dict[str, object]] = [{"text": f"text {n}", "image": f"{n}.jpg"} for n in range(9)]
+    take(tmp_path, unit(9, 1), said, "text")
+    export(tmp_path / "index", tmp_path / "out", "jsonl")
+    file = tmp_path / "out" / "text.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    for change, says in (({"content": lines[3]["content"]}, "one content"), ({"key": lines[3]["key"]}, "one key")):
+        write_lines(file, [*lines[:-1], {**lines[-1], **change}])
+        with pytest.raises(CorpusError, match=rf"text\.jsonl:4 and line 9: {says}"):
+            import_folder(tmp_path / "out", tmp_path / "again", encode)
