@@ -12,8 +12,8 @@ grows by at most 5 %. `serve.py --minutes` runs the same after its own measureme
 from __future__ import annotations
 
 import argparse
-import contextlib
 import base64
+import contextlib
 import io
 import json
 import random
