@@ -25,7 +25,7 @@ from tests.support.kills import STEPS
 from tests.support.pictures import write_corpus
 from tests.support.stub import StubEncoder
 
-KILLS = 60  # by each of two processes; the soak takes as many as you like
+KILLS = 30  # by each of two processes; the soak takes as many as you like
 
 
 @pytest.fixture
