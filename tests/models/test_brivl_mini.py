@@ -10,7 +10,7 @@ import pytest
 from brivl_search.corpus.dataset import load_dataset
 from brivl_search.corpus.images import load_pixels
 from brivl_search.encoders import load_encoder
-from brivl_search.encoders.base import Encoder
+from brivl_search.encoders.base import Encoder, Origin, encode_pictures
 from brivl_search.encoders.registry import BUNDLED
 from brivl_search.evaluation import Evaluation, evaluate_dataset
 from tests.support.folders import SHARED
@@ -57,8 +57,8 @@ class Watched:
     def __getattr__(self, name: str) -> object:
         return getattr(self.encoder, name)
 
-    def encode_images(self, pixels: np.ndarray) -> np.ndarray:
-        self.seen.append(self.encoder.encode_images(pixels))
+    def encode_pictures(self, pixels: np.ndarray, origins: Sequence[Origin]) -> np.ndarray:
+        self.seen.append(encode_pictures(self.encoder, pixels, origins))
         return self.seen[-1]
 
 
