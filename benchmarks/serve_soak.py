@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import contextlib
 import io
 import json
 import random
@@ -229,26 +230,25 @@ def main() -> int:
     args = parser.parse_args()
     last = -60.0
 
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as stack:
         folder = Path(temporary)
         if args.index is None:
             index = make_index(folder, args.pictures)
-            opened = our_server(index, "--upload-dir", str(folder / "uploads"))
+            child, address = stack.enter_context(our_server(index, "--upload-dir", str(folder / "uploads")))
         else:
             index = folder / "copy"
-            opened = our_server_of_a_copy(args.index, folder)
-        with opened as (child, address, *_):
-            print(f"{'s':>6}{'server MB':>11}{'decoders MB':>13}")
+            child, address, _ = stack.enter_context(our_server_of_a_copy(args.index, folder))
+        print(f"{'s':>6}{'server MB':>11}{'decoders MB':>13}")
 
-            def told(spent: float, size: int) -> None:
-                nonlocal last
-                if spent - last >= min(20.0, 3 * args.minutes):
-                    last = spent
-                    beside = sum(anonymous(one) for one in children(child.pid))
-                    print(f"{spent:6.0f}{size / 1e6:11.1f}{beside / 1e6:13.1f}", flush=True)
+        def told(spent: float, size: int) -> None:
+            nonlocal last
+            if spent - last >= min(20.0, 3 * args.minutes):
+                last = spent
+                beside = sum(anonymous(one) for one in children(child.pid))
+                print(f"{spent:6.0f}{size / 1e6:11.1f}{beside / 1e6:13.1f}", flush=True)
 
-            told(0, anonymous(child.pid))
-            result = soak(child.pid, address, index, folder, 60 * args.minutes, texts_of(index), told)
+        told(0, anonymous(child.pid))
+        result = soak(child.pid, address, index, folder, 60 * args.minutes, texts_of(index), told)
     print(json.dumps(result))
     ok = not result["errors"] and result["growth"] <= 0.05
     print("every bar is met" if ok else "a bar is missed", file=sys.stderr)

