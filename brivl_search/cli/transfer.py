@@ -73,12 +73,10 @@ def import_rows(
     from brivl_search.output.build import say_state
     from brivl_search.transfer.imports import import_folder, import_vectors
 
-    loaded: Any = None
-
     def encode(texts: Sequence[str]) -> Any:
-        nonlocal loaded
-        loaded = loaded or load_for(index, encoder, device)
-        return loaded.encode_texts(texts)
+        towers: Any = load_for(index, encoder, device)  # its own, which goes when the texts are done
+        towers.spare_memory = True
+        return towers.encode_texts(texts)
 
     with Bar(quiet=quiet) as bar:
         bar.phase("rows", None)

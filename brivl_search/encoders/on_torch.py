@@ -44,6 +44,7 @@ class TorchEncoder(ABC):
         """
         self.name, self.pixels, self.batch_size = name, pixels, batch_size
         self.calibration: Calibration | None = None
+        self.spare_memory = False  # texts rather go through NumPy, which is slower for many, than through torch
         self._device, self._precision = device, precision
 
     @cached_property

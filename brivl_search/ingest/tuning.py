@@ -39,17 +39,18 @@ def tuning_texts() -> list[str]:
     ]
 
 
-def tuning_queries(writer: IndexWriter, encode: Encode) -> dict[Modality, np.ndarray]:
+def tuning_queries(writer: IndexWriter, encode: Encode, *, every: int = 1) -> dict[Modality, np.ndarray]:
     """Queries to tune the search of each modality with.
 
     Args:
         writer: of the index.
         encode: the text tower, asked only where the index has few captions.
+        every: of the plain queries, only every so many are embedded.
 
     Returns:
         For "image" the vectors of texts, for "text" those of pictures: float32 (n, dim), n at most 512.
     """
     texts = writer.sample("text", TUNING_QUERIES)
     if len(texts) < LEAST_CAPTIONS:
-        texts = encode(tuning_texts())
+        texts = encode(tuning_texts()[::every])
     return {"image": texts, "text": writer.sample("image", TUNING_QUERIES)}

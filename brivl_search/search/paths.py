@@ -71,9 +71,7 @@ class Patterns:
     def __init__(self, patterns: Iterable[str]) -> None:
         whole = [folded(one) for pattern in patterns if "/" in pattern for one in _spellings(pattern)]
         self.names = [_matcher(folded(pattern)) for pattern in patterns if "/" not in pattern]
-        self.whole = [
-            (_beginning(pattern), _ending(pattern), re.compile(translate(pattern)).match) for pattern in whole
-        ]
+        self.whole = [(_beginning(one), *_ending(one), re.compile(translate(one)).match) for one in whole]
 
     def mask(
         self, tails: Sequence[str], head: NDArray[np.int64], names: Sequence[tuple[str, ...]]
@@ -89,19 +87,17 @@ class Patterns:
         found = np.zeros(len(low), dtype=bool)
         for matches in self.names:
             found |= matches(low)
-        for beginning, ending, match in self.whole:
+        for beginning, ending, enough, match in self.whole:
+            likely = ~found & np.fromiter((name.endswith(ending) for name in low), np.bool_, len(low))
             for number in range(max(map(len, names), default=0)):
                 here = [folded(one[number]) if number < len(one) else "" for one in names]
                 near = np.fromiter((bool(one) and one.startswith(beginning) for one in here), np.bool_, len(here))
-                rows = np.flatnonzero(near[head] & ~found)
-                if ending is not None:
-                    fits = np.fromiter((low[row].endswith(ending) for row in rows.tolist()), np.bool_, len(rows))
-                else:
+                rows = np.flatnonzero(near[head] & likely)
+                if not enough:
                     pairs = zip(rows.tolist(), head[rows].tolist(), strict=True)
-                    fits = np.fromiter(
-                        (match(here[at] + low[row]) is not None for row, at in pairs), np.bool_, len(rows)
-                    )
-                found[rows[fits]] = True
+                    fits = (match(here[at] + low[row]) is not None for row, at in pairs)
+                    rows = rows[np.fromiter(fits, np.bool_, len(rows))]
+                found[rows] = True
         return found
 
 
@@ -195,12 +191,13 @@ def _beginning(pattern: str) -> str:
     return split(_fixed(pattern)[0])[0]
 
 
-def _ending(pattern: str) -> str | None:
-    """Of FOLDER/*END what names must end with; None of another pattern."""
+def _ending(pattern: str) -> tuple[str, bool]:
+    """What all names end with that fit a pattern; and whether that, and the folder, is all it says: FOLDER/*END."""
+    end = re.split(r"[*?\]]", pattern)[-1]
+    if "/" in end or ":" in end or "[" in end:
+        return "", False
     fixed, rest = _fixed(pattern)
-    end, left = _fixed(rest[1:])
-    simple = rest.startswith("*") and not left and fixed == split(fixed)[0] and "/" not in end and ":" not in end
-    return end if simple else None
+    return end, rest == "*" + end and fixed == split(fixed)[0]
 
 
 def _matcher(pattern: str) -> Callable[[Sequence[str]], NDArray[np.bool_]]:

@@ -22,6 +22,7 @@ from brivl_search.transfer.formats import BLOCK, Advance, Kind
 from brivl_search.transfer.readers import NO_ARRAY, Given, array_of, exported, foreign
 
 SAME = 0.999  # cosine from which on two vectors of one content are the same but for rounding
+_EVERY = 3  # of the tuning queries: 120 are enough, and are embedded without torch
 _ROUNDING = 1e-3  # what rounding to float16 may change of a unit vector's length, at most
 
 
@@ -122,7 +123,7 @@ def _take(
                     advance(len(block))
             given.check_unchanged()
         large = any(writer.pending_rows(m) for m in MODALITIES) and _may_be_large(writer, directory)
-        return writer.commit(tuning_queries=tuning_queries(writer, encode) if large else {})
+        return writer.commit(tuning_queries=tuning_queries(writer, encode, every=_EVERY) if large else {})
 
 
 class _Stage:

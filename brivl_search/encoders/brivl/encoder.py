@@ -171,11 +171,12 @@ class BriVLEncoder(TorchEncoder):
         return out
 
     def _without_torch(self, tokens: int) -> bool:
-        """Whether NumPy encodes these texts: they are so few that importing torch would take longer."""
+        """Whether NumPy encodes these texts: they are so few that importing torch would take longer, or too much."""
         return (
             "torch" not in sys.modules
             and self.folder is not None
-            and 0 < tokens <= numpy_text.MOST_TOKENS
+            and tokens > 0
+            and (tokens <= numpy_text.MOST_TOKENS or self.spare_memory)
             and self._device in ("auto", "cpu")
             and self._precision != "bf16"
             and numpy_text.supports(self.config.text)

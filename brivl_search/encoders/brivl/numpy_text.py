@@ -7,6 +7,7 @@ time, so there is no padding and no mask. Torch is the reference: `tests/encoder
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ class NumpyTextTower:
         self._settings |= config.backbone
         self._head = config.head
         self._padded_to = config.max_length if config.padding == "seen" else 0
+        self._kept: dict[str, Array] | None = None
         self._weights: dict[str, NDArray[Any]] = {}
         self._scales: dict[str, Array] = {}  # of the weights kept in int8
         try:
@@ -66,8 +68,10 @@ class NumpyTextTower:
 
     def encode(self, ids: Sequence[Sequence[int]]) -> Array:
         """Token ids of n texts → unit vectors float32 (n, dim)."""
+        tower = copy(self)  # what a call keeps is its own
+        tower._kept = {} if len(ids) > 1 else None
         try:
-            return np.stack([self._one(np.asarray(row)) for row in ids])
+            return np.stack([tower._one(np.asarray(row)) for row in ids])
         except (KeyError, ValueError, IndexError) as error:
             raise EncoderError(f"{self._where} does not fit its config.json: {error}") from None
 
@@ -113,9 +117,17 @@ class NumpyTextTower:
         inner = np.maximum(self._linear(f"{place}linear1", x), 0)
         return self._norm(f"{place}norm2", x + self._linear(f"{place}linear2", inner), 1e-5)
 
-    def _float(self, name: str, rows: Any = slice(None)) -> Array:
-        values: Array = self._weights[name][rows].astype(np.float32)
-        return values * self._scales[name][rows] if name in self._scales else values
+    def _float(self, name: str, rows: Any = None) -> Array:
+        """A tensor, or some rows of it, in float32; whole ones are kept until all texts of a call are done."""
+        if rows is None and self._kept is not None and name in self._kept:
+            return self._kept[name]
+        some = slice(None) if rows is None else rows
+        values: Array = self._weights[name][some].astype(np.float32)
+        if name in self._scales:
+            values = values * self._scales[name][some]
+        if rows is None and self._kept is not None:
+            self._kept[name] = values
+        return values
 
     def _linear(self, name: str, x: Array) -> Array:
         return x @ self._float(f"{name}.weight").T + self._float(f"{name}.bias")
