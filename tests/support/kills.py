@@ -1,6 +1,7 @@
-"""Changes to an index killed with SIGKILL at random instants; shared by the test and the soak.
+"""Changes to an index killed with SIGKILL, at random instants or at each of its phases; for the tests and the soak.
 
     python -m tests.support.kills FOLDER SEED KILLS SECONDS     until so many kills landed or so many seconds passed
+    python -m tests.support.kills FOLDER SEED phases            once at the beginning of each phase
 
 One lean process imports everything once and forks a child for every step. It never opens an LMDB file nor calls FAISS
 itself, so children start clean, and a kill costs what the killed step and its examination take: about 0.2 s.
@@ -12,6 +13,7 @@ import json
 import os
 import pickle
 import random
+import re
 import shutil
 import signal
 import sys
@@ -52,13 +54,22 @@ OPTIONS = BuildOptions(index_type="ivfpq", workers=0, batch_size=16, shard_rows=
 
 
 class Told:
-    """A progress that notes in a file how far a step came, for the statistics of a run."""
+    """A progress that notes in a file how far a step came, one line a phase.
 
-    def __init__(self, path: Path) -> None:
-        self.file = os.open(path, os.O_WRONLY | os.O_CREAT)
+    Args:
+        path: of the file.
+        die_at: the phase at which the process kills itself, the place in the list of those it told.
+    """
+
+    def __init__(self, path: Path, die_at: int | None = None) -> None:
+        self.file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        self.told, self.die_at = 0, die_at
 
     def __call__(self, line: str) -> None:
-        os.pwrite(self.file, f"{line.split(':')[0]:<60.60}".encode(), 0)
+        os.write(self.file, f"{line.split(':')[0]}\n".encode())
+        if self.told == self.die_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.told += 1
 
     def phase(self, name: str, total: int | None) -> None:
         self(name)
@@ -233,13 +244,19 @@ def _child(work: Callable[[], Any], writing: int | None = None) -> None:
     os._exit(code)
 
 
-def start(step: str, site: Path, index: Path) -> int:
-    """Begin a step in a child; its process number."""
+def start(step: str, site: Path, index: Path, die_at: int | None = None) -> int:
+    """Begin a step in a child, which may kill itself at a phase; its process number."""
     (site / "told").unlink(missing_ok=True)
     pid = os.fork()
     if not pid:
-        _child(lambda: run(step, site, index, Told(site / "told")))
+        _child(lambda: run(step, site, index, Told(site / "told", die_at)))
     return pid
+
+
+def phases(site: Path) -> list[str]:
+    """What the last step told."""
+    told = site / "told"
+    return told.read_text().splitlines() if told.exists() else []
 
 
 def kill_after(pid: int, seconds: float) -> bool:
@@ -279,12 +296,15 @@ class Run:
         self.before: dict[str, State] = {}
         self.after: dict[str, State] = {}
         self.takes: dict[str, float] = {}
+        self.phases: dict[str, list[str]] = {}
         for step in STEPS:
             index = self._fresh(step)
             self.before[step] = forked(state, index)
+            (site / "told").unlink(missing_ok=True)
             started = time.monotonic()
             forked(run, step, site, index, Told(site / "told"))
             self.takes[step] = time.monotonic() - started
+            self.phases[step] = phases(site)
             self.after[step] = forked(state, index)
             assert self.after[step]["leftovers"] == () and self.after[step] != self.before[step]
 
@@ -319,18 +339,45 @@ class Run:
                 if not killed:
                     break
                 self.tally.kills[step] += 1
-                told = self.site / "told"
-                self.tally.reached[(told.read_text().strip() if told.exists() else "") or "start"] += 1
-            forked(run, step, self.site, index, Told(self.site / "told"))
-            found = forked(state, index)
-            for key, value in self.after[step].items():
-                assert found[key] == value, f"finished, the {key} differ from the twin's"
-            self.tally.finished += 1
+                self.tally.reached[(phases(self.site) or ["start"])[-1]] += 1
+            self._finish(step, index)
         except AssertionError as error:
-            kept = self.site.with_name(f"{self.site.name}-failed-{number}")
-            shutil.copytree(index, kept, dirs_exist_ok=True)
             how = f"seed {self.seed}, round {number}: {step} killed after {[round(d, 4) for d in delays]} s"
-            raise AssertionError(f"{how}; the index is kept as {kept}: {error}") from error
+            raise self._failed(how, index, f"failed-{number}") from error
+
+    def at_each_phase(self) -> Tally:
+        """Steps killed as a phase begins, then run again to their end: at each phase once, at publication each step."""
+        met: set[str] = set()
+        for step in STEPS:
+            for number, name in enumerate(self.phases[step]):
+                kind = re.sub(r"\d+", "N", name)
+                if kind in met and not kind.startswith("publish"):
+                    continue
+                met.add(kind)
+                index = self._fresh(step)
+                try:
+                    status = os.waitpid(start(step, self.site, index, number), 0)[1]
+                    assert os.WIFSIGNALED(status), f"the step ended with {status}, phases {phases(self.site)}"
+                    self._examine(step, index)
+                    self._finish(step, index)
+                except AssertionError as error:
+                    raise self._failed(f"{step} killed at {name!r}", index, f"failed-{step}-{number}") from error
+                self.tally.kills[step] += 1
+                self.tally.reached[name] += 1
+        return self.tally
+
+    def _finish(self, step: str, index: Path) -> None:
+        """Run again, a killed step ends as its undisturbed twin did."""
+        forked(run, step, self.site, index, Told(self.site / "told"))
+        found = forked(state, index)
+        for key, value in self.after[step].items():
+            assert found[key] == value, f"finished, the {key} differ from the twin's"
+        self.tally.finished += 1
+
+    def _failed(self, how: str, index: Path, name: str) -> AssertionError:
+        kept = self.site.with_name(f"{self.site.name}-{name}")
+        shutil.copytree(index, kept, dirs_exist_ok=True)
+        return AssertionError(f"{how}; the index is kept as {kept}: {sys.exception()}")
 
     def _examine(self, step: str, index: Path) -> None:
         """After a kill: all of the old generation or all of the new one, and it answers as it should."""
@@ -344,12 +391,13 @@ class Run:
 
 
 def main() -> None:
-    folder, seed, kills, seconds = sys.argv[1:]
+    folder, seed, kills, *seconds = sys.argv[1:]
     images.codecs.pillow()
     site = Path(folder) / "site"
     site.mkdir()
     try:
-        print(Run(site, int(seed)).until(int(kills), float(seconds)).to_json())
+        killing = Run(site, int(seed))
+        print((killing.at_each_phase() if kills == "phases" else killing.until(int(kills), float(*seconds))).to_json())
     except AssertionError as error:
         print(error)
         sys.exit(1)
