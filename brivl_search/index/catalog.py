@@ -172,6 +172,13 @@ class Entry:
         content = value[_ENTRY.size : end].decode()
         return cls(seq, row, size, mtime_ns, content, raw.decode("utf-8", "surrogateescape"), origin)
 
+    @classmethod
+    def key_of(cls, lmdb_key: bytes, value: bytes) -> str:
+        """The key alone, which is faster."""
+        if lmdb_key[6:7] == b"=":
+            return lmdb_key[7:].decode("utf-8", "surrogateescape")
+        return cls.unpack(lmdb_key, value).key
+
 
 def item_prefix(modality: Modality) -> bytes:
     return b"item/" + modality[0].encode()
@@ -212,6 +219,27 @@ def states_under(
         modality: of the items.
         prefix: of the keys, as they are here.
     """
+    for lmdb_key, value in _under(scan, moves, modality, prefix):
+        entry = Entry.unpack(lmdb_key, value)
+        key = moves.here(entry.key)
+        if key.startswith(prefix):
+            yield key, ItemState(entry.content, entry.size, entry.mtime_ns, entry.origin)
+
+
+def keys_under(
+    scan: Callable[[bytes], Iterator[tuple[bytes, bytes]]], moves: Moves, modality: Modality, prefix: str
+) -> Iterator[str]:
+    """As `states_under`, the keys alone."""
+    for lmdb_key, value in _under(scan, moves, modality, prefix):
+        key = moves.here(Entry.key_of(lmdb_key, value))
+        if key.startswith(prefix):
+            yield key
+
+
+def _under(
+    scan: Callable[[bytes], Iterator[tuple[bytes, bytes]]], moves: Moves, modality: Modality, prefix: str
+) -> Iterator[tuple[bytes, bytes]]:
+    """(LMDB key, value) of each item whose key may begin so."""
     ranges = {
         start: None
         for beginning in moves.beginnings(prefix)
@@ -219,10 +247,7 @@ def states_under(
     }
     for start in ranges:
         for lmdb_key, value in scan(start):
-            entry = Entry.unpack(bytes(lmdb_key), bytes(value))
-            key = moves.here(entry.key)
-            if key.startswith(prefix):
-                yield key, ItemState(entry.content, entry.size, entry.mtime_ns, entry.origin)
+            yield bytes(lmdb_key), bytes(value)
 
 
 def sample_below(txn: Any, root: str, count: int = 16) -> list[tuple[str, int]]:

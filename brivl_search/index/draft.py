@@ -59,8 +59,14 @@ class Draft:
 
         Staging may go on while this iterates. Keys come in no particular order.
         """
-        for key, _ in self.states_under(modality, prefix):
-            yield key
+        moves = self.moves
+        for stored, item in self._stage.changes(modality):
+            if item is not None and (key := moves.here(stored)).startswith(prefix):
+                yield key
+        assert self._environment is not None
+        for key in catalog.keys_under(self._environment.scan, moves, modality, prefix):
+            if not self._stage.change(modality, moves.stored(key))[0]:
+                yield key
 
     def states_under(self, modality: Modality, prefix: str = "") -> Iterator[tuple[str, ItemState]]:
         """As `keys_under`, with what is known of each item's file."""

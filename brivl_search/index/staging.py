@@ -171,6 +171,8 @@ class Staging:
 
     def change(self, modality: Modality, key: str) -> tuple[bool, Item | None]:
         """(is there a staged change, the item put or None if it was removed)."""
+        if self._environment is None and not self._buffer:
+            return False, None
         value = self._get(keys.to_lmdb(change_prefix(modality), key))
         return (False, None) if value is None else (True, _decode(value)[1])
 

@@ -76,8 +76,8 @@ class Forgetting:
         for root in self.scan.roots:
             inside = os.path.join(root, "")
             empty = not any(image.path.startswith(inside) for image in self.scan.images)  # a disk not mounted, say
-            for key, state in self.writer.states_under("image", inside):
-                if key in self.indexed:
+            for key in self.writer.keys_under("image", inside):
+                if key in self.indexed or (state := self.writer.known("image", key)) is None:
                     continue
                 if self.coverage.is_of_away(key):
                     self._keep(key, told=True)
