@@ -11,7 +11,7 @@ from tests.support.pictures import write_corpus
 from tests.support.site import Ended, run
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Path:
     """A working folder with photos/, and index/ built by the first line of the README."""
     folder = tmp_path_factory.mktemp("site")

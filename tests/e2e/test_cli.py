@@ -21,6 +21,7 @@ from tests.support.folders import REPO
 from tests.support.pictures import jpeg
 from tests.support.site import PICTURE, Ended, refused, run
 from tests.support.stub import environment
+from tests.support.warm import run_warm
 
 # -- the three lines of the README -------------------------------------------------------------------------------
 
@@ -136,9 +137,8 @@ def test_light_verbs_import_nothing_heavy(site: Path, arguments: list[str]) -> N
 
 def stub(folder: Path, *arguments: str, encoding: str = "utf-8") -> bytes:
     """The real command line with an encoder that needs no torch; it must end well."""
-    command = [sys.executable, "-m", "tests.support.stub", *arguments]
     more = environment(PYTHONIOENCODING=encoding)
-    done = subprocess.run(command, cwd=folder, capture_output=True, env=more, timeout=60)
+    done = run_warm("tests.support.stub", arguments, cwd=folder, env=more, timeout=60)
     assert done.returncode == 0 and b"Traceback" not in done.stderr, done.stderr.decode("utf-8", "replace")
     return done.stdout
 

@@ -18,7 +18,6 @@ from tests.support.folders import SHARED
 from train.mini.holdout import write_holdout
 
 FLICKR = SHARED / "data" / "flickr8k-cn"
-pytestmark = pytest.mark.xdist_group("brivl-mini")  # its towers are loaded once
 needs_shared = pytest.mark.skipif(not FLICKR.is_dir(), reason="../shared/data/flickr8k-cn is not here")
 
 

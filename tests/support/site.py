@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
 from tests.support.stub import environment
+from tests.support.warm import run_warm
 
 PROGRESS = (
     "tuning ...",
@@ -26,8 +25,7 @@ class Ended(NamedTuple):
 
 
 def run(folder: Path, *arguments: str, timeout: float = 120, **more: str) -> Ended:
-    command = [sys.executable, "-m", "brivl_search", *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, timeout=timeout, env=environment(**more))
+    done = run_warm("brivl_search", arguments, cwd=folder, env=environment(**more), timeout=timeout)
     return Ended(done.returncode, done.stdout.decode("utf-8", "surrogateescape"), done.stderr.decode("utf-8"))
 
 

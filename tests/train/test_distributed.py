@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,8 +12,7 @@ import pytest
 import torch
 import torch.distributed.nn.functional
 
-from tests.support.folders import REPO
-from tests.support.stub import environment
+from tests.support.warm import run_processes
 from tests.train.test_pretrain import photos, write_recipe  # noqa: F401 - a fixture
 from train import distributed, pretrain
 from train.model.moco import Clip, MoCo
@@ -54,26 +49,8 @@ def alone(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> dict[str, P
 
 @pytest.mark.slow
 def test_two_processes_are_one_with_the_double_batch(alone: dict[str, Path], tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "-m",
-        "train.pretrain",
-    ]
     changes = settings(f'run="{tmp_path / "run"}"')
-    done = subprocess.run(
-        [*command, str(alone["recipe"]), *changes],
-        cwd=REPO,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    run_processes("tests.train.test_distributed._train", [str(alone["recipe"]), *changes])
     np.testing.assert_allclose(losses(tmp_path / "run"), losses(alone["run"]), rtol=1e-3)
     one, two = weights(alone["run"]), weights(tmp_path / "run")
     assert one.keys() == two.keys()
@@ -82,6 +59,10 @@ def test_two_processes_are_one_with_the_double_batch(alone: dict[str, Path], tmp
             assert one[name].tolist() == two[name].tolist()  # keys of both processes, in the same order
     vectors = [w["slow.text.head.fc2.weight"] for w in (one, two)]
     torch.testing.assert_close(*vectors, rtol=1e-2, atol=2e-4)  # 20 steps moved them by up to 2e-3
+
+
+def _train(rank: int, *arguments: str) -> None:
+    pretrain.main(list(arguments))
 
 
 def toy(loss: str) -> MoCo | Clip:
@@ -128,10 +109,7 @@ def gathered(gather: Callable[[torch.Tensor], torch.Tensor], rank: int) -> torch
     return rows.grad
 
 
-def _process(rank: int, port: int, folder: str) -> None:
-    os.environ.update(
-        LOCAL_RANK=str(rank), RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
-    )
+def _process(rank: int, folder: str) -> None:
     distributed.start("cpu")
     torch.save({loss: gradients(loss, rank, 2) for loss in ("moco", "clip")}, f"{folder}/{rank}.pt")
     theirs = getattr(torch.distributed.nn.functional, "all_gather", None)  # deprecated, so it may go
@@ -142,10 +120,7 @@ def _process(rank: int, port: int, folder: str) -> None:
 
 
 def test_gradients_of_two_processes_are_those_of_one(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(_process, (port, str(tmp_path)), nprocs=2)
+    run_processes("tests.train.test_distributed._process", [str(tmp_path)])
     for rank in range(2):
         for loss, found in torch.load(tmp_path / f"{rank}.pt").items():
             for got, want in zip(found, gradients(loss, 0, 1), strict=True):

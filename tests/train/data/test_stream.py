@@ -6,7 +6,6 @@ import io
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tarfile
@@ -24,6 +23,7 @@ from brivl_search.errors import CorpusError, UsageError
 from tests.support.folders import REPO
 from tests.support.stub import environment
 from tests.support.tiny import write_vocab
+from tests.support.warm import run_processes
 from tests.train.test_pretrain import log_of, photos, to_toml, write_recipe  # noqa: F401 - a fixture
 from train import distributed, pretrain
 from train.data.photos import Augment, drop_tokens
@@ -288,10 +288,7 @@ def toy_losses(folder: Path, vocab: Path, rank: int, processes: int) -> tuple[li
     return losses, ids
 
 
-def _process(rank: int, port: int, folder: str, vocab: str, out: str) -> None:
-    os.environ.update(
-        LOCAL_RANK=str(rank), RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
-    )
+def _process(rank: int, folder: str, vocab: str, out: str) -> None:
     torch.set_num_threads(1)
     distributed.BUCKET = 100  # the gradients go in several transfers
     distributed.start("cpu")
@@ -302,10 +299,7 @@ def _process(rank: int, port: int, folder: str, vocab: str, out: str) -> None:
 @pytest.mark.slow
 def test_two_processes_give_the_losses_of_one_with_the_double_batch(packed: dict[str, Path], tmp_path: Path) -> None:
     vocab = write_vocab(tmp_path / "vocab")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(_process, (port, str(packed["tar"]), str(vocab), str(tmp_path)), nprocs=2)
+    run_processes("tests.train.data.test_stream._process", [str(packed["tar"]), str(vocab), str(tmp_path)])
     want, every = toy_losses(packed["tar"], vocab, 0, 1)
     (one, a), (two, b) = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     np.testing.assert_allclose(one, want, rtol=1e-9)
