@@ -34,8 +34,8 @@ import numpy.random
 from PIL import Image
 
 from brivl_search.corpus import images
-from brivl_search.errors import IndexMissingError, UsageError
-from brivl_search.index import MODALITIES, EncoderInfo, IndexReader, catalog, verify
+from brivl_search.errors import UsageError
+from brivl_search.index import EncoderInfo
 from brivl_search.ingest import maintenance
 from brivl_search.ingest import run as building
 from brivl_search.ingest.options import BuildOptions
@@ -43,9 +43,9 @@ from brivl_search.ingest.run import add, build_index
 from brivl_search.transfer.imports import import_vectors
 from tests.support.older import make_older
 from tests.support.pictures import write_lines
+from tests.support.published import State, state
 from tests.support.stub import StubEncoder
 
-State = dict[str, Any]
 FIRST, MORE = 300, 60  # pictures of the index, pictures to add; IVF-PQ wants 256
 OPTIONS = BuildOptions(index_type="ivfpq", workers=0, batch_size=16, shard_rows=128)
 
@@ -154,50 +154,6 @@ def prepare(site: Path) -> None:
     write_pictures(site / "a" / "rest", range(FIRST // 3, FIRST // 3 + 30), seed=2)
     write_pictures(site / "a" / "part", range(FIRST, FIRST + 40), seed=2)
     write_captions(site / "a")
-
-
-# -- what is found afterwards ------------------------------------------------------------------------------------
-
-
-def state(index: Path) -> State:
-    """Everything a reader can know of an index, and that it is sound; {} where nothing was published yet."""
-    try:
-        report = verify(index)
-    except IndexMissingError as error:
-        assert "no index at" in str(error) or "has not finished" in str(error), error
-        return {}
-    assert report.problems == (), report.problems
-    items: dict[str, list[tuple[str, str]]] = {}
-    found: dict[str, list[Any]] = {}
-    with catalog.reading(index) as (txn, meta):
-        for modality in MODALITIES:
-            entries = [catalog.Entry.unpack(key, value) for key, value in catalog.scan_items(txn, modality)]
-            items[modality] = sorted((meta.where.here(entry.key), entry.content) for entry in entries)
-        sources = [(source.kind, meta.where.here(source.path), source.present) for source in meta.sources]
-    queries = np.random.default_rng(3).standard_normal((6, 32)).astype(np.float32)
-    with IndexReader.open(index) as reader:
-        assert reader.damage == ()
-        for modality in MODALITIES:
-            rows = sorted((item.key, item.content) for block, _ in reader.items(modality) for item in block)
-            assert rows == items[modality], "items and rows differ"
-            assert len({key for key, _ in rows}) == len(rows), "an item is there twice"
-            for exact in (False, True):
-                hits = reader.search(modality, queries, 10, exact=exact)
-                names = [
-                    [reader.record(modality, s, r) for s, r in zip(*pair, strict=True) if r >= 0]
-                    for pair in zip(hits.shards.tolist(), hits.rows.tolist(), strict=True)
-                ]
-                found[f"{modality} {exact}"] = [names, hits.scores.tolist()]
-        shards = [(s.rows, s.checksum, s.kind) for part in (reader.info.image, reader.info.text) for s in part.shards]
-        tuning = [reader.info.image.tuning, reader.info.text.tuning]
-    return {
-        "items": items,
-        "sources": sources,
-        "found": found,
-        "shards": shards,
-        "tuning": tuning,
-        "leftovers": report.leftovers,
-    }
 
 
 # -- children ----------------------------------------------------------------------------------------------------
