@@ -80,7 +80,3 @@ class Windows:
         except Error:
             pass
         lent.context.close()
-
-    def close(self) -> None:
-        for context, _ in (one for free in self._free.values() for one in free):
-            context.close()

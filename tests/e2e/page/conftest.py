@@ -110,8 +110,9 @@ def serve(collection: tuple[Path, Path]) -> Iterator[Serve]:
         return Site(f"http://127.0.0.1:{port}/", engine, folder / "images")
 
     yield start
-    for server, thread in running:
+    for server, _ in running:
         server.should_exit = True
+    for _, thread in running:
         thread.join(10)
 
 
@@ -136,10 +137,8 @@ def bare_site(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Site:
 
 
 @pytest.fixture(scope="package")
-def windows(browser: Browser) -> Iterator[Windows]:
-    windows = Windows(browser, PATIENCE)
-    yield windows
-    windows.close()
+def windows(browser: Browser) -> Windows:
+    return Windows(browser, PATIENCE)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.folders import REPO
-from tests.support.page_site import Open, Page, Site, expect, look_for, tiles
+from tests.support.page_site import MOVING, Open, Page, Site, expect, look_for, tiles
 
 STYLE = (REPO / "brivl_search/server/static/style.css").read_text()
 BREAKS = {round(16 * float(rem)) for rem in re.findall(r"(?:max|min)-width: ([\d.]+)rem", STYLE)}
@@ -249,7 +249,8 @@ def test_what_the_index_does_not_have_is_not_offered(open_page: Open, bare_site:
 
 
 def test_a_phone_sized_window(open_page: Open) -> None:
-    page = open_page(viewport={"width": 360, "height": 740}, is_mobile=True, has_touch=True, device_scale_factor=2)
+    phone = {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "has_touch": True, "device_scale_factor": 2}
+    page = open_page(**phone, **MOVING)
     expect(tiles(page).first).to_be_visible()
     look_for(page, "绿色的十字")
     expect(tiles(page).first).to_have_attribute("title", re.compile("-green-cross"))

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.page_site import PHOTOS, Open, Site, drop, expect, look_for, names, tiles
+from tests.support.page_site import MOVING, PHOTOS, Open, Site, drop, expect, look_for, names, tiles
 from tests.support.pictures import draw, encoded
 
 
 def test_a_chinese_query_by_enter_with_match_scroll_and_address(open_page: Open) -> None:
-    page = open_page()
+    page = open_page(**MOVING)
     expect(page.locator("#collection")).to_contain_text("62 photos")
     expect(tiles(page)).to_have_count(24)  # some of the collection to begin with
     look_for(page, "红色的圆形")
