@@ -166,9 +166,11 @@ def test_an_answer_that_nobody_reads_has_a_deadline() -> None:
 
 def test_half_sent_requests_keep_nobody_out(index: Path) -> None:
     with serve(index, max_connections=40) as address, calls(address, 120, b"", HALF_HEAD, HALF_BODY) as slow:
-        for _ in range(20):
-            assert httpx.get(address + "/healthz", timeout=5).status_code == 200
-        assert httpx.post(address + "/v1/search", json={"text": "x"}, timeout=5).status_code == 200
+        anew = httpx.Limits(max_keepalive_connections=0)  # a connection for each request
+        with httpx.Client(base_url=address, timeout=5, limits=anew) as client:
+            for _ in range(20):
+                assert client.get("/healthz").status_code == 200
+            assert client.post("/v1/search", json={"text": "x"}).status_code == 200
         open_ = 0
         for one in slow:
             one.setblocking(False)

@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def chromium(playwright: Playwright) -> str | None:
     """Path of a Chromium: Playwright's own or the system's."""
-    # The shell alone takes half the time: it draws no window around each page.
+    # The shell alone takes two thirds of the time: it draws no window around each page.
     names = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
     found = [playwright.chromium.executable_path, *(shutil.which(name) for name in names)]
     return next((path for path in found if path and os.path.exists(path)), None)
