@@ -10,6 +10,7 @@
     phash.py          a perceptual hash: do two pictures look the same?
     decode_pool.py    many files -> pixels, in worker processes that may crash or hang without harm
     decode_worker.py  what runs inside those processes
+    decode_single.py  what runs inside a server's: one picture at a time
     exif.py           when a picture was taken
     captions.py       caption files -> captions, with file and line for every bad one
     fields.py         the extra fields of caption lines that records carry

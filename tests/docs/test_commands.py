@@ -13,7 +13,7 @@ import shlex
 import shutil
 import subprocess
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -101,22 +101,47 @@ def world(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Pa
 
 
 @pytest.fixture
-def here(world: Path, tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the world to stand in."""
-    shutil.copytree(world, tmp_path / "here")
-    monkeypatch.chdir(tmp_path / "here")
+def stand(
+    world: Path, tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[Path], Path]]:
+    """Copies a world to the one folder where every test stands: an index knows the folders that it was built of."""
+    place = world.with_name("here")
+
+    def copy(what: Path) -> Path:
+        shutil.copytree(what, place)
+        monkeypatch.chdir(place)
+        return place
+
     monkeypatch.setenv("BRIVL_SEARCH_ENCODER", str(tiny_checkpoint))
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    return tmp_path / "here"
+    yield copy
+    monkeypatch.chdir(tmp_path)
+    shutil.rmtree(place)
+
+
+@pytest.fixture
+def here(world: Path, stand: Callable[[Path], Path]) -> Path:
+    """A copy of the world to stand in."""
+    return stand(world)
+
+
+@pytest.fixture
+def indexed(world: Path, stand: Callable[[Path], Path], run_here: Callable[..., Ended]) -> Path:
+    """The same with its index: a page may begin in the middle of the story."""
+    with_index = world.with_name("indexed")
+    if with_index.exists():
+        return stand(with_index)
+    place = stand(world)
+    built = run_here("build-index", "images", "photos")
+    assert built.code == 0, built
+    shutil.copytree(place, with_index)
+    return place
 
 
 @pytest.mark.parametrize("page", sorted({block.page for block in blocks("bash")}))
-def test_the_commands_of_a_page_run(page: str, here: Path, run_here: Callable[..., Ended]) -> None:
+def test_the_commands_of_a_page_run(page: str, indexed: Path, run_here: Callable[..., Ended]) -> None:
     run = [line for block in blocks("bash") if block.page == page for line in commands(block) if not elsewhere(line)]
-    if any(line.startswith("brivl-search") for line in run):  # a page may begin in the middle of the story
-        built = run_here("build-index", "images", "photos")
-        assert built.code == 0, built
     for line in run:
         assert line.startswith("brivl-search "), f"{page}: {line}: run it, or say in ELSEWHERE why not"
         ended = run_here(*program(line))
@@ -198,14 +223,10 @@ def test_requests_are_answered(here: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("block", blocks("python"), ids=lambda block: f"{block.page}-{len(block.text)}")
-def test_python_blocks_run(
-    block: Block, here: Path, run_here: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_python_blocks_run(block: Block, indexed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if "class " in block.text:
         pytest.skip("the plug-in example: tests/encoders/test_plugins.py")
-    built = run_here("build-index", "images")
-    assert built.code == 0, built
-    shard = next((here / "indexes/default/shards").glob("image-*.lmdb"))
+    shard = next((indexed / "indexes/default/shards").glob("image-*.lmdb"))
     monkeypatch.setattr("sys.argv", ["example", str(shard)])
     exec(compile(block.text, block.page, "exec"), {"__name__": "example"})
 

@@ -31,6 +31,8 @@ class Site:
     photos: Path
 
 
+MOVING = {"reduced_motion": "no-preference"}  # for a page as most people see it; the others wait for no motion
+
 Serve = Callable[..., Site]
 Open = Callable[..., Page]
 

@@ -36,7 +36,7 @@ def fuzz(folder: Path, examples: int, *, seed: bool = False) -> Counter[str]:
         ExceptionGroup: an answer is not what the document says.
     """
     index = write_site(folder, 12)
-    app = create_app(open_engine(index), Settings(upload_dir=folder / "uploads", warm=False))
+    app = create_app(open_engine(index), Settings(upload_dir=folder / "uploads", warm=False, decoders=1))
     document = schemathesis.openapi.from_dict(app.openapi())
     statuses: Counter[str] = Counter()
     troubles: list[Exception] = []

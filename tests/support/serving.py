@@ -49,7 +49,7 @@ def open_engine(index: Path) -> Engine:
 @contextlib.contextmanager
 def client(index: Path, settings: Settings | None = None, **headers: str) -> Iterator[TestClient]:
     """Of a server in this process that has started. Errors that no route explains fail the test."""
-    app = create_app(open_engine(index), replace(settings or Settings(), decoders=1))
+    app = create_app(open_engine(index), replace(settings or Settings(warm=False), decoders=1))
     with TestClient(app, base_url="http://127.0.0.1:8000", headers=headers) as calls:
         yield calls
 

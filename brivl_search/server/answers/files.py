@@ -13,11 +13,11 @@ from urllib.parse import quote as percent
 from starlette.requests import Request
 from starlette.responses import Response
 
+from brivl_search.corpus.decode_single import ChangedError, read_indexed
 from brivl_search.errors import ImageError
 from brivl_search.server.answers.items import Item, find_picture
 from brivl_search.server.answers.kinds import media_type
 from brivl_search.server.protocol.problems import Refusal
-from brivl_search.server.workers.decoding import ChangedError, read_indexed
 from brivl_search.server.workers.service import Service
 
 _CACHE_BYTES = 16 << 20

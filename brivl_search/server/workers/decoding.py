@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import signal
 import threading
 from collections.abc import Callable
@@ -20,16 +19,12 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from brivl_search.corpus.decode_worker import Decoder, cap_memory, settle_in
-from brivl_search.corpus.images import PixelSpec, decode, read_file
-from brivl_search.corpus.thumbnails import shrink
+from brivl_search.corpus.decode_single import decode_content, indexed_thumbnail, nothing
+from brivl_search.corpus.decode_worker import Decoder, settle_in
+from brivl_search.corpus.images import PixelSpec, decode
 from brivl_search.errors import ImageError
 
 T = TypeVar("T")
-
-
-class ChangedError(ImageError):
-    """A file is not what was indexed."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +63,7 @@ class Decoders:
 
     def start(self) -> None:
         """Start a process now rather than with the first picture."""
-        self._run(_nothing)
+        self._run(nothing)
 
     def close(self) -> None:
         """End the processes, whatever they are doing."""
@@ -90,7 +85,7 @@ class Decoders:
     async def pixels(self, data: bytes, spec: PixelSpec) -> Pixels:
         """The content of a file → pixels. Raises ImageError."""
         raw, width, height, sha256 = await self._ask(
-            _decode, self._decoder, data, spec, self._max_megapixels, self._memory
+            decode_content, self._decoder, data, spec, self._max_megapixels, self._memory
         )
         pixels = np.frombuffer(raw, np.uint8).reshape(spec.size, spec.size, 3)
         return Pixels(pixels, width, height, sha256)
@@ -102,7 +97,7 @@ class Decoders:
             ChangedError: the file's content has another hash than `sha256` (None: its content was never known).
             ImageError: it cannot be read.
         """
-        return await self._ask(_thumbnail, path, side, sha256, max_bytes, self._memory)
+        return await self._ask(indexed_thumbnail, path, side, sha256, max_bytes, self._memory)
 
     async def _ask(self, function: Callable[..., T], *arguments: Any) -> T:
         last: Exception = ImageError("decoder crashed")
@@ -159,38 +154,3 @@ def _how(code: int) -> str:
         return signal.Signals(-code).name if code < 0 else f"exit code {code}"
     except ValueError:
         return f"signal {-code}"
-
-
-# -- in the processes --------------------------------------------------------------------------------------------
-
-
-def _nothing() -> None:
-    pass
-
-
-def _decode(
-    decoder: Decoder, data: bytes, spec: PixelSpec, max_megapixels: float, memory: int
-) -> tuple[bytes, int, int, str]:
-    cap_memory(memory)
-    image = decoder(data, spec, max_megapixels=max_megapixels)
-    return image.pixels.tobytes(), image.width, image.height, hashlib.sha256(data).hexdigest()
-
-
-def _thumbnail(path: str, side: int, sha256: str | None, max_bytes: int, memory: int) -> bytes:
-    cap_memory(memory)
-    return shrink(read_indexed(path, sha256, max_bytes), side)
-
-
-def read_indexed(path: str, sha256: str | None, max_bytes: int) -> bytes:
-    """The content of a file if it is what was indexed: so no link, and no file that took its place, shows another.
-
-    Raises:
-        ChangedError: it is something else now, or it was indexed without its content.
-        ImageError: it cannot be read.
-    """
-    if sha256 is None:
-        raise ChangedError("not shown", "it was imported as a vector, so its content was never seen")
-    data = read_file(path, max_bytes=max_bytes)
-    if hashlib.sha256(data).hexdigest() != sha256:
-        raise ChangedError("file changed", "it is not what was indexed: run brivl-search sync")
-    return data

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from brivl_search.encoders.calibration import Calibration
+from tests.support.browsing import Lent, Windows
 from tests.support.building import build
 from tests.support.page_site import EVIL, LIMIT, PATIENCE, PHOTOS, SCRIPT, Open, Serve, Site
 from tests.support.pictures import COLOURS, SHAPES, captions, draw, write_corpus, write_lines
@@ -24,7 +25,7 @@ pytest.importorskip("uvicorn", reason="the server needs pip install '.[serve]'")
 from playwright.sync_api import Browser, sync_playwright
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Playwright
+    from playwright.sync_api import ConsoleMessage, Page, Playwright, Request
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-extensions", "--disable-background-networking", "--mute-audio"]
 CALIBRATION = Calibration(slope=12.0, intercept=-6.0)
@@ -39,7 +40,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def chromium(playwright: Playwright) -> str | None:
     """Path of a Chromium: Playwright's own or the system's."""
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    # The shell alone takes two thirds of the time: it draws no window around each page.
+    names = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
     found = [playwright.chromium.executable_path, *(shutil.which(name) for name in names)]
     return next((path for path in found if path and os.path.exists(path)), None)
 
@@ -95,7 +97,7 @@ def serve(collection: tuple[Path, Path]) -> Iterator[Serve]:
         engine = Engine(index)
         engine.encoder = StubEncoder()
         engine.encoder.calibration = calibration
-        app = create_app(engine, Settings(max_upload_bytes=LIMIT, **settings))
+        app = create_app(engine, Settings(max_upload_bytes=LIMIT, decoders=1, **settings))
         server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=1))
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
@@ -108,14 +110,21 @@ def serve(collection: tuple[Path, Path]) -> Iterator[Serve]:
         return Site(f"http://127.0.0.1:{port}/", engine, folder / "images")
 
     yield start
-    for server, thread in running:
+    for server, _ in running:
         server.should_exit = True
+    for _, thread in running:
         thread.join(10)
 
 
 @pytest.fixture(scope="package")
 def site(serve: Serve) -> Site:
     return serve()
+
+
+@pytest.fixture(scope="package")
+def guarded(serve: Serve) -> Site:
+    """It asks for a token: long-enough-token."""
+    return serve(token="long-enough-token")
 
 
 @pytest.fixture(scope="package")
@@ -127,36 +136,41 @@ def bare_site(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Site:
     return serve(of=(folder / "photos", folder / "index"), calibration=None)
 
 
+@pytest.fixture(scope="package")
+def windows(browser: Browser) -> Windows:
+    return Windows(browser, PATIENCE)
+
+
 @pytest.fixture
-def open_page(browser: Browser, site: Site) -> Iterator[Open]:
-    """Opens the page in a fresh window. Nothing may ask another server or make the browser complain."""
-    contexts: list[Any] = []
+def open_page(windows: Windows, site: Site) -> Iterator[Open]:
+    """Opens the page as in a fresh window. Nothing may ask another server or make the browser complain.
+
+    `fresh=True`: in a window that nobody has used, with nothing in any of its caches.
+    """
     complaints: list[str] = []
     strangers: list[str] = []
+    lent: list[Lent] = []
 
-    def start(where: str = "", at: Site = site, **options: Any) -> Any:
-        context = browser.new_context(**{"viewport": {"width": 1200, "height": 800}, "locale": "en-GB", **options})
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(PATIENCE)
-
-        def heard(message: Any) -> None:
+    def start(where: str = "", at: Site = site, **options: Any) -> Page:
+        def heard(message: ConsoleMessage) -> None:
             # The browser itself reports answers such as 404, which some tests provoke.
             if message.type in ("error", "warning") and "Failed to load resource" not in message.text:
                 complaints.append(message.text)
 
-        def asked(request: Any) -> None:
+        def asked(request: Request) -> None:
             if not request.url.startswith((at.address, "blob:", "data:")):
                 strangers.append(request.url)
 
-        page.on("console", heard)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", asked)
-        page.goto(at.address + where)
-        return page
+        def failed(error: Any) -> None:
+            complaints.append(str(error))
+
+        one = windows.lend({"console": heard, "pageerror": failed, "request": asked}, **options)
+        lent.append(one)
+        one.page.goto(at.address + where)
+        return one.page
 
     yield start
-    for context in contexts:
-        context.close()
+    for one in lent:
+        windows.take_back(one)
     assert complaints == [], complaints
     assert strangers == [], strangers

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.support.building import build
-from tests.support.page_site import SCRIPT, Open, Serve, Site, expect, names, tiles
+from tests.support.page_site import MOVING, SCRIPT, Open, Serve, Site, expect, names, tiles
 from tests.support.pictures import write_corpus
 from tests.support.stub import StubEncoder
 
 
 def test_details_by_keys_copy_similar_ones_and_back(open_page: Open, site: Site) -> None:
-    page = open_page("?q=a+red+ring", permissions=["clipboard-read", "clipboard-write"])
+    page = open_page("?q=a+red+ring", permissions=["clipboard-read", "clipboard-write"], **MOVING)
     expect(tiles(page).first).to_be_visible()
     tiles(page).first.focus()
     page.keyboard.press("ArrowRight")

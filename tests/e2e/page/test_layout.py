@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.folders import REPO
-from tests.support.page_site import Open, Page, Serve, Site, expect, look_for, tiles
+from tests.support.page_site import MOVING, Open, Page, Site, expect, look_for, tiles
 
 STYLE = (REPO / "brivl_search/server/static/style.css").read_text()
 BREAKS = {round(16 * float(rem)) for rem in re.findall(r"(?:max|min)-width: ([\d.]+)rem", STYLE)}
@@ -71,6 +71,12 @@ CHECK = """() => {
     }
     return wrong;
 }"""
+
+# Name and box of every control that can be seen.
+BOXES = """what => [...document.querySelectorAll(what)]
+    .map((node) => [node.id, node.getBoundingClientRect().toJSON(), node])
+    .filter(([, box, node]) => box.width && box.height && node.checkVisibility({ visibilityProperty: true }))
+    .map(([name, box]) => [name, box])"""
 
 
 def walk(page: Page, widths: list[int] = WIDTHS, height: int = 800) -> None:
@@ -143,8 +149,8 @@ def test_the_details_at_every_width(open_page: Open, locale: str) -> None:
     walk(page, [320, 360, 576, 577, 640, 740, 932], height=400)  # a phone on its side, and lower windows
 
 
-def test_the_form_for_the_token_at_every_width(open_page: Open, serve: Serve) -> None:
-    page = open_page("?q=a+red+ring", at=serve(token="long-enough-token"), locale="zh-CN")
+def test_the_form_for_the_token_at_every_width(open_page: Open, guarded: Site) -> None:
+    page = open_page("?q=a+red+ring", at=guarded, locale="zh-CN")
     page.locator("#token").fill("wrong")
     page.keyboard.press("Enter")
     expect(page.locator("#sign-in-wrong")).to_be_visible()
@@ -159,9 +165,10 @@ def test_a_phone_has_a_menu_for_language_and_colours(open_page: Open, locale: st
     expect(page.locator("#language")).to_be_visible()
     for width in (w for w in WIDTHS if w <= 640):
         page.set_viewport_size({"width": width, "height": 740})
-        for name in ("theme", "language"):
-            box = page.locator(f"#{name}").bounding_box()
-            assert box and box["x"] >= 0 and box["x"] + box["width"] <= width, (width, name, box)
+        boxes = page.evaluate(BOXES, "#theme, #language")
+        assert len(boxes) == 2, (width, boxes)
+        for name, box in boxes:
+            assert box["left"] >= 0 and box["right"] <= width, (width, name, box)
     page.locator("#language").click()
     page.keyboard.press("Escape")
     expect(page.locator("#language")).to_be_hidden()
@@ -178,14 +185,13 @@ def test_a_phone_has_two_rows_of_controls_above_the_first_photo(open_page: Open,
 
 
 def two_rows_above_the_first_photo(page: Page) -> None:
-    first = tiles(page).first.bounding_box()
-    assert first
-    middles = []
-    for control in page.locator("a, button, input").all():
-        box = control.bounding_box()
-        if box and box["height"] > 1 and 0 <= box["y"] < first["y"] and control.is_visible():
-            middles.append(box["y"] + box["height"] / 2)
-    rows = [middle for n, middle in enumerate(sorted(middles)) if n == 0 or middle > sorted(middles)[n - 1] + 6]
+    ((_, first), *_) = page.evaluate(BOXES, "#grid a.tile")
+    middles = sorted(
+        box["y"] + box["height"] / 2
+        for _, box in page.evaluate(BOXES, "a, button, input")
+        if box["height"] > 1 and 0 <= box["y"] < first["y"]
+    )
+    rows = [middle for n, middle in enumerate(middles) if n == 0 or middle > middles[n - 1] + 6]
     assert len(rows) == 2, rows
     assert first["y"] <= 130
 
@@ -243,7 +249,8 @@ def test_what_the_index_does_not_have_is_not_offered(open_page: Open, bare_site:
 
 
 def test_a_phone_sized_window(open_page: Open) -> None:
-    page = open_page(viewport={"width": 360, "height": 740}, is_mobile=True, has_touch=True, device_scale_factor=2)
+    phone = {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "has_touch": True, "device_scale_factor": 2}
+    page = open_page(**phone, **MOVING)
     expect(tiles(page).first).to_be_visible()
     look_for(page, "绿色的十字")
     expect(tiles(page).first).to_have_attribute("title", re.compile("-green-cross"))

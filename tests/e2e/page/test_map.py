@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
-from tests.support.page_site import Open, expect, tiles
+from tests.support.page_site import MOVING, Open, expect, tiles
 
 
 def test_the_map_by_pointer_and_by_keys(open_page: Open) -> None:
-    page = open_page("?q=a+red+ring")
+    page = open_page("?q=a+red+ring", **MOVING)
     expect(tiles(page).first).to_be_visible()
     page.get_by_role("button", name="Map").click()
     canvas = page.locator("#canvas")

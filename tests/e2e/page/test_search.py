@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.page_site import PHOTOS, Open, Site, drop, expect, look_for, names, tiles
+from tests.support.page_site import MOVING, PHOTOS, Open, Site, drop, expect, look_for, names, tiles
 from tests.support.pictures import draw, encoded
 
 
 def test_a_chinese_query_by_enter_with_match_scroll_and_address(open_page: Open) -> None:
-    page = open_page()
+    page = open_page(**MOVING)
     expect(page.locator("#collection")).to_contain_text("62 photos")
     expect(tiles(page)).to_have_count(24)  # some of the collection to begin with
     look_for(page, "红色的圆形")
@@ -107,8 +107,7 @@ def test_terms_are_added_turned_weighed_and_removed(open_page: Open) -> None:
     expect(page.get_by_label("Less of:")).to_be_hidden()
 
 
-@pytest.mark.slow
-def test_how_many_are_shown_and_of_how_many(open_page: Open, bare_site: Site) -> None:
+def test_how_many_are_shown_and_of_how_many(open_page: Open, site: Site, bare_site: Site) -> None:
     page = open_page("?q=a+red+ring")
     status = page.locator("#status")
     expect(status).to_have_text(re.compile(r"^Best 40 of 62 photos · \d+ ms$"))
@@ -116,14 +115,14 @@ def test_how_many_are_shown_and_of_how_many(open_page: Open, bare_site: Site) ->
     expect(status).to_have_text(re.compile("^62 photos · "))
     page.get_by_role("radio", name="Captions").check()
     expect(status).to_have_text(re.compile(r"^Best \d+ of 242 captions · "))
-    filtered = open_page("?q=a+red+ring&glob=*.jpg")
-    expect(filtered.locator("#status")).to_have_text(re.compile("^40 shown, more as you scroll · "))
-    filtered = open_page("?q=a+red+ring&glob=*-red-*")
-    expect(filtered.locator("#status")).to_have_text(re.compile("^10 photos · "))
-    filtered = open_page("?q=a+red+ring&glob=evil*")
-    expect(filtered.locator("#status")).to_have_text(re.compile("^1 photo · "))
-    on_map = open_page("?q=a+red+ring&view=map")
-    expect(on_map.locator("#status")).to_have_text(re.compile("^40 photos ringed · "))
+    for where, said in (
+        ("glob=*.jpg", "40 shown, more as you scroll"),
+        ("glob=*-red-*", "10 photos"),
+        ("glob=evil*", "1 photo"),
+        ("view=map", "40 photos ringed"),
+    ):
+        page.goto(f"{site.address}?q=a+red+ring&{where}")
+        expect(status).to_have_text(re.compile(f"^{said} · "))
     expect(open_page(at=bare_site).locator("#collection")).to_have_text("3 photos")
 
 

@@ -6,11 +6,9 @@ import json
 import re
 from typing import TYPE_CHECKING
 
-import pytest
-
 from brivl_search.server.protocol.codes import CODES
 from tests.support.folders import REPO
-from tests.support.page_site import LIMIT, Open, Serve, Site, drop, expect, look_for, tiles
+from tests.support.page_site import LIMIT, Open, Site, drop, expect, look_for, tiles
 from tests.support.pictures import draw, encoded, noise_jpeg
 
 if TYPE_CHECKING:
@@ -67,8 +65,7 @@ def test_uploads_that_cannot_be_used(open_page: Open) -> None:
     expect(tiles(page).first).to_have_attribute("title", re.compile("-red-cross"))
 
 
-def test_a_server_with_a_token_asks_for_it_once(open_page: Open, serve: Serve) -> None:
-    guarded = serve(token="long-enough-token")
+def test_a_server_with_a_token_asks_for_it_once(open_page: Open, guarded: Site) -> None:
     page = open_page("?q=a+red+ring", at=guarded)
     panel = page.get_by_role("dialog")
     panel.get_by_label("Token").fill("something else")
@@ -83,22 +80,21 @@ def test_a_server_with_a_token_asks_for_it_once(open_page: Open, serve: Serve) -
     expect(panel).to_be_hidden()
 
 
-@pytest.mark.slow
-def test_known_errors_of_the_server_are_told_in_chinese(open_page: Open, bare_site: Site) -> None:
+def test_known_errors_of_the_server_are_told_in_chinese(open_page: Open, site: Site, bare_site: Site) -> None:
     """Each by the real server, so that the page keeps knowing its lines."""
     page = open_page("?q=a+red+ring&term=-1:t:a+red+ring", locale="zh-CN")
     said_in_chinese(page, "加上和减去的内容互相抵消了", "请调整权重，或移除其中一项。")
-    page = open_page(f"?q={'a' * 2500}", locale="zh-CN")
+    page.goto(f"{site.address}?q={'a' * 2500}")
     said_in_chinese(page, "文字太长", "服务器最多接受 2,000 个字符。")
-    page = open_page("?q=a" + "&term=1:t:b" * 20, locale="zh-CN")
+    page.goto(f"{site.address}?q=a" + "&term=1:t:b" * 20)
     said_in_chinese(page, "这次搜索的条件太多", "服务器最多接受 16 个，请移除一些。")
-    page = open_page("?q=a&term=1:k:aWE", locale="zh-CN")
+    page.goto(f"{site.address}?q=a&term=1:k:aWE")
     said_in_chinese(page, "这张照片已不在索引中", "它已被移除，或者索引已重新建立。")
-    page = open_page("?q=a&find=texts", locale="zh-CN", at=bare_site)
-    said_in_chinese(page, "这个图库没有说明文字", "说明文字来自照片旁边的 captions.jsonl 文件。")
-    page = open_page("?q=a&match=50", locale="zh-CN", at=bare_site)
-    said_in_chinese(page, "无法得知这次搜索的匹配度", "编码器经过校准时，才有匹配度")
-    page = open_page("?q=a", locale="zh-CN")
+    bare = open_page("?q=a&find=texts", locale="zh-CN", at=bare_site)
+    said_in_chinese(bare, "这个图库没有说明文字", "说明文字来自照片旁边的 captions.jsonl 文件。")
+    bare.goto(f"{bare_site.address}?q=a&match=50")
+    said_in_chinese(bare, "无法得知这次搜索的匹配度", "编码器经过校准时，才有匹配度")
+    page.goto(f"{site.address}?q=a")
     expect(tiles(page).first).to_be_visible()
     drop(page, "broken.jpg", b"\xff\xd8\xff nothing of the kind")
     said_in_chinese(page, "这张图片无法使用", "文件已损坏。")
@@ -171,16 +167,16 @@ def test_of_several_terms_the_one_that_cannot_be_used_is_left_out(open_page: Ope
     expect(tiles(page).first).to_be_visible()
 
 
-def test_a_photo_that_left_the_index_and_one_whose_file_is_gone(open_page: Open) -> None:
+def test_a_photo_that_left_the_index_and_one_whose_file_is_gone(open_page: Open, site: Site) -> None:
     page = open_page("?q=a+red+ring&term=1:k:aWE")
     expect(page.locator(".chip.bad")).to_have_count(1)
     expect(page.locator(".chip img")).to_have_count(0)
     page.get_by_role("button", name="Search without it").click()
     expect(tiles(page).first).to_have_attribute("title", re.compile("red-ring|evil-caption"))
     key = tiles(page).first.get_attribute("data-key")
-    page = open_page()
+    page = open_page(fresh=True)  # no thumbnail is in its caches
     page.route("**/thumbnail*", lambda route: route.fulfill(status=409))
-    page.goto(page.url + f"?term=1:k:{key}")
+    page.goto(f"{site.address}?term=1:k:{key}")
     expect(tiles(page).first).to_be_visible()
     expect(page.locator(".chip .name")).to_have_text("picture")
     expect(page.locator(".chip img")).to_have_count(0)

@@ -15,6 +15,21 @@ from brivl_search.server.workers.decoding import Decoders
 from tests.support.pictures import CRASH, EXIT, HANG, jpeg, naughty_decode
 
 
+def test_a_process_imports_what_decoding_needs_and_not_the_server() -> None:
+    decoders = Decoders(1, timeout_s=20, max_megapixels=10)
+
+    async def names() -> list[str]:
+        await decoders.pixels(jpeg((20, 10)), PixelSpec(8))
+        _, asked = decoders._run(eval, "[*__import__('sys').modules]")
+        return await asyncio.wrap_future(asked)
+
+    try:
+        found = {name.partition(".")[0] for name in asyncio.run(names())}
+        assert "PIL" in found and not found & {"fastapi", "starlette", "uvicorn", "faiss", "lmdb", "torch"}
+    finally:
+        decoders.close()
+
+
 @pytest.mark.parametrize("moment", [0, 0.001, 0.003, 0.01])
 def test_a_pool_that_ends_under_a_request_is_started_again(moment: float) -> None:
     """Whether a process has begun with it or not: no request waits for ever."""
