@@ -31,13 +31,6 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-extensions", "--disable-bac
 CALIBRATION = Calibration(slope=12.0, intercept=-6.0)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All tests of the page run in one process: two browsers on two cores take longer than one."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("page"))
-
-
 def chromium(playwright: Playwright) -> str | None:
     """Path of a Chromium: Playwright's own or the system's."""
     # The shell alone takes two thirds of the time: it draws no window around each page.
