@@ -26,7 +26,7 @@ from tests.support.kills import STEPS
 from tests.support.pictures import write_corpus
 from tests.support.stub import StubEncoder
 
-KILLS = 30  # the soak takes as many as you like
+KILLS = 20  # the soak takes as many as you like
 
 
 @pytest.fixture
