@@ -52,7 +52,7 @@ class Scan:
         unread: of these, the pictures and videos that are not read yet, by `kinds.label`: as a rule their ending.
         passed: images passed over on purpose, by why: "excluded", "hidden", or the name of a system's folder.
         empty_dirs: folders below the roots in which there is nothing at all.
-        mounts: root → folders below it that are other file systems, relative → device.
+        mounts: root → folders below it that are other file systems, relative → `disks.disk_of` of them.
         places: root → (device, inode).
         aliases: (folder, the name by which the index knows it already) of folders that were not walked again.
     """

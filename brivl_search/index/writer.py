@@ -291,9 +291,13 @@ class IndexWriter(Draft):
         stored = tuple(source.mapped(self.moves.stored) for source in here.values())
         self._meta = replace(self._meta, sources=stored)
 
-    def move(self, old: str, new: str) -> None:
-        """What lies at `old`, or below it, is at `new` from now on: keys, records and sources. Both are absolute."""
-        self._meta = replace(self._meta, moves=self.moves.moved(old, new).pairs)
+    def move(self, moves: Sequence[tuple[str, str]]) -> None:
+        """What lies at `old`, or below it, is at `new` from now on: keys, records and sources.
+
+        Args:
+            moves: (old, new) absolute paths, all of them at once.
+        """
+        self._meta = replace(self._meta, moves=self.moves.moved_together(moves).pairs)
 
     def flush(self) -> None:
         """Make everything staged so far durable, in one transaction."""

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from brivl_search.corpus import disks
 from brivl_search.corpus.containers.place import SEPARATOR, split
 from brivl_search.corpus.readers.base import Reader
 from brivl_search.corpus.rules import Rules, excluded, is_system
@@ -23,7 +24,7 @@ from brivl_search.index import IndexWriter, ItemState
 from brivl_search.index.keys import captions_of
 from brivl_search.index.sources import ROOTS, Source, is_away
 from brivl_search.ingest.captions import CaptionStage
-from brivl_search.ingest.coverage import Coverage, counted_images, rules_of
+from brivl_search.ingest.coverage import Coverage, counted_images, rules_of, state_of
 from brivl_search.ingest.moved import shown
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 
 # Reasons that may pass: what the index holds of such a file is kept. Any other reason is about the content itself.
 PASSING_REASONS = {
-    "permission denied", "read error", "file vanished", "file changed", "out of memory", "decoding timed out"
+    "permission denied", "read error", "file vanished", "file changed", "out of memory", "decoding timed out",
+    "broken link",
 }  # fmt: skip
 
 
@@ -108,7 +110,7 @@ class Forgetting:
             for mount in source.mounts
             if is_away(os.path.join(source.path, mount))
         ]
-        return sorted({*mounts, *self.scan.empty_dirs})
+        return sorted({*mounts, *self.scan.empty_dirs, *self.coverage.closed})
 
     def _stays(self, key: str, state: ItemState) -> bool:
         """Whether an image stays that the scan of its folder passed over."""
@@ -189,10 +191,9 @@ class Forgetting:
         """Notes for the user of the folders that are away."""
         for folder, files in self._empty.items():
             if files:
-                state = "is empty" if os.path.isdir(folder) else "is not there"
                 self.report.notes.append(
-                    f"{shown(folder)} {state}: {counted_images(len(files))} in the index, as if its disk were away; "
-                    f"to forget them: `remove` {shown(folder)}"
+                    f"{shown(folder)} {state_of(folder)}: {counted_images(len(files))} in the index, "
+                    f"as if its disk were away; to forget them: `remove` {shown(folder)}"
                 )
 
     def _from_dataset(self, reader: Reader) -> None:
@@ -292,6 +293,6 @@ def _same_disk(source: Source) -> bool:
         if above == folder:
             return False
         folder = above
-    if not source.device:
-        return folder == source.path
-    return os.stat(folder).st_dev == source.device
+    if source.disk:
+        return disks.disk_of(folder) == source.disk
+    return os.stat(folder).st_dev == source.device if source.device else folder == source.path

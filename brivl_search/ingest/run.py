@@ -106,6 +106,7 @@ def _find(coverage: Coverage, options: BuildOptions, *, files: bool = False) -> 
             rules=coverage.rules(),
             elsewhere=lambda: coverage.known.folders,
             wary=bool(coverage.new_roots()),
+            closed=coverage.closed,
             broken=broken,
             include_hidden=bool(options.include_hidden),
             files=files,
@@ -161,8 +162,7 @@ class _Build:
         )
         self.flushed = time.monotonic()
         self.indexed = {image.path for image in self.scan.images}  # minus the skipped ones, as they are met
-        for old, new in coverage.moves:
-            writer.move(old, new)
+        writer.move(coverage.moves)
         self.register = Register(writer, found, coverage)
         self.gone = Forgetting(writer, found, coverage, self.report, self.indexed)
 
