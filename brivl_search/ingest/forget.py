@@ -11,7 +11,7 @@ another file system and is not there.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -234,16 +234,31 @@ class Forgetting:
             nested = any(root.startswith(os.path.join(known, "")) for known in self._roots if known != root)
             keep = {image for image in (self.indexed if nested else self.out_of_reach) if image not in stage.fields}
             keep |= self.elsewhere - stage.fields.keys()
-            stage.forget_under(os.path.join(root, ""), keep.__contains__, self.shared)
+            stage.forget_under(os.path.join(root, ""), self._keeping(stage, keep), self.shared)
             self.kept |= keep
         for reader in self.sources.readers.values():
             cut = tuple(reader.unreadable)  # the caption may lie behind the break, the image before it
             keep = {image for image in self.indexed if image in self.out_of_reach or image.startswith(cut)}
             keep -= stage.fields.keys()
             for cover in self._covers(reader):
-                bare = stage.forget_under(cover, keep.__contains__, self.shared)
+                bare = stage.forget_under(cover, self._keeping(stage, keep), self.shared)
                 self._unlisted(bare, cover)
             self.kept |= keep
+
+    def _keeping(self, stage: CaptionStage, keep: set[str]) -> Callable[[str], bool]:
+        """Whether an image's captions stay: it is one of `keep`, or they may stand in lines that are no text."""
+        if not stage.not_text:
+            return keep.__contains__
+        self.kept |= self.indexed - stage.fields.keys()
+        return lambda image: image in keep or image not in stage.fields
+
+    def say_not_text(self, stage: CaptionStage) -> None:
+        """A note on caption files that are not of their encoding: what is behind their lines stays."""
+        for file in sorted(stage.not_text):
+            self.report.notes.append(
+                f"{shown(file)} is not all UTF-8: captions that no other line gives stay as they were; "
+                "`encoding` reads it"
+            )
 
     @cached_property
     def _roots(self) -> list[str]:

@@ -223,6 +223,8 @@ class _Build:
                 stage.read(read_captions(source.path, fields, encoding), known=True)
         for reader in self.sources.readers.values():
             stage.read(reader.lines())
+        if self.forget:
+            self.gone.say_not_text(stage)
         away = self.register.captions_away if self.forget else []
         self.report.notes += [
             f"{shown(source.path)} is not there: no caption is dropped; to forget it: `remove` {shown(source.path)}"
