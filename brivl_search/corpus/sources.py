@@ -171,6 +171,8 @@ def _take(reader: Reader, images: dict[str, ImageFile], found: Scan) -> None:
         else:
             passed += 1
             found.skipped.append(one)
+    found.unread += reader.unread
+    found.passed += reader.passed
     if not some:
         named = f"none of the {passed:,} images it names can be read" if passed else "it has no images"
         example = f" ({found.skipped[-1].reason}: {printable(found.skipped[-1].path)})" if passed else ""
