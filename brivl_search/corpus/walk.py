@@ -199,6 +199,8 @@ class _Walk:
                 continue  # vanished while we walked
             except OSError:
                 self.result.unreadable_dirs.append(folder.path)
+        for rules in self.rules.values():
+            self.result.patterns_used.update(rules.patterns.used if rules.patterns else ())
 
     def _is_new(self, folder: _Folder) -> bool:
         status = os.stat(folder.path)

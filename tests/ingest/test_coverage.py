@@ -96,3 +96,15 @@ def test_a_move_of_a_folder_above_as_an_option_of_sync(tmp_path: Path, index: Pa
     assert (report.unchanged, report.vanished, report.embedded) == (5, 0, 0), report
     assert all(path.startswith(str(tmp_path / "media")) for path in images(index))
     assert not synced(index, encoder).commit.changed  # type: ignore[union-attr]
+
+
+def test_patterns_that_keep_nothing_out_are_named_once(tmp_path: Path, encoder: StubEncoder) -> None:
+    for folder in "ab":
+        photo(tmp_path / folder / "1.jpg", 1)
+        photo(tmp_path / folder / f"{folder}.png", 2)
+    both, index = [tmp_path / "a", tmp_path / "b"], tmp_path / "ix"
+    report = build(both, index, encoder, exclude=("a.png", "*.gif", "/nowhere/x"))
+    (note,) = report.notes
+    assert note.startswith("`exclude` *.gif, /nowhere/x: keeps nothing out") and "a.png" not in note
+    assert not synced(index, encoder).notes  # remembered ones may have nothing to do
+    assert not build(both, index, encoder, exclude=()).notes
