@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from brivl_search.corpus.sources import DatasetChoice
-from brivl_search.errors import CorpusError
+from brivl_search.errors import CorpusError, UsageError
 from brivl_search.index import IndexReader, verify
 from brivl_search.index.snapshot import Snapshot
+from brivl_search.ingest.options import BuildOptions
 from tests.ingest.test_sources import added, library, names, photo, synced
 from tests.support import datasets
 from tests.support.building import build, images
@@ -108,3 +109,9 @@ def test_patterns_that_keep_nothing_out_are_named_once(tmp_path: Path, encoder: 
     assert note.startswith("`exclude` *.gif, /nowhere/x: keeps nothing out") and "a.png" not in note
     assert not synced(index, encoder).notes  # remembered ones may have nothing to do
     assert not build(both, index, encoder, exclude=()).notes
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), 0.0, -1.0])
+def test_a_limit_that_json_does_not_have_is_refused(value: float) -> None:
+    with pytest.raises(UsageError, match=rf"`max_megapixels` {value:g}: give a number of megapixels"):
+        BuildOptions(max_megapixels=value)
