@@ -85,7 +85,7 @@ def located(directory: os.PathLike[str], sources: Iterable[Source], moves: Moves
     """The moves, and those of roots that went along with the index's folder.
 
     A source that is away, or holds other files now, and lies where it lay beside the index before, is taken for moved
-    if one of its files is there with the size it had.
+    if one of its files is there with the size it had. A link that leads elsewhere now is no move.
 
     Args:
         directory: of the index.
@@ -104,6 +104,8 @@ def located(directory: os.PathLike[str], sources: Iterable[Source], moves: Moves
         files = [(old, new, key[len(old) :], size) for old, new in places for key, size in sample(old)]
         if source.kind == "captions":
             moved = is_away(here)
+        elif not is_away(here) and os.path.realpath(here) != here:
+            continue
         else:
             stay = not is_away(here) and any(is_file_of(moves.here(old) + rest, size) for old, _, rest, size in files)
             moved = not stay and any(is_file_of(new + rest, size) for _, new, rest, size in files)

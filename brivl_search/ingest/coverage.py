@@ -215,6 +215,8 @@ def _take_given(found: Coverage, paths: Sequence[Path | str]) -> None:
     given = set(map(os.path.abspath, found.paths))
     for path, source in found.sources.items():  # each root is read by its own options, inside another one too
         inside = any(path.startswith(os.path.join(one, "")) for one in given)
+        if inside and path in gone and source in found.away:
+            found.notes.append(away_line(found.known, source))
         if source.kind == "folder" and inside and path not in given and path not in gone:
             found.paths.append(source.given if os.path.abspath(source.given) == path else path)
 

@@ -58,15 +58,16 @@ def moved_here(found: Looking, path: str) -> Source | None:
     It is known by device and inode, and by some file that it holds: both numbers are used again, and two disks often
     have the same. A dataset is also known by its images alone, if they lay inside or beside it.
     """
-    if _is_in_the_index(found.known, path):
-        return None
     place = place_of(path)
     for source in found.known.sources:
         same = bool(source.inode) and (source.device, source.inode) == place
-        if same and source.kind in ("folder", "dataset") and place_of(source.path) != place:
+        others = any(not at(path + rest, source.path) for rest, _ in _below(found.known, path)) if same else False
+        if same and not others and source.kind in ("folder", "dataset") and place_of(source.path) != place:
             files = _below(found.known, source.path)
             if not files or any(is_file_of(path + rest, size) for rest, size in files):
                 return source
+    if _is_in_the_index(found.known, path):
+        return None
     for source in found.away:
         if source.kind == "dataset" and _holds(found.known, source, path):
             return source
