@@ -21,7 +21,7 @@ from brivl_search.corpus.captions import CaptionLine
 from brivl_search.corpus.containers import tar
 from brivl_search.corpus.containers.place import SEPARATOR, Place
 from brivl_search.corpus.encodings import NotText, decode
-from brivl_search.corpus.fields import Scalar, scalars
+from brivl_search.corpus.fields import Fields, scalars_and_lists
 from brivl_search.corpus.readers.base import Choice, Reader, caption, files_in, named, split_of, stat_image
 from brivl_search.corpus.rules import is_system, is_thumbnail
 from brivl_search.corpus.text import NOT_UTF8, BadLine
@@ -59,11 +59,11 @@ class _Samples(Reader):
         """What is said about a sample's image; None if nothing is, or there is no image."""
         if not sample.images or not sample.texts:
             return None
-        fields: dict[str, Scalar] = {"split": split} if split else {}
+        fields: Fields = {"split": split} if split else {}
         found: list[str] = []
         try:
             told = self._json(place, sample)
-            fields |= scalars(told, _NOT_FIELDS)
+            fields |= scalars_and_lists(told, _NOT_FIELDS)
             ending = next((ending for ending in _TEXTS if ending in sample.texts), None)
             if ending is not None:
                 found = [caption(self._decoded(self.text(place, sample.texts[ending])))]
