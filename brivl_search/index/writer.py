@@ -16,6 +16,7 @@ import lmdb
 import numpy as np
 from numpy.typing import NDArray
 
+from brivl_search.display import printable
 from brivl_search.errors import BrivlSearchError, IndexIncompatibleError, UsageError, system_error
 from brivl_search.index import catalog, trust
 from brivl_search.index.catalog import Meta
@@ -88,10 +89,13 @@ class IndexWriter(Draft):
         try:
             (self.directory / "shards").mkdir(parents=True, exist_ok=True)
             self._lock = WriterLock(self.directory)
-        except OSError as error:
-            if known := system_error(error, self.directory):
+        except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and (known := system_error(error, self.directory)):
                 raise known from error
-            raise
+            why = getattr(error, "strerror", None) or str(error)
+            raise UsageError(
+                f"`index` {printable(os.fspath(directory))}: {why}: give a folder for the index"
+            ) from error
         self._environment: Environment | None = None
         self._staging: Staging | None = None
         self._reading: Any = None
