@@ -191,9 +191,10 @@ class CaptionStage:
             record = self.writer.record("image", image)
             if record is None:
                 continue
-            if not self.forget or shared(image):
+            state = self.writer.known("image", image)
+            if not self.forget or shared(image) or (state is not None and state.origin == "import"):
                 fields = {**record.get("fields", {}), **fields}
-            if record.pop("fields", {}) != fields and (state := self.writer.known("image", image)) is not None:
+            if record.pop("fields", {}) != fields and state is not None:
                 record |= {"fields": fields} if fields else {}
                 self.writer.put("image", Item(image, state.content, state.size, state.mtime_ns, record, state.origin))
 
