@@ -10,6 +10,7 @@ import typer
 
 from brivl_search.cli.app import app, json_wanted
 from brivl_search.cli.options import DEFAULT_INDEX, IndexOption, Quiet, ReportOption
+from brivl_search.errors import UsageError
 
 sources = typer.Typer(
     name="sources",
@@ -41,18 +42,24 @@ def list_sources(ctx: typer.Context, index: IndexOption = DEFAULT_INDEX, form: R
 @sources.command()
 def move(
     ctx: typer.Context,
-    old: Annotated[Path, typer.Argument(metavar="OLD", help="A folder of the index, which need not exist any more.")],
-    new: Annotated[Path, typer.Argument(metavar="NEW", help="Where it is now.")],
+    places: Annotated[
+        list[Path],
+        typer.Argument(metavar="OLD NEW", help="A folder of the index, and where it is now; more pairs may follow."),
+    ],
     index: Annotated[Path | None, typer.Option("--index", "-i", help="Folder of the index.")] = None,
     quiet: Quiet = False,
 ) -> None:
     """Say where a folder of the index is now. No picture is embedded again."""
+    if len(places) % 2:
+        raise UsageError("OLD and NEW belong together: name the old place, and where it is now")
     from brivl_search.ingest.maintenance import move as move_source
     from brivl_search.output import say
     from brivl_search.output.build import say_state
 
     directory: Any = index or ctx.obj
-    done = move_source(directory, old, new)
+    pairs = list(zip(places[::2], places[1::2], strict=True))
+    done = move_source(directory, *pairs[0], *pairs[1:])
     if not quiet:
-        say(f"{old} is {new} from now on")
+        for old, new in pairs:
+            say(f"{old} is {new} from now on")
         say_state(directory, done)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -104,7 +104,9 @@ def tune(
     vectors = None
     if queries is not None:
         texts = read_lines("--queries", str(queries), encoding, "a query")
-        vectors = load_for(index, None, device).encode_texts(texts)
+        encoder = load_for(index, None, device)
+        _warn_unknown(encoder, texts)
+        vectors = encoder.encode_texts(texts)
     gpu.choose(device)
     with Bar(quiet=quiet) as bar:
         bar.phase("tuning", None)
@@ -113,6 +115,21 @@ def tune(
         warn(note)
     if not quiet:
         show(tuning_table(report.found))
+
+
+def _warn_unknown(encoder: Any, texts: list[str]) -> None:
+    """Names words that the encoder does not know, and counts queries that are made of nothing else."""
+    from brivl_search.corpus.spelling import nothing_known
+    from brivl_search.encoders.base import unknown_words
+    from brivl_search.output import warn
+    from brivl_search.search.words import named
+
+    found = unknown_words(encoder, texts)
+    if words := list(dict.fromkeys(word for one in found for word in one)):
+        some = sum(map(bool, found))
+        warn(f"--queries: {some:,} of {len(texts):,} hold words that the encoder does not know: {named(words)}")
+    if empty := sum(nothing_known(text, one) for text, one in zip(texts, found, strict=True)):
+        warn(f"--queries: {empty:,} hold no word that the encoder knows: they all are one query to it")
 
 
 @app.command()

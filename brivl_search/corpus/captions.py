@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from brivl_search.corpus.fields import Scalar, scalars
+from brivl_search.corpus.fields import Scalar, scalars_and_lists
 from brivl_search.corpus.text import MAX_LINE_BYTES as MAX_LINE_BYTES
 from brivl_search.corpus.text import BadLine as BadLine
 from brivl_search.corpus.text import json_lines
@@ -32,14 +32,14 @@ class CaptionLine:
         image: absolute, normalised path; not checked for existence.
         texts: (field, caption) in the order of the fields asked for, then of the line; empty if the line has none of
             the fields that were named explicitly.
-        fields: the line's other fields that are scalars, for filters (see `fields.scalars`).
+        fields: the line's other fields that are scalars, or lists of them, for filters (see `fields.scalars`).
     """
 
     file: str
     line: int
     image: str
     texts: tuple[tuple[str, str], ...]
-    fields: Mapping[str, Scalar] = field(default_factory=dict, hash=False)
+    fields: Mapping[str, Scalar | list[Scalar]] = field(default_factory=dict, hash=False)
 
     @property
     def captions(self) -> tuple[str, ...]:
@@ -81,7 +81,7 @@ def read_captions(
         except _Bad as bad:
             yield BadLine(file, number, bad.reason, bad.detail)
         else:
-            others = scalars(record, {"image", *DEFAULT_FIELDS, *(fields or ())})
+            others = scalars_and_lists(record, {"image", *DEFAULT_FIELDS, *(fields or ())})
             yield CaptionLine(file, number, image, texts, others)
 
 

@@ -21,7 +21,7 @@ _FIELDS = (  # time, parts of a second, zone: when it was taken, when it was mad
 )
 _ZONE = r"\s*(Z|[+-]\d\d:?\d\d)?"
 _DATE = re.compile(r"\s*(\d{4})[:/.\- ] ?(\d\d?)[:/.\- ] ?(\d\d?)(?!\d)")
-_TIME = re.compile(r"[\sT]\s*(\d\d?)[:.] ?(\d\d?)(?:[:.] ?(\d\d?)(?:[.,](\d+))?)?" + _ZONE)
+_TIME = re.compile(r"[\sT]\s*(\d\d?)[:.] ?(\d\d?)(?:[:.] ?(\d\d?)(?:[.,](\d+))?)?(?: ?([AaPp])\.?[Mm])?" + _ZONE)
 _NO_CLOCK = frozenset(  # days on which clocks begin that were never set, and end
     datetime.date(*day)
     for day in ((1601, 1, 1), (1899, 12, 30), (1900, 1, 1), (1903, 12, 31), (1904, 1, 1), (1969, 12, 31), (1970, 1, 1),
@@ -71,6 +71,8 @@ def read_time(text: str, part: str = "", zone: str = "") -> str:
     if not clock and any(letter.isdigit() for letter in rest):
         return ""
     hour, minute, second = (int(one or 0) for one in clock.groups()[:3]) if clock else (0, 0, 0)
+    if clock and clock[5] and 1 <= hour <= 12:
+        hour = hour % 12 + 12 * (clock[5] in "Pp")
     if hour > 24 or minute > 60 or second > 60:
         return ""
     digits = ((clock and clock[4]) or part.strip()) if clock and clock[3] else ""
@@ -81,7 +83,7 @@ def read_time(text: str, part: str = "", zone: str = "") -> str:
         moment += datetime.timedelta(hours=hour, minutes=minute, seconds=second, microseconds=micro)
         if not is_believed(moment):
             return ""
-        moment = moment.replace(tzinfo=_zone((clock and clock[5]) or zone) if clock else None)
+        moment = moment.replace(tzinfo=_zone((clock and clock[6]) or zone) if clock else None)
         return moment.isoformat(timespec="milliseconds" if micro and micro % 1000 == 0 else "auto")
     except (ValueError, OverflowError):
         return ""

@@ -29,6 +29,17 @@ def scalars(record: Mapping[str, object], without: Collection[str] = ()) -> dict
     return kept
 
 
+def scalars_and_lists(record: Mapping[str, object], without: Collection[str] = ()) -> Fields:
+    """As `scalars`, and lists of such values: `"tags": ["sea", "dog"]` is found by each. Other values are left out."""
+    kept: Fields = dict(scalars(record, without))
+    for name, value in record.items():
+        if len(kept) < MAX_FIELDS and isinstance(value, list) and name not in without and _is_short(name):
+            values = {(type(one), one): one for one in value if not isinstance(one, list | dict) and _is_kept(one)}
+            if values:
+                kept[name] = list(values.values())[:MAX_VALUES]
+    return kept
+
+
 def _is_kept(value: object) -> bool:
     if isinstance(value, str):
         return _is_short(value)

@@ -51,8 +51,9 @@ class Scan:
         other_files: files that are neither images nor captions.
         unread: of these, the pictures and videos that are not read yet, by `kinds.label`: as a rule their ending.
         passed: images passed over on purpose, by why: "excluded", "hidden", or the name of a system's folder.
+        patterns_used: of the roots' patterns to exclude, those that kept something out.
         empty_dirs: folders below the roots in which there is nothing at all.
-        mounts: root → folders below it that are other file systems, relative → device.
+        mounts: root → folders below it that are other file systems, relative → `disks.disk_of` of them.
         places: root → (device, inode).
         aliases: (folder, the name by which the index knows it already) of folders that were not walked again.
     """
@@ -65,6 +66,7 @@ class Scan:
     other_files: int = 0
     unread: Counter[str] = field(default_factory=Counter)
     passed: Counter[str] = field(default_factory=Counter)
+    patterns_used: set[str] = field(default_factory=set)
     empty_dirs: set[str] = field(default_factory=set)
     mounts: dict[str, dict[str, int]] = field(default_factory=dict)
     places: dict[str, tuple[int, int]] = field(default_factory=dict)

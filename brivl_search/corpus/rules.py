@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from brivl_search.corpus.encodings import NotText, decode
+from brivl_search.display import printable
 from brivl_search.errors import UsageError
 
 IGNORE_FILE = ".brivlignore"
@@ -69,6 +71,9 @@ class Patterns:
         lines: the patterns.
         where: for the message.
 
+    Attributes:
+        used: of the patterns, those that decided something.
+
     Raises:
         UsageError: a pattern is none.
     """
@@ -77,10 +82,12 @@ class Patterns:
         from pathspec import GitIgnoreSpec
 
         self.base = base
+        self._lines = [line for line in lines if line]
+        self.used: set[str] = set()
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # `re` of odd patterns, which mean what they mean
-                self._spec: Any = GitIgnoreSpec.from_lines(_anchored(_plain(line)) for line in lines)
+                self._spec: Any = GitIgnoreSpec.from_lines(_anchored(_plain(line)) for line in self._lines)
         except ValueError as error:
             raise UsageError(
                 f"{where}: {error}: write patterns as in .gitignore, such as '*.png' or 'drafts/'"
@@ -88,7 +95,10 @@ class Patterns:
 
     def says(self, relative: str) -> bool | None:
         """Is a path (relative to the base, "/" behind a folder) excluded? None: no pattern speaks of it."""
-        verdict: bool | None = self._spec.check_file(_plain(relative)).include
+        found = self._spec.check_file(_plain(relative))
+        if found.index is not None:
+            self.used.add(self._lines[found.index])
+        verdict: bool | None = found.include
         return verdict
 
 
@@ -102,13 +112,22 @@ def _plain(text: str) -> str:
 
 
 def read_ignore_file(folder: str) -> Patterns | None:
-    """The patterns of a folder's .brivlignore; None if it cannot be read."""
+    """The patterns of a folder's .brivlignore; None if there is none.
+
+    Raises:
+        UsageError: a pattern is none, or the file is not UTF-8: what it should keep out is not known.
+        OSError: it cannot be read.
+    """
     path = os.path.join(folder, IGNORE_FILE)
     try:
-        with open(path, encoding="utf-8-sig", errors="replace") as file:
-            return Patterns(folder, file.read().splitlines(), path)
-    except OSError:
+        with open(path, "rb") as file:
+            text = decode(file.read())
+    except (FileNotFoundError, IsADirectoryError):
         return None
+    except NotText as error:
+        seems = f", it seems to be {error.guess.name}" if error.guess else ""
+        raise UsageError(f"{printable(path)}: not UTF-8 text{seems}: save it as UTF-8", code="not_utf8") from None
+    return Patterns(folder, text.splitlines(), printable(path))
 
 
 def excluded(path: str, is_folder: bool, root: str, own: Patterns | None, nested: Sequence[Patterns]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,7 @@ def find_sources(
     rules: Mapping[str, Rules] | None = None,
     elsewhere: Elsewhere | None = None,
     wary: bool = False,
+    closed: Collection[str] = (),
     include_hidden: bool = False,
     files: bool = False,
     broken: dict[str, BrivlSearchError] | None = None,
@@ -86,7 +87,7 @@ def find_sources(
         choice: how datasets among them are read.
         fields: of a dataset's absolute path, the caption fields wanted; None: the usual ones.
         known: absolute path → how it was read when the index learned of it; `choice` goes before it.
-        rules, elsewhere, wary, include_hidden: as of `walk.scan`.
+        rules, elsewhere, wary, closed, include_hidden: as of `walk.scan`.
         broken: gets the datasets that cannot be read, by path, and why; None: the first of them is raised.
         files: also take single images and caption files, as of `walk.scan_paths`.
 
@@ -114,12 +115,16 @@ def find_sources(
     if not readers and (choice.split or choice.images):
         given = "split" if choice.split else "images"
         raise UsageError(f"`{given}` is for datasets: name an annotation file or container, or give `dataset_format`")
+    walk: Callable[..., Scan] | None
     if files:
-        found = scan_paths(plain, include_hidden=include_hidden, rules=rules, elsewhere=elsewhere, wary=wary)
+        walk = scan_paths
     elif plain or not (readers or broken):
-        found = scan(plain, include_hidden=include_hidden, rules=rules, elsewhere=elsewhere, wary=wary)
+        walk = scan
     else:
-        found = Scan(())
+        walk = None
+    found = Scan(())
+    if walk is not None:
+        found = walk(plain, include_hidden=include_hidden, rules=rules, elsewhere=elsewhere, wary=wary, closed=closed)
     images = {image.path: image for image in found.images}
     for name, reader in list(readers.items()):
         try:
@@ -166,6 +171,8 @@ def _take(reader: Reader, images: dict[str, ImageFile], found: Scan) -> None:
         else:
             passed += 1
             found.skipped.append(one)
+    found.unread += reader.unread
+    found.passed += reader.passed
     if not some:
         named = f"none of the {passed:,} images it names can be read" if passed else "it has no images"
         example = f" ({found.skipped[-1].reason}: {printable(found.skipped[-1].path)})" if passed else ""

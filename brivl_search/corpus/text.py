@@ -99,7 +99,8 @@ def text_lines(file: str, encoding: str | None = None) -> Iterator[tuple[int, st
     Args:
         file: its path.
         encoding: of the file; None: UTF-8. Then a line that is not UTF-8 is told in its place, and of a file in
-            UTF-16 or UTF-32 the first one.
+            UTF-16 or UTF-32 the first one. In a file of another encoding a line can be UTF-8 by chance: 猫 in GBK is
+            è. So all of its lines beyond ASCII are told.
 
     Raises:
         CorpusError: as `raw_lines`, or the file is not of the named encoding.
@@ -117,9 +118,11 @@ def text_lines(file: str, encoding: str | None = None) -> Iterator[tuple[int, st
             yield number, raw
             continue
         try:
-            yield number, raw.decode("utf-8")
+            text = raw.decode("utf-8")
         except UnicodeDecodeError as error:
             yield number, BadLine(file, number, NOT_UTF8, "; ".join(filter(None, (f"byte {error.start + 1}", way))))
+        else:
+            yield number, text if seems is None or text.isascii() else BadLine(file, number, NOT_UTF8, way)
 
 
 def _lines_of(file: str, encoding: str) -> Iterator[tuple[int, str | BadLine]]:

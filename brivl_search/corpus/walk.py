@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import stat
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from brivl_search.corpus import kinds
+from brivl_search.corpus import disks, kinds
 from brivl_search.corpus.found import ImageFile as ImageFile
 from brivl_search.corpus.found import Scan as Scan
 from brivl_search.corpus.found import Skipped as Skipped
@@ -42,6 +42,7 @@ def scan(
     rules: Mapping[str, Rules] | None = None,
     elsewhere: Elsewhere | None = None,
     wary: bool = False,
+    closed: Collection[str] = (),
 ) -> Scan:
     """Find the images and caption files under some folders.
 
@@ -55,6 +56,7 @@ def scan(
         elsewhere: gives (device, inode) → path of folders that the index knows; one met under another name is not
             walked. It is asked of links.
         wary: it is asked of every folder: another mount of one has no link.
+        closed: absolute paths of folders below the roots that are not looked into.
 
     Raises:
         UsageError: a root does not exist or is not a folder, there is none, or a pattern is none.
@@ -65,7 +67,7 @@ def scan(
     for root in roots:
         _check_root(os.fspath(root))
     result = Scan(tuple(dict.fromkeys(os.path.abspath(root) for root in roots)))
-    _Walk(result, Rules(include_hidden), rules or {}, elsewhere or dict, wary).run()
+    _Walk(result, Rules(include_hidden), rules or {}, elsewhere or dict, wary, closed).run()
     result.images.sort(key=lambda image: image.path)
     result.skipped.sort(key=lambda skipped: skipped.path)
     result.captions.sort()
@@ -80,20 +82,24 @@ def scan_paths(
     rules: Mapping[str, Rules] | None = None,
     elsewhere: Elsewhere | None = None,
     wary: bool = False,
+    closed: Collection[str] = (),
 ) -> Scan:
     """Like `scan`, for files and folders mixed: a file that is named is taken, however it is called or hidden.
 
     Args:
         paths: folders, image files, and caption files ending in .jsonl.
-        include_hidden, rules, elsewhere, wary: as of `scan`.
+        include_hidden, rules, elsewhere, wary, closed: as of `scan`.
 
     Raises:
         UsageError: a path does not exist, there is none, or a pattern is none.
         CorpusError: a folder cannot be reached.
     """
     folders = [path for path in paths if os.path.isdir(path)]
-    options = {"include_hidden": include_hidden, "rules": rules, "elsewhere": elsewhere, "wary": wary}
-    result = scan(folders, **options) if folders else Scan(())  # type: ignore[arg-type]
+    result = Scan(())
+    if folders:
+        result = scan(
+            folders, include_hidden=include_hidden, rules=rules, elsewhere=elsewhere, wary=wary, closed=closed
+        )
     seen = {image.path for image in result.images}
     for path in paths:
         absolute = os.path.abspath(path)
@@ -165,11 +171,17 @@ class _Walk:
     """One walk: real folders depth first, links to folders after all of them."""
 
     def __init__(
-        self, result: Scan, default: Rules, rules: Mapping[str, Rules], elsewhere: Elsewhere, wary: bool
+        self,
+        result: Scan,
+        default: Rules,
+        rules: Mapping[str, Rules],
+        elsewhere: Elsewhere,
+        wary: bool,
+        closed: Collection[str],
     ) -> None:
         self.result = result
         self.rules = {root: rules.get(root, default) for root in result.roots}
-        self.elsewhere, self.wary = elsewhere, wary
+        self.elsewhere, self.wary, self.closed = elsewhere, wary, closed
         self.seen: set[tuple[int, int] | str] = set()
         self.folders: list[_Folder] = []
         self.linked: deque[_Folder] = deque()
@@ -187,6 +199,8 @@ class _Walk:
                 continue  # vanished while we walked
             except OSError:
                 self.result.unreadable_dirs.append(folder.path)
+        for rules in self.rules.values():
+            self.result.patterns_used.update(rules.patterns.used if rules.patterns else ())
 
     def _is_new(self, folder: _Folder) -> bool:
         status = os.stat(folder.path)
@@ -204,7 +218,7 @@ class _Walk:
             self.result.places[folder.root] = (status.st_dev, status.st_ino)
         elif folder.device and status.st_dev != folder.device:
             relative = os.path.relpath(folder.path, folder.root)
-            self.result.mounts.setdefault(folder.root, {})[relative] = status.st_dev
+            self.result.mounts.setdefault(folder.root, {})[relative] = disks.disk_of(folder.path)
         return True
 
     def _list(self, folder: _Folder) -> None:
@@ -247,8 +261,8 @@ class _Walk:
         return _Folder(folder.path, folder.root, device, ignored, passed, folder.link)
 
     def _subfolder(self, entry: os.DirEntry[str], inside: _Folder, link: bool = False) -> list[_Folder]:
-        """The folder to be listed later; none if it is a root of its own, or hidden."""
-        if entry.path in self.rules:
+        """The folder to be listed later; none if it is a root of its own, closed or hidden."""
+        if entry.path in self.rules or entry.path in self.closed:
             return []
         passed = inside.passed
         if not passed and is_system(entry.name):

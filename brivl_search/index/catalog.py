@@ -27,7 +27,8 @@ import lmdb
 import numpy as np
 from numpy.typing import NDArray
 
-from brivl_search.errors import IndexIncompatibleError, IndexMissingError, system_error
+from brivl_search.display import printable
+from brivl_search.errors import IndexIncompatibleError, IndexMissingError, UsageError, system_error
 from brivl_search.index import keys
 from brivl_search.index.copied import copied
 from brivl_search.index.moves import Moves
@@ -361,7 +362,14 @@ def reading(directory: Path) -> Iterator[tuple[Any, Meta]]:
         IndexIncompatibleError: the catalog is gone while shards are there, is damaged or of another format.
     """
     path = catalog_path(directory)
-    if not path.is_file() or path.stat().st_size == 0:
+    try:
+        there = path.is_file() and path.stat().st_size > 0
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and (known := system_error(error)):
+            raise known from error
+        why = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"`index` {printable(str(directory))}: {why}: give the folder of an index") from error
+    if not there:
         if any((directory / "shards").glob("*.lmdb")) and not (directory / "staging.lmdb").exists():
             raise IndexIncompatibleError(
                 f"half-deleted index: {path} is missing; build it again with: `build_index`",

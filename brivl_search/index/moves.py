@@ -68,9 +68,13 @@ class Moves:
 
     def moved(self, old: str, new: str) -> Moves:
         """The table after what is at `old` here has moved to `new`."""
-        stored = self.stored(old)
-        pairs = {before: new + rest if (rest := _below(now, old)) is not None else now for before, now in self.pairs}
-        return Moves({**pairs, stored: new}.items())
+        return self.moved_together([(old, new)])
+
+    def moved_together(self, moves: Sequence[tuple[str, str]]) -> Moves:
+        """The table after several (old, new) moves at once: two places may change with each other."""
+        after = Moves(moves)
+        pairs = {before: after.here(now) for before, now in self.pairs}
+        return Moves({**pairs, **{self.stored(old): new for old, new in moves}}.items())
 
     def record(self, stored: dict[str, Any]) -> dict[str, Any]:
         """A record with its `path` and `image` as they are here."""

@@ -29,8 +29,9 @@ class Source:
         options: what it is read with (`include_hidden`, `exclude`, `caption_fields`, `max_megapixels`; of a dataset
             `format`, `split`, `images`). JSON-ready; what is not named has its default.
         covers: of a dataset: what the keys of its images begin with.
-        mounts: folders below it that are other file systems, relative → device.
+        mounts: folders below it that are other file systems, relative → `corpus.disks.disk_of` of them.
         device, inode: of the path when it was seen last; 0: not known.
+        disk: `corpus.disks.disk_of` of the path when it was seen last; 0: not known.
         beside: how to get from the index's folder to the path.
         seen: when it was there last, seconds since the epoch; 0: not known.
         present: whether it was there when it was last looked for.
@@ -44,6 +45,7 @@ class Source:
     mounts: Mapping[str, int] = field(default_factory=dict, hash=False)
     device: int = 0
     inode: int = 0
+    disk: int = 0
     beside: str = ""
     seen: float = 0.0
     present: bool = True
@@ -83,7 +85,7 @@ def located(directory: os.PathLike[str], sources: Iterable[Source], moves: Moves
     """The moves, and those of roots that went along with the index's folder.
 
     A source that is away, or holds other files now, and lies where it lay beside the index before, is taken for moved
-    if one of its files is there with the size it had.
+    if one of its files is there with the size it had. A link that leads elsewhere now is no move.
 
     Args:
         directory: of the index.
@@ -102,12 +104,13 @@ def located(directory: os.PathLike[str], sources: Iterable[Source], moves: Moves
         files = [(old, new, key[len(old) :], size) for old, new in places for key, size in sample(old)]
         if source.kind == "captions":
             moved = is_away(here)
+        elif not is_away(here) and os.path.realpath(here) != here:
+            continue
         else:
             stay = not is_away(here) and any(is_file_of(moves.here(old) + rest, size) for old, _, rest, size in files)
             moved = not stay and any(is_file_of(new + rest, size) for _, new, rest, size in files)
         if moved:
-            for old, new in places:
-                moves = moves.moved(moves.here(old), new)
+            moves = moves.moved_together([(moves.here(old), new) for old, new in places])
     return moves
 
 

@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 
 import lmdb
 
+from brivl_search.index.whole import is_cut
+
 T = TypeVar("T")
 
 _READER_TABLE = 64 << 10  # bytes: 512 readers of 64 bytes and a head, and some
@@ -47,6 +49,10 @@ class Environment:
         lock: take part in LMDB's reader table; shards and staging do without.
         durable: every write transaction reaches the disk before it returns; else only `env.sync(True)` does that.
 
+    Raises:
+        lmdb.Error: it is no LMDB file, or was cut short.
+        OSError: it cannot be opened.
+
     A share that is forgotten gives itself back, so whatever points into the map keeps the share alive, not more.
     """
 
@@ -76,6 +82,8 @@ class Environment:
     def _fresh(path: Path, writable: bool, lock: bool, durable: bool) -> Any:
         if writable and not path.exists():
             _create(path)
+        elif is_cut(path):
+            raise lmdb.CorruptedError("it was cut short")
         if lock:
             _reserve(path.with_name(path.name + "-lock"))
         if writable:

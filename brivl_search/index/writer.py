@@ -16,6 +16,7 @@ import lmdb
 import numpy as np
 from numpy.typing import NDArray
 
+from brivl_search.display import printable
 from brivl_search.errors import BrivlSearchError, IndexIncompatibleError, UsageError, system_error
 from brivl_search.index import catalog, trust
 from brivl_search.index.catalog import Meta
@@ -88,10 +89,13 @@ class IndexWriter(Draft):
         try:
             (self.directory / "shards").mkdir(parents=True, exist_ok=True)
             self._lock = WriterLock(self.directory)
-        except OSError as error:
-            if known := system_error(error, self.directory):
+        except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and (known := system_error(error, self.directory)):
                 raise known from error
-            raise
+            why = getattr(error, "strerror", None) or str(error)
+            raise UsageError(
+                f"`index` {printable(os.fspath(directory))}: {why}: give a folder for the index"
+            ) from error
         self._environment: Environment | None = None
         self._staging: Staging | None = None
         self._reading: Any = None
@@ -291,9 +295,13 @@ class IndexWriter(Draft):
         stored = tuple(source.mapped(self.moves.stored) for source in here.values())
         self._meta = replace(self._meta, sources=stored)
 
-    def move(self, old: str, new: str) -> None:
-        """What lies at `old`, or below it, is at `new` from now on: keys, records and sources. Both are absolute."""
-        self._meta = replace(self._meta, moves=self.moves.moved(old, new).pairs)
+    def move(self, moves: Sequence[tuple[str, str]]) -> None:
+        """What lies at `old`, or below it, is at `new` from now on: keys, records and sources.
+
+        Args:
+            moves: (old, new) absolute paths, all of them at once.
+        """
+        self._meta = replace(self._meta, moves=self.moves.moved_together(moves).pairs)
 
     def flush(self) -> None:
         """Make everything staged so far durable, in one transaction."""

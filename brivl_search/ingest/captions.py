@@ -13,6 +13,7 @@ from brivl_search.corpus.captions import BadLine, CaptionLine
 from brivl_search.corpus.fields import Fields
 from brivl_search.corpus.names import by_nfc, nfc, spellings
 from brivl_search.corpus.spelling import nothing_known
+from brivl_search.corpus.text import NOT_UTF8
 from brivl_search.encoders.base import Encoder, spelled, unknown_words
 from brivl_search.index import IndexWriter, Item
 from brivl_search.index.keys import caption_key, caption_parts
@@ -51,6 +52,7 @@ class CaptionStage:
         self.wanted: dict[str, Item] = {}
         self._by_nfc: dict[str, str] | None = None
         self.fields: dict[str, Fields] = {}  # of each image that a line names
+        self.not_text: set[str] = set()  # files with lines that are not of their encoding
 
     def read(self, lines: Iterable[CaptionLine | BadLine], *, known: bool = False) -> None:
         """Takes in caption lines; those that are bad or of images that are not indexed are reported.
@@ -60,6 +62,8 @@ class CaptionStage:
         for line in lines:
             if isinstance(line, BadLine):
                 self.report.bad_captions.append(str(line))
+                if NOT_UTF8 in line.reason:
+                    self.not_text.add(line.file)
                 continue
             if line.image not in self.indexed:
                 line = self._moved(line)
@@ -187,9 +191,10 @@ class CaptionStage:
             record = self.writer.record("image", image)
             if record is None:
                 continue
-            if not self.forget or shared(image):
+            state = self.writer.known("image", image)
+            if not self.forget or shared(image) or (state is not None and state.origin == "import"):
                 fields = {**record.get("fields", {}), **fields}
-            if record.pop("fields", {}) != fields and (state := self.writer.known("image", image)) is not None:
+            if record.pop("fields", {}) != fields and state is not None:
                 record |= {"fields": fields} if fields else {}
                 self.writer.put("image", Item(image, state.content, state.size, state.mtime_ns, record, state.origin))
 

@@ -15,8 +15,8 @@ from brivl_search.corpus.sources import DatasetChoice
 from brivl_search.display import printable
 from brivl_search.errors import BrivlSearchError, CorpusError, UsageError
 from brivl_search.index.snapshot import Snapshot
-from brivl_search.index.sources import ROOTS, Source, is_gone, moving_with
-from brivl_search.ingest.moved import at, check_move, moved_here, place_of, shown
+from brivl_search.index.sources import ROOTS, Source, is_away, is_gone, moving_with
+from brivl_search.ingest.moved import after, at, check_moves, holds_another, moved_here, place_of, shown
 from brivl_search.ingest.options import BuildOptions
 
 REMEMBERED = (
@@ -44,6 +44,7 @@ class Coverage:
         moves: (old, new) absolute paths of roots that moved.
         doubles: (path, the same folder's other name) of roots that are indexed under two names.
         away: sources that are not there.
+        closed: folders in whose place another disk is: they are not looked into, and what the index holds stays.
         notes: sentences for the user.
     """
 
@@ -55,6 +56,7 @@ class Coverage:
     moves: list[tuple[str, str]] = field(default_factory=list)
     doubles: list[tuple[str, str]] = field(default_factory=list)
     away: list[Source] = field(default_factory=list)
+    closed: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
 
     @cached_property
@@ -65,10 +67,7 @@ class Coverage:
 
     def now(self, path: str) -> str:
         """Where a path is after the moves of this build."""
-        for old, new in self.moves:
-            if at(path, old):
-                path = new + path[len(old) :]
-        return path
+        return after(path, self.moves)
 
     def read_with(self, path: str) -> dict[str, Any]:
         """JSON-ready: what a root is read with. What the build was given goes before what the index remembers."""
@@ -170,11 +169,15 @@ def cover(directory: Path, paths: Sequence[Path | str], options: BuildOptions) -
     """
     known = Snapshot.read(directory)
     found = Coverage(known, options, whole=not paths)
-    for old, new in options.moves:
-        check_move(known, old, new)
-        found.moves.append((os.path.abspath(old), os.path.abspath(new)))
-    roots = found.sources
-    found.away = [source for path, source in roots.items() if is_gone(replace(source, path=path))]
+    found.moves += check_moves(known, options.moves)
+    for path, source in found.sources.items():
+        if is_gone(replace(source, path=path)):
+            found.away.append(source)
+        elif holds_another(known, source.path, path, source.disk):
+            found.away.append(source)
+            found.closed.add(path)
+        elif source.kind == "folder":
+            found.closed.update(_other_mounts(known, source, path))
     if paths:
         _take_given(found, paths)
     else:
@@ -183,12 +186,22 @@ def cover(directory: Path, paths: Sequence[Path | str], options: BuildOptions) -
     return found
 
 
+def _other_mounts(known: Snapshot, source: Source, path: str) -> Iterator[str]:
+    """Folders below a root, which is at a path now, that were file systems of their own and are other ones now."""
+    for mount, disk in source.mounts.items():
+        folder = os.path.join(path, mount)
+        if not is_away(folder) and holds_another(known, os.path.join(source.path, mount), folder, disk):
+            yield folder
+
+
 def _take_given(found: Coverage, paths: Sequence[Path | str]) -> None:
-    gone = {source.path: source for source in found.away}
+    gone = {found.now(source.path): source for source in found.away}
     for path in paths:
         absolute = os.path.abspath(path)
-        if absolute in gone and not os.path.lexists(absolute):
+        if absolute in gone and (absolute in found.closed or not os.path.lexists(absolute)):
             raise UsageError(away_line(found.known, gone[absolute]))
+        if closed := next((one for one in found.closed if at(absolute, one)), None):
+            raise UsageError(f"{shown(closed)} {state_of(closed)}: `remove` {shown(closed)} forgets what was there")
         if absolute in gone:
             found.notes.append(away_line(found.known, gone[absolute]))
         other = _other_name(found, absolute)
@@ -202,12 +215,14 @@ def _take_given(found: Coverage, paths: Sequence[Path | str]) -> None:
     given = set(map(os.path.abspath, found.paths))
     for path, source in found.sources.items():  # each root is read by its own options, inside another one too
         inside = any(path.startswith(os.path.join(one, "")) for one in given)
-        if source.kind == "folder" and inside and path not in given and not is_gone(replace(source, path=path)):
+        if inside and path in gone and source in found.away:
+            found.notes.append(away_line(found.known, source))
+        if source.kind == "folder" and inside and path not in given and path not in gone:
             found.paths.append(source.given if os.path.abspath(source.given) == path else path)
 
 
 def _take_all(found: Coverage) -> None:
-    gone = {source.path for source in found.away}
+    gone = {found.now(source.path) for source in found.away}
     names: dict[tuple[int, int], str] = {}
     for path, source in found.sources.items():
         if path in gone:
@@ -240,11 +255,17 @@ def away_line(known: Snapshot, source: Source) -> str:
     """What is said of a source that is not there, and the ways out."""
     name = shown(source.path)
     images = images_of(known, source)
-    state = "is empty" if os.path.isdir(source.path) else "is not there"
     return (
-        f"{name} {state}: {counted_images(images)} in the index; if it has moved: `sources` move {name} NEW; "
-        f"to forget it: `remove` {name}"
+        f"{name} {state_of(source.path)}: {counted_images(images)} in the index; "
+        f"if it has moved: `sources` move {name} NEW; to forget it: `remove` {name}"
     )
+
+
+def state_of(path: str) -> str:
+    """In which way a place is away."""
+    if not os.path.isdir(path):
+        return "is not there"
+    return "is empty" if is_away(path) else "is another disk now, with none of its files"
 
 
 def counted_images(count: int) -> str:
@@ -271,6 +292,13 @@ def _named(known: Snapshot) -> Iterator[str]:
                     yield key
 
 
+def is_there(known: Snapshot, source: Source) -> bool:
+    """Is a source at its path, and not another disk in its place?"""
+    return not is_gone(source) and not (
+        source.kind in ROOTS and holds_another(known, source.path, source.path, source.disk)
+    )
+
+
 def counted(directory: Path) -> list[tuple[Source, int]]:
     """The sources of an index as they are now, and how many of its images each holds.
 
@@ -280,7 +308,7 @@ def counted(directory: Path) -> list[tuple[Source, int]]:
     known = Snapshot.read(directory, must=True)
     found = []
     for source in known.sources:
-        there = os.path.lexists(source.path) if source.kind == "import" else not is_gone(source)
+        there = os.path.lexists(source.path) if source.kind == "import" else is_there(known, source)
         found.append((replace(source, present=there), images_of(known, source)))
     return found
 

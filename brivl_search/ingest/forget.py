@@ -11,10 +11,11 @@ another file system and is not there.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from brivl_search.corpus import disks
 from brivl_search.corpus.containers.place import SEPARATOR, split
 from brivl_search.corpus.readers.base import Reader
 from brivl_search.corpus.rules import Rules, excluded, is_system
@@ -23,7 +24,7 @@ from brivl_search.index import IndexWriter, ItemState
 from brivl_search.index.keys import captions_of
 from brivl_search.index.sources import ROOTS, Source, is_away
 from brivl_search.ingest.captions import CaptionStage
-from brivl_search.ingest.coverage import Coverage, counted_images, rules_of
+from brivl_search.ingest.coverage import Coverage, counted_images, rules_of, state_of
 from brivl_search.ingest.moved import shown
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 
 # Reasons that may pass: what the index holds of such a file is kept. Any other reason is about the content itself.
 PASSING_REASONS = {
-    "permission denied", "read error", "file vanished", "file changed", "out of memory", "decoding timed out"
+    "permission denied", "read error", "file vanished", "file changed", "out of memory", "decoding timed out",
+    "broken link",
 }  # fmt: skip
 
 
@@ -108,7 +110,7 @@ class Forgetting:
             for mount in source.mounts
             if is_away(os.path.join(source.path, mount))
         ]
-        return sorted({*mounts, *self.scan.empty_dirs})
+        return sorted({*mounts, *self.scan.empty_dirs, *self.coverage.closed})
 
     def _stays(self, key: str, state: ItemState) -> bool:
         """Whether an image stays that the scan of its folder passed over."""
@@ -189,10 +191,9 @@ class Forgetting:
         """Notes for the user of the folders that are away."""
         for folder, files in self._empty.items():
             if files:
-                state = "is empty" if os.path.isdir(folder) else "is not there"
                 self.report.notes.append(
-                    f"{shown(folder)} {state}: {counted_images(len(files))} in the index, as if its disk were away; "
-                    f"to forget them: `remove` {shown(folder)}"
+                    f"{shown(folder)} {state_of(folder)}: {counted_images(len(files))} in the index, "
+                    f"as if its disk were away; to forget them: `remove` {shown(folder)}"
                 )
 
     def _from_dataset(self, reader: Reader) -> None:
@@ -233,16 +234,31 @@ class Forgetting:
             nested = any(root.startswith(os.path.join(known, "")) for known in self._roots if known != root)
             keep = {image for image in (self.indexed if nested else self.out_of_reach) if image not in stage.fields}
             keep |= self.elsewhere - stage.fields.keys()
-            stage.forget_under(os.path.join(root, ""), keep.__contains__, self.shared)
+            stage.forget_under(os.path.join(root, ""), self._keeping(stage, keep), self.shared)
             self.kept |= keep
         for reader in self.sources.readers.values():
             cut = tuple(reader.unreadable)  # the caption may lie behind the break, the image before it
             keep = {image for image in self.indexed if image in self.out_of_reach or image.startswith(cut)}
             keep -= stage.fields.keys()
             for cover in self._covers(reader):
-                bare = stage.forget_under(cover, keep.__contains__, self.shared)
+                bare = stage.forget_under(cover, self._keeping(stage, keep), self.shared)
                 self._unlisted(bare, cover)
             self.kept |= keep
+
+    def _keeping(self, stage: CaptionStage, keep: set[str]) -> Callable[[str], bool]:
+        """Whether an image's captions stay: it is one of `keep`, or they may stand in lines that are no text."""
+        if not stage.not_text:
+            return keep.__contains__
+        self.kept |= self.indexed - stage.fields.keys()
+        return lambda image: image in keep or image not in stage.fields
+
+    def say_not_text(self, stage: CaptionStage) -> None:
+        """A note on caption files that are not of their encoding: what is behind their lines stays."""
+        for file in sorted(stage.not_text):
+            self.report.notes.append(
+                f"{shown(file)} is not all UTF-8: captions that no other line gives stay as they were; "
+                "`encoding` reads it"
+            )
 
     @cached_property
     def _roots(self) -> list[str]:
@@ -292,6 +308,6 @@ def _same_disk(source: Source) -> bool:
         if above == folder:
             return False
         folder = above
-    if not source.device:
-        return folder == source.path
-    return os.stat(folder).st_dev == source.device
+    if source.disk:
+        return disks.disk_of(folder) == source.disk
+    return os.stat(folder).st_dev == source.device if source.device else folder == source.path

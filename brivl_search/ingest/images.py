@@ -115,6 +115,8 @@ class ImageStage:
         for one in batch:
             file = one.file
             origin: Origin = "file" if file.path in self.named else "scan"
+            if self._is_imported(file.path):
+                origin = "import"  # what it was given stays, whatever becomes of the picture
             self._put(Item(file.path, one.sha256, file.size, file.mtime_ns, self._record(one), origin))
         self.report.embedded += len(first)
         self.report.reused += len(batch) - len(first)
@@ -126,6 +128,10 @@ class ImageStage:
         self.contents.add(item.content)
         self.writer.put("image", item)
 
+    def _is_imported(self, path: str) -> bool:
+        state = self.writer.known("image", path)
+        return state is not None and state.origin == "import"
+
     def _known(self, path: str) -> dict[str, object]:
         return self.writer.record("image", path) or {"path": path}
 
@@ -134,6 +140,9 @@ class ImageStage:
         if one.known and (before := self.writer.record("image", one.file.path)) is not None:
             return before
         record: dict[str, object] = {"path": one.file.path, "width": one.width, "height": one.height}
+        if self._is_imported(one.file.path):
+            record = {**self._known(one.file.path), **record}
+            record.pop("phash", None)
         return record | ({"taken": one.taken} if one.taken else {}) | ({"phash": one.look} if one.look else {})
 
     def _skip(self, decoded: Decoded) -> None:

@@ -19,7 +19,7 @@ from brivl_search.errors import UsageError
 from brivl_search.index import MODALITIES, Codec, CommitReport, IndexReader, IndexWriter, Modality, Tuning
 from brivl_search.index.keys import captions_of
 from brivl_search.index.snapshot import Snapshot
-from brivl_search.ingest.moved import check_move
+from brivl_search.ingest.moved import at, check_moves
 from brivl_search.ingest.tuning import LEAST_CAPTIONS, TUNING_QUERIES, Encode, tuning_queries
 
 Note = Callable[[str], None]
@@ -120,9 +120,9 @@ def _holds(writer: IndexWriter, path: str) -> bool:
 def _ends(path: str) -> Iterator[int]:
     """Where the path ends, and where each folder or container in it does."""
     yield len(path)
-    for at, letter in enumerate(path):
-        if letter in ("/", os.sep) or path.startswith("::", at):
-            yield at
+    for end, letter in enumerate(path):
+        if letter in ("/", os.sep) or path.startswith("::", end):
+            yield end
 
 
 def _comes_back(writer: IndexWriter, path: str) -> bool:
@@ -195,28 +195,35 @@ def _below(writer: IndexWriter, folder: str) -> Iterator[tuple[Modality, str]]:
                 yield modality, key
 
 
-def move(directory: Path, old: Path | str, new: Path | str, *, progress: Note | None = None) -> CommitReport:
-    """Says where a source is now. No picture is read, and no row written again.
+def move(
+    directory: Path,
+    old: Path | str,
+    new: Path | str,
+    *more: tuple[Path | str, Path | str],
+    progress: Note | None = None,
+) -> CommitReport:
+    """Says where sources are now. No picture is read, and no row written again.
 
     Args:
         directory: the index.
         old: a source of the index, or a folder above several.
         new: where it is.
+        more: further (old, new) pairs. All move at once, so two folders may have changed places.
         progress: told in one line each what is going on.
 
     Raises:
-        UsageError: nothing of the index is at `old`; `new` is not there, is in the index already, or holds none of the
-            files.
+        UsageError: nothing of the index is at an old place; a new one is not there, is in the index already and stays
+            there, or holds none of the files.
         IndexMissingError: there is no index.
     """
+    moves = [(old, new), *more]
     with IndexWriter.existing(directory) as writer:
-        check_move(Snapshot.read(directory), os.fspath(old), os.fspath(new))
-        before, after = os.path.abspath(old), os.path.abspath(new)
-        writer.move(before, after)
-        given = os.fspath(new)
+        pairs = check_moves(Snapshot.read(directory), [(os.fspath(old), os.fspath(new)) for old, new in moves])
+        writer.move(pairs)
+        given = {after: os.fspath(new) for (_, after), (_, new) in zip(pairs, moves, strict=True)}
         writer.set_sources(
-            replace(source, given=given if source.path == after else source.path, present=True)
-            if source.path == after or source.path.startswith(os.path.join(after, ""))
+            replace(source, given=given.get(source.path, source.path), present=True)
+            if any(at(source.path, after) for after in given)
             else source
             for source in writer.sources
         )

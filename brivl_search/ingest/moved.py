@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
+from brivl_search.corpus import disks
 from brivl_search.corpus.walk import ImageFile
 from brivl_search.display import nearby, printable
 from brivl_search.errors import UsageError
@@ -56,15 +58,16 @@ def moved_here(found: Looking, path: str) -> Source | None:
     It is known by device and inode, and by some file that it holds: both numbers are used again, and two disks often
     have the same. A dataset is also known by its images alone, if they lay inside or beside it.
     """
-    if _is_in_the_index(found.known, path):
-        return None
     place = place_of(path)
     for source in found.known.sources:
         same = bool(source.inode) and (source.device, source.inode) == place
-        if same and source.kind in ("folder", "dataset") and place_of(source.path) != place:
+        others = any(not at(path + rest, source.path) for rest, _ in _below(found.known, path)) if same else False
+        if same and not others and source.kind in ("folder", "dataset") and place_of(source.path) != place:
             files = _below(found.known, source.path)
             if not files or any(is_file_of(path + rest, size) for rest, size in files):
                 return source
+    if _is_in_the_index(found.known, path):
+        return None
     for source in found.away:
         if source.kind == "dataset" and _holds(found.known, source, path):
             return source
@@ -84,6 +87,29 @@ def _holds(known: Snapshot, source: Source, path: str) -> bool:
     keys = [(key, state.size) for key, state in states if not key.startswith(others)]
     beside = [(new + key[len(old) :], size) for key, size in keys if at(key.partition("::")[0], old)]
     return bool(beside) and all(is_file_of(key, size) for key, size in beside)
+
+
+def holds_another(known: Snapshot, before: str, now: str, disk: int) -> bool:
+    """Is another disk where a folder was: another file system, and none of the files that the index has of it?
+
+    Args:
+        known: the index.
+        before: the folder as the index knows it.
+        now: where it is.
+        disk: what `disks.disk_of` said of it when it was seen last; 0: not known.
+    """
+    if not disk or not os.path.isdir(now) or disks.disk_of(now) == disk:
+        return False
+    ends = (os.path.join(before, ""), before + "::")
+    files = ((now + key[len(before) :], state.size) for end in ends for key, state in known.states("image", end))
+    first = next(files, None)
+    return first is not None and not any(is_file_of(key, size) for key, size in chain([first], files))
+
+
+def after(path: str, moves: Iterable[tuple[str, str]]) -> str:
+    """Where a path is after (old, new) moves, all of them at once."""
+    old, new = max((pair for pair in moves if at(path, pair[0])), key=lambda pair: len(pair[0]), default=("", ""))
+    return new + path[len(old) :]
 
 
 def _below(known: Snapshot, root: str) -> list[tuple[str, int]]:
@@ -147,9 +173,23 @@ def _counts(source: Source, rest: str) -> bool:
     return ("::" in rest) == (source.kind == "dataset" and rest.startswith("::"))
 
 
-def check_move(known: Snapshot, old: str, new: str) -> None:
-    """Raises UsageError: nothing of the index is at `old`, or `new` is not there, known, or of other files."""
-    old, new = os.path.abspath(old), os.path.abspath(new)
+def check_moves(known: Snapshot, moves: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """(old, new) moves with absolute paths. A place that another move leaves is free.
+
+    Raises:
+        UsageError: nothing of the index is at an old place, or a new one is not there, known, or of other files; a
+            place is named twice.
+    """
+    found = [(os.path.abspath(old), os.path.abspath(new)) for old, new in moves]
+    for places in zip(*found, strict=True):
+        if twice := [place for place, count in Counter(places).items() if count > 1]:
+            raise UsageError(f"{shown(twice[0])} is named twice: a folder moves to one place")
+    for old, new in found:
+        _check_move(known, old, new, [other for other, _ in found if other != old])
+    return found
+
+
+def _check_move(known: Snapshot, old: str, new: str, leaving: Sequence[str]) -> None:
     here = [source for source in known.sources if at(source.path, old)]
     if not here:
         names = ", ".join(shown(source.path) for source in known.sources) or "none"
@@ -158,8 +198,13 @@ def check_move(known: Snapshot, old: str, new: str) -> None:
         raise UsageError(f"no such folder: {shown(new)}: name the place where {shown(old)} is now")
     if old == new:
         raise UsageError(f"{shown(old)} is there already: name another place")
-    if _is_in_the_index(known, new) or any(source.path == new for source in known.sources):
-        raise UsageError(f"{shown(new)} is in the index already: `remove` {shown(old)} forgets the old place")
+    free = any(at(new, other) for other in leaving)
+    if not free and (_is_in_the_index(known, new) or any(source.path == new for source in known.sources)):
+        a, b = shown(old), shown(new)
+        raise UsageError(
+            f"{b} is in the index already: `remove` {a} forgets the old place; if the two have changed places: "
+            f"`sources` move {a} {b} {b} {a}"
+        )
     files = [(source.path + rest, size) for source in here for rest, size in known.sample(source.path)]
     if files and not any(is_file_of(new + path[len(old) :], size) for path, size in files):
         raise UsageError(f"{shown(new)} holds none of the files of {shown(old)} (looked for {len(files)}): check both")

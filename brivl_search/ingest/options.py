@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from brivl_search.corpus.sources import DatasetChoice
+from brivl_search.errors import UsageError
 from brivl_search.index import Codec, IndexType
 
 
@@ -33,3 +35,8 @@ class BuildOptions:
     dataset: DatasetChoice = field(default_factory=DatasetChoice)
     encoding: str | None = None
     moves: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raises UsageError: a limit that no index could remember."""
+        if self.max_megapixels is not None and not 0 < self.max_megapixels < math.inf:
+            raise UsageError(f"`max_megapixels` {self.max_megapixels:g}: give a number of megapixels, such as 1000")

@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
+from brivl_search.corpus import disks
 from brivl_search.corpus.sources import DatasetChoice, Sources
 from brivl_search.corpus.walk import CAPTIONS_NAME
 from brivl_search.index import IndexWriter
@@ -53,7 +54,7 @@ class Register:
                 self._put(Source("dataset", absolute, os.fspath(path), options, tuple(reader.covers)))
             elif os.path.isdir(absolute):
                 before = self.table.get(("folder", absolute))
-                gone = {one: device for one, device in (before.mounts.items() if before else ()) if is_away(
+                gone = {one: disk for one, disk in (before.mounts if before else {}).items() if self._is_away(
                     os.path.join(absolute, one)
                 )}  # fmt: skip
                 mounts = {**gone, **self.found.scan.mounts.get(absolute, {})}
@@ -73,9 +74,14 @@ class Register:
             self.table.pop(("folder", path), None)
         if self.coverage.whole:
             for key, source in list(self.table.items()):
-                if source.kind in ("folder", "dataset", "captions") and source.present == is_gone(source):
+                if source.kind in ("folder", "dataset", "captions") and source.present == (
+                    is_gone(source) or source.path in self.coverage.closed
+                ):
                     self.table[key] = replace(source, present=not source.present)
         self.writer.set_sources(self.table.values())
+
+    def _is_away(self, folder: str) -> bool:
+        return is_away(folder) or folder in self.coverage.closed
 
     def _inside(self) -> tuple[str, ...]:
         return tuple(os.path.join(root, "") for root in self.found.scan.roots)
@@ -84,7 +90,8 @@ class Register:
         """A source that is there now."""
         device, inode = place_of(fresh.path)
         way = beside(self.writer.directory, fresh.path)
-        fresh = replace(fresh, device=device, inode=inode, beside=way, seen=round(time.time()))
+        disk = disks.disk_of(fresh.path)
+        fresh = replace(fresh, device=device, inode=inode, disk=disk, beside=way, seen=round(time.time()))
         for kind in ("folder", "dataset"):
             if fresh.kind in ("folder", "dataset") and kind != fresh.kind:
                 self.table.pop((kind, fresh.path), None)

@@ -17,6 +17,7 @@ import numpy as np
 from brivl_search.corpus.captions import read_captions
 from brivl_search.corpus.sources import DatasetChoice, Sources, find_sources, hint
 from brivl_search.corpus.walk import Scan, add_named
+from brivl_search.display import printable
 from brivl_search.encoders.base import Encoder
 from brivl_search.errors import BrivlSearchError, CorpusError, UsageError
 from brivl_search.index import MODALITIES, IndexWriter, Modality
@@ -106,6 +107,7 @@ def _find(coverage: Coverage, options: BuildOptions, *, files: bool = False) -> 
             rules=coverage.rules(),
             elsewhere=lambda: coverage.known.folders,
             wary=bool(coverage.new_roots()),
+            closed=coverage.closed,
             broken=broken,
             include_hidden=bool(options.include_hidden),
             files=files,
@@ -161,20 +163,29 @@ class _Build:
         )
         self.flushed = time.monotonic()
         self.indexed = {image.path for image in self.scan.images}  # minus the skipped ones, as they are met
-        for old, new in coverage.moves:
-            writer.move(old, new)
+        writer.move(coverage.moves)
         self.register = Register(writer, found, coverage)
         self.gone = Forgetting(writer, found, coverage, self.report, self.indexed)
 
     def run(self) -> BuildReport:
         """Stages everything, remembers what is covered, and commits."""
-        self.report.notes += self.coverage.notes
+        self.report.notes += self.coverage.notes + self._idle_patterns()
         self.register.remember(forget=self.forget)
         self.images()
         self.captions()
         self.progress.phase("writing the index", None)
         self.report.commit = self.writer.commit(tuning_queries=self.tuning_queries(), progress=self.progress.note)
         return self.report
+
+    def _idle_patterns(self) -> list[str]:
+        """A note on patterns that were given now and keep nothing out."""
+        idle = [one for one in self.options.exclude or () if one not in self.scan.patterns_used]
+        if not idle:
+            return []
+        return [
+            f"`exclude` {', '.join(map(printable, idle))}: keeps nothing out (patterns are those of .gitignore, seen "
+            "from each folder that is indexed)"
+        ]
 
     def flush_now_and_then(self) -> None:
         if time.monotonic() - self.flushed > FLUSH_SECONDS:
@@ -223,6 +234,8 @@ class _Build:
                 stage.read(read_captions(source.path, fields, encoding), known=True)
         for reader in self.sources.readers.values():
             stage.read(reader.lines())
+        if self.forget:
+            self.gone.say_not_text(stage)
         away = self.register.captions_away if self.forget else []
         self.report.notes += [
             f"{shown(source.path)} is not there: no caption is dropped; to forget it: `remove` {shown(source.path)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+_MOST = 10**300  # beyond it a whole number need not fit into a float
 _WHOLE = re.compile(r"[+-]?\d{1,400}", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
 
@@ -65,4 +67,6 @@ def pixels(value: Any) -> float:
     """A width or height as a number; 0 for what is none, such as "x" out of an import."""
     if isinstance(value, str) and _WHOLE.fullmatch(value.strip()):
         value = int(value)
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else 0
+    if not isinstance(value, int | float) or isinstance(value, bool) or value != value:
+        return 0
+    return value if abs(value) < _MOST else (math.inf if value > 0 else -math.inf)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+from brivl_search.errors import UsageError
 from brivl_search.search.filters import Filter
 
 EVERYTHING = Filter()
@@ -35,6 +37,13 @@ class SearchOptions:
     filter: Filter = EVERYTHING
     alike: float | None = None
     most_alike: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raises UsageError: a least value is no number that anything could be compared with."""
+        for name in ("min_score", "min_match", "alike"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise UsageError(f"`{name}` {value:g}: give a number, such as 0.3")
 
 
 DEFAULTS = SearchOptions()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,7 +84,9 @@ class Settings:
                 f"`host` {self.host} can be reached from other machines: give a `token` that clients must show "
                 "(or set BRIVL_SEARCH_TOKEN), or leave `host` at 127.0.0.1"
             )
-        if self.rate is not None and self.rate < 0:
+        if not 0 < self.max_megapixels < math.inf:
+            raise UsageError(f"`max_megapixels` {self.max_megapixels:g}: give a number of megapixels, such as 50")
+        if self.rate is not None and not 0 <= self.rate < math.inf:
             raise UsageError(f"`rate` {self.rate:g}: give requests a second, or 0 for no limit")
         for host in self.allowed_hosts:
             if parse_place(host) is None:

@@ -170,16 +170,18 @@ class _Stage:
         return stored.astype(np.float32)
 
     def _unit(self, given: NDArray[Any]) -> NDArray[np.float32]:
-        vectors = given.astype(np.float32)
-        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        if bad := np.flatnonzero(~(np.isfinite(lengths[:, 0]) & (lengths[:, 0] > 0))).tolist():
+        largest = np.abs(given).max(axis=1, keepdims=True).astype(np.float64)
+        if bad := np.flatnonzero(~(np.isfinite(largest[:, 0]) & (largest[:, 0] > 0))).tolist():
             number = self.done + bad[0] + 1
             raise CorpusError(
                 f"{self.given.place(number)}: {self.modality} row {number:,} has no direction (zero or not finite)"
             )
+        vectors = given / largest  # first, or squares of what is very large or small leave the range of numbers
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         if given.dtype == np.float16:  # rows of an index: they stay as they are
-            lengths[np.abs(lengths - 1) < _ROUNDING] = 1
-        unit: NDArray[np.float32] = vectors / lengths
+            same = np.abs(lengths * largest - 1) < _ROUNDING
+            lengths = np.where(same, 1 / largest, lengths)
+        unit: NDArray[np.float32] = (vectors / lengths).astype(np.float32)
         return unit
 
     def _contradiction(self, first: int, second: int, what: str) -> CorpusError:

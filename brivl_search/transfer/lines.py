@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from brivl_search.corpus.encodings import Guess, guess
 from brivl_search.display import printable
 from brivl_search.errors import CorpusError
 
@@ -34,10 +35,18 @@ def parse(raw: bytes | str, where: str) -> Any:
         body = json.loads(raw, parse_constant=refuse)
     except RecursionError:
         raise CorpusError(f"{where}: lists or objects are nested more than {DEEPEST} deep") from None
+    except UnicodeDecodeError:
+        found = guess(raw) if isinstance(raw, bytes) else None
+        raise CorpusError(not_utf8(where, found), code="not_utf8") from None
     except ValueError as error:
         raise CorpusError(f"{where}: not JSON ({error})") from error
     check(body, where)
     return body
+
+
+def not_utf8(where: str, seems: Guess | None) -> str:
+    """A message of a file, or a line, that is not text as an import takes it."""
+    return f"{where}: not UTF-8 text{f', it seems to be {seems.name}' if seems else ''}: save the file as UTF-8"
 
 
 def check(body: Any, where: str) -> None:

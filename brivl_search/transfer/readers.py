@@ -13,6 +13,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from brivl_search.corpus.text import seems_to_be
 from brivl_search.display import printable
 from brivl_search.errors import CorpusError, UsageError
 from brivl_search.index import Item, Modality
@@ -74,10 +75,12 @@ def foreign(vectors: Path, records: Path, modality: Modality, rows: int) -> Give
 
     Raises:
         UsageError: there is no such file of records.
-        CorpusError: it has another number of lines.
+        CorpusError: it has another number of lines, or is not UTF-8.
     """
     if not records.is_file():
         raise UsageError(f"`records` {printable(str(records))}: no such file")
+    if seems := seems_to_be(str(records)):
+        raise CorpusError(lines.not_utf8(printable(str(records)), seems), code="not_utf8")
     _check_count(records, rows)
 
     folder, shown = os.path.dirname(os.path.abspath(records)), printable(str(records))

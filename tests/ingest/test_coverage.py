@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from brivl_search.corpus.sources import DatasetChoice
-from brivl_search.errors import CorpusError
+from brivl_search.errors import CorpusError, UsageError
 from brivl_search.index import IndexReader, verify
 from brivl_search.index.snapshot import Snapshot
+from brivl_search.ingest.options import BuildOptions
 from tests.ingest.test_sources import added, library, names, photo, synced
 from tests.support import datasets
 from tests.support.building import build, images
@@ -96,3 +97,21 @@ def test_a_move_of_a_folder_above_as_an_option_of_sync(tmp_path: Path, index: Pa
     assert (report.unchanged, report.vanished, report.embedded) == (5, 0, 0), report
     assert all(path.startswith(str(tmp_path / "media")) for path in images(index))
     assert not synced(index, encoder).commit.changed  # type: ignore[union-attr]
+
+
+def test_patterns_that_keep_nothing_out_are_named_once(tmp_path: Path, encoder: StubEncoder) -> None:
+    for folder in "ab":
+        photo(tmp_path / folder / "1.jpg", 1)
+        photo(tmp_path / folder / f"{folder}.png", 2)
+    both, index = [tmp_path / "a", tmp_path / "b"], tmp_path / "ix"
+    report = build(both, index, encoder, exclude=("a.png", "*.gif", "/nowhere/x"))
+    (note,) = report.notes
+    assert note.startswith("`exclude` *.gif, /nowhere/x: keeps nothing out") and "a.png" not in note
+    assert not synced(index, encoder).notes  # remembered ones may have nothing to do
+    assert not build(both, index, encoder, exclude=()).notes
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), 0.0, -1.0])
+def test_a_limit_that_json_does_not_have_is_refused(value: float) -> None:
+    with pytest.raises(UsageError, match=rf"`max_megapixels` {value:g}: give a number of megapixels"):
+        BuildOptions(max_megapixels=value)

@@ -6,15 +6,19 @@ import io
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from brivl_search.corpus.exif import taken
-from brivl_search.corpus.fields import MAX_FIELDS, MAX_VALUES, Fields, merge, scalars
+from brivl_search.corpus.fields import MAX_FIELDS, MAX_VALUES, Fields, merge, scalars, scalars_and_lists
 from brivl_search.corpus.images import PixelSpec, decode
-from brivl_search.index import IndexReader, verify
+from brivl_search.index import EncoderInfo, IndexReader, verify
 from brivl_search.ingest.options import BuildOptions
 from brivl_search.ingest.run import add
+from brivl_search.search.allowed import allowed
+from brivl_search.search.filters import Filter
+from brivl_search.transfer.imports import import_vectors
 from tests.support.building import Silent, build, checksums, settle
 from tests.support.pictures import draw, encoded, write_corpus, write_lines
 from tests.support.stub import StubEncoder
@@ -145,3 +149,43 @@ def test_taken_is_in_the_record(tmp_path: Path, encoder: StubEncoder) -> None:
     settle(folder / "a.jpg")
     build(folder, tmp_path / "index", encoder, workers=1)
     assert records(tmp_path / "index")["a.jpg"] == found["a.jpg"]
+
+
+def test_lists_of_a_caption_file_are_found_by_each_of_their_values(tmp_path: Path, encoder: StubEncoder) -> None:
+    names = [path.name for path in write_corpus(tmp_path / "p", 3, with_captions=False)]
+    tags: list[Any] = [["海", "dog", 7, 7, None, ["x"], {"y": 1}, "z" * 201, float("inf")], "dog", []]
+    lines = [{"image": f"images/{name}", "en": "one", "tags": tag} for name, tag in zip(names, tags, strict=True)]
+    write_lines(tmp_path / "p" / "captions.jsonl", lines)
+    build(tmp_path / "p", tmp_path / "ix", encoder)
+    found = records(tmp_path / "ix")
+    assert [found[name].get("fields") for name in names] == [{"tags": ["海", "dog", 7]}, {"tags": "dog"}, None]
+    with IndexReader.open(tmp_path / "ix") as reader:
+        for value, rows in (("海", {0}), ("dog", {0, 1}), ("7", {0}), ("z", set())):
+            for modality in ("image", "text"):
+                (mask,) = allowed(reader, modality, Filter.of(where=[f"tags={value}"]))  # type: ignore[arg-type]
+                assert mask.sum() == len(rows), (value, modality)
+    assert not build(tmp_path / "p", tmp_path / "ix", encoder).commit.changed  # type: ignore[union-attr]
+    many = scalars_and_lists({"n": list(range(1000)), **{str(n): [n] for n in range(1000)}})
+    assert len(many["n"]) == MAX_VALUES and len(many) == MAX_FIELDS  # type: ignore[arg-type]
+
+
+def test_what_an_import_gave_stays_when_builds_follow(tmp_path: Path, encoder: StubEncoder) -> None:
+    paths, index = write_corpus(tmp_path / "p", 3, with_captions=False), tmp_path / "ix"
+    write_lines(tmp_path / "r.jsonl", [{"path": str(path), "tag": "a", "fields": {"f": 1}} for path in paths])
+    np.save(tmp_path / "v.npy", np.eye(3, 32, dtype=np.float32))
+    about = EncoderInfo(encoder.name, encoder.fingerprint, encoder.dim)
+    files = tmp_path / "v.npy", tmp_path / "r.jsonl"
+    import_vectors(*files, "image", index, about, encoder.encode_texts)
+    lines = [{"image": f"images/{paths[0].name}", "en": "one", "split": "test"}]
+    write_lines(tmp_path / "p" / "captions.jsonl", lines)
+    for round in range(3):
+        build(tmp_path / "p", index, encoder)
+        found = [records(index)[path.name] for path in paths]
+        assert [record["tag"] for record in found] == ["a"] * 3
+        assert [record["fields"] for record in found] == [{"f": 1, "split": "test"}, {"f": 1}, {"f": 1}]
+        if round == 0:  # the picture is edited: what it shows is new, what was given is not
+            draw("blue", "cross", (64, 48)).save(paths[1])
+            settle(paths[1])
+    assert (found[1]["width"], found[1]["height"]) == (64, 48) and "phash" in found[1] and encoder.images == 1
+    paths[1].unlink()
+    assert build(tmp_path / "p", index, encoder).vanished == 1

@@ -280,3 +280,45 @@ def test_an_inode_is_used_again(
     report = build(tmp_path / "other", index, encoder)
     assert report.vanished == 0 and len(images(index)) == 10
     sound(index)
+
+
+def test_a_link_that_leads_elsewhere_now_is_a_folder_with_other_files(
+    tmp_path: Path, index: Path, encoder: StubEncoder
+) -> None:
+    photo(tmp_path / "2023" / "1.jpg", 1)
+    photo(tmp_path / "2024" / "2.jpg", 2)
+    link = tmp_path / "photos"
+    link.symlink_to("2023")
+    build(link, index, encoder)
+    link.unlink()
+    link.symlink_to("2024")
+    report = synced(index, encoder)
+    assert images(index) == [str(link / "2.jpg")] and (report.embedded, report.vanished) == (1, 1)
+    assert kinds(index) == {"photos": "folder"}
+    sound(index)
+
+
+def test_a_folder_that_moved_up_into_the_place_above_it(tmp_path: Path, index: Path, encoder: StubEncoder) -> None:
+    photo(tmp_path / "a" / "b" / "1.jpg", 1)
+    photo(tmp_path / "c" / "2.jpg", 2)
+    build([tmp_path / "a" / "b", tmp_path / "c"], index, encoder)
+    (tmp_path / "a" / "b").rename(tmp_path / "t")
+    (tmp_path / "a").rmdir()
+    (tmp_path / "t").rename(tmp_path / "a")
+    report = build(tmp_path / "a", index, encoder)
+    assert images(index) == [str(tmp_path / "a" / "1.jpg"), str(tmp_path / "c" / "2.jpg")]
+    assert report.unchanged == 1 and any("has moved" in note for note in report.notes)
+    sound(index)
+
+
+def test_a_root_inside_the_folder_that_is_built_and_away_is_told(
+    tmp_path: Path, index: Path, encoder: StubEncoder
+) -> None:
+    photo(tmp_path / "a" / "1.jpg", 1)
+    photo(tmp_path / "a" / "usb" / "2.jpg", 2)
+    build([tmp_path / "a", tmp_path / "a" / "usb"], index, encoder)
+    (tmp_path / "a" / "usb").rename(tmp_path / "drawer")
+    for report in (build(tmp_path / "a", index, encoder), synced(index, encoder)):
+        (note,) = report.notes
+        assert "usb is not there: its image stays" in note
+        assert names(index) == ["1.jpg", "2.jpg"] and report.vanished == 0

@@ -214,7 +214,7 @@ def test_a_disk_below_a_root_that_is_unmounted_with_its_folder(
     with monkeypatch.context() as patch:
         patch.setattr(os, "stat", stat)
         build(tmp_path / "media", index, encoder)
-    assert Snapshot.read(index).sources[0].mounts == {"USB": other}
+    assert list(Snapshot.read(index).sources[0].mounts) == ["USB"]
     (tmp_path / "media" / "USB").rename(tmp_path / "drawer")
     for _ in range(2):  # and it is still known the second time
         report = synced(index, encoder)

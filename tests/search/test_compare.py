@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from brivl_search.errors import CorpusError
+from brivl_search.errors import CorpusError, UsageError
 from brivl_search.index import EncoderInfo, IndexReader, IndexWriter, Item
 from brivl_search.search.allowed import allowed
 from brivl_search.search.compare import Accepted, pixels
@@ -67,6 +68,16 @@ def test_pixels() -> None:
         *(7, 7.5, 7, 8),
         *(0, 0, 0, 0, 0, 0),
     ]
+    huge = [pixels(value) for value in (10**400, -(10**400), "9" * 400, float("nan"), float("inf"))]
+    assert huge == [math.inf, -math.inf, math.inf, 0, math.inf] and [float(value) for value in huge] == huge
+
+
+@pytest.mark.parametrize("name", ["min_score", "min_match", "alike"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_least_value_that_nothing_compares_with_is_refused(name: str, value: float) -> None:
+    with pytest.raises(UsageError, match=rf"`{name}` {value:g}: give a number"):
+        SearchOptions(**{name: value})
+    SearchOptions(**{name: 0.5})
 
 
 ROWS: list[dict[str, Any]] = [
@@ -75,6 +86,7 @@ ROWS: list[dict[str, Any]] = [
     {"path": "/p/2", "id": str(BIG), "width": [1, 2], "height": {"a": 1}, "camera": "R"},
     {"path": "/p/3", "id": [1, BIG], "width": True, "height": None, "taken": 5},
     {"path": "/p/4", "id": True, "width": 900.5, "height": 900, "taken": "yesterday"},
+    {"path": "/p/5", "width": 10**400, "height": -(10**400)},
 ]
 
 

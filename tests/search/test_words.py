@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from brivl_search import encoders
 from brivl_search.api import Index
+from brivl_search.encoders import registry
 from brivl_search.encoders.calibration import Calibration
 from brivl_search.errors import UnknownWordsWarning, UsageError
 from brivl_search.search.engine import Engine, SearchOptions
 from brivl_search.search.queries import compose
 from brivl_search.search.words import say_unknown
+from tests.support.pictures import write_corpus
+from tests.support.searching import build
+from tests.support.site import Ended
 from tests.support.words import WordEncoder
 
 
@@ -72,3 +78,18 @@ def test_many_and_long_words_are_cut_short() -> None:
     said = say_unknown([f"слово{number}" for number in range(20)] + ["д" * 500], True)
     assert "слово7 and 13 more" in said and len(said) < 200
     assert "д" * 41 not in say_unknown(["д" * 500], False)
+
+
+def test_tune_names_the_words_of_its_queries_that_are_unknown(
+    tmp_path: Path, run_here: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (encoders, registry):
+        monkeypatch.setattr(module, "load_encoder", lambda *_, **__: WordEncoder())
+    write_corpus(tmp_path / "p", 2)
+    index = build(tmp_path / "p", tmp_path / "ix", WordEncoder())
+    (tmp_path / "q.txt").write_text("狗\n狗🐶\nсобака\n", encoding="utf-8")
+    ended = run_here("tune", "--queries", str(tmp_path / "q.txt"), "-i", str(index))
+    assert "--queries: 2 of 3 hold words that the encoder does not know: 🐶, собака" in ended.err
+    assert "--queries: 1 hold no word that the encoder knows" in ended.err and "nothing to tune" in ended.err
+    (tmp_path / "q.txt").write_text("狗\na dog\n", encoding="utf-8")
+    assert "does not know" not in run_here("tune", "--queries", str(tmp_path / "q.txt"), "-i", str(index)).err

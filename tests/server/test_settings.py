@@ -22,3 +22,10 @@ def test_beyond_loopback_a_token_is_needed() -> None:
         assert Settings(host=host).requests_a_second == 0
     with pytest.raises(UsageError, match="8 ASCII"):
         Settings(token="short")
+
+
+@pytest.mark.parametrize("name", ["rate", "max_megapixels"])
+def test_a_limit_that_is_no_number_is_refused(name: str) -> None:
+    for value in (float("nan"), float("inf"), -1.0):
+        with pytest.raises(UsageError, match=rf"`{name}` {value:g}: give"):
+            Settings(**{name: value})  # type: ignore[arg-type]

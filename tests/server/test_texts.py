@@ -87,6 +87,15 @@ def test_a_search_names_unknown_words_and_withholds_the_match(client: TestClient
     assert client.post("/v1/search", json={"text": "\u200b"}).json()["error"]["code"] == "empty_text"
 
 
+def test_routes_of_other_servers_name_unknown_words(client: TestClient) -> None:
+    for text, words in (("狗", []), ("狗🐶", ["🐶"]), ("собака", ["собака"]), ("ｄｏｇ", [])):
+        assert client.get("/text_query", params={"text": text}).json()["unknown_words"] == words
+        rows = client.post("/knn-service", json={"text": text, "num_images": 2}).json()
+        assert len(rows) == 2 and all(row.get("unknown_words", []) == words for row in rows)
+    rows = client.post("/knn-service", json={"image": base64.b64encode(RED).decode(), "num_images": 2}).json()
+    assert not any("unknown_words" in row for row in rows)
+
+
 def test_vectors_pairs_and_labels_name_unknown_words(client: TestClient) -> None:
     found = client.post("/v1/embed/text", json={"texts": ["ｄｏｇ", "dog", "🐶"]}).json()
     assert found["unknown_words"] == [[], [], ["🐶"]] and found["vectors"][0] == found["vectors"][1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -233,3 +234,44 @@ def test_lines_of_captions_that_contradict_each_other_behind_images(tmp_path: Pa
         write_lines(file, [*lines[:-1], {**lines[-1], **change}])
         with pytest.raises(CorpusError, match=rf"text\.jsonl:4 and line 9: {says}"):
             import_folder(tmp_path / "out", tmp_path / "again", encode)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, ">f4", np.float16])
+def test_vectors_of_any_length_and_order_in_memory(tmp_path: Path, kind: str | type) -> None:
+    vectors, names = unit(6), [f"{n}.jpg" for n in range(6)]
+    exponents = {2: [-3, 0, 2], 4: [-42, 0, 37], 8: [-300, 0, 300]}[np.dtype(kind).itemsize]
+    lengths = np.array([10.0**exponent for exponent in exponents * 2])[:, None]
+    given = np.asfortranarray((vectors.astype(np.float64) * lengths).astype(kind))
+    if np.dtype(kind).itemsize == 4:
+        lengths, given = lengths[[1, 2, 4, 5]], given[[1, 2, 4, 5]]
+        vectors, names = vectors[[1, 2, 4, 5]], [names[at] for at in (1, 2, 4, 5)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert take(tmp_path, given, [{"path": name} for name in names]) == len(names)
+    assert holds(tmp_path / "index", vectors, names)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 0.0])
+def test_a_row_without_a_direction_is_named(tmp_path: Path, bad: float) -> None:
+    vectors = unit(3)
+    vectors[1, 5 if bad else slice(None)] = bad
+    with pytest.raises(CorpusError, match=r"r\.jsonl:2: image row 2 has no direction"):
+        take(tmp_path, vectors, [{"path": f"{n}.jpg"} for n in range(3)])
+
+
+@pytest.mark.parametrize(("codec", "name"), [("gbk", "GBK"), ("utf-16-le", "UTF-16")])
+def test_records_that_are_not_utf_8_are_named(tmp_path: Path, codec: str, name: str) -> None:
+    take(tmp_path, unit(1), [{"path": "0.jpg"}])
+    text = json.dumps({"path": "狗在草地上.jpg", "about": "一只狗在草地上跑"}, ensure_ascii=False)
+    (tmp_path / "r.jsonl").write_bytes(text.encode(codec) + (b"" if codec != "gbk" else b"\n"))
+    files = tmp_path / "v.npy", tmp_path / "r.jsonl"
+    with pytest.raises(CorpusError, match=rf"r\.jsonl: not UTF-8 text, it seems to be {name}: save the file"):
+        import_vectors(*files, "image", tmp_path / "index", ENCODER, encode)
+
+
+def test_a_line_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
+    take(tmp_path, unit(2), [{"path": "0.jpg"}, {"path": "1.jpg"}])
+    lines = [json.dumps({"path": "狗在草地上.jpg"}, ensure_ascii=False).encode(), b'{"path": "\xff.jpg"}', b""]
+    (tmp_path / "r.jsonl").write_bytes(b"\n".join(lines))
+    with pytest.raises(CorpusError, match=r"r\.jsonl:2: not UTF-8 text: save the file as UTF-8"):
+        import_vectors(tmp_path / "v.npy", tmp_path / "r.jsonl", "image", tmp_path / "index", ENCODER, encode)

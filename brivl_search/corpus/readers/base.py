@@ -6,6 +6,7 @@ import os
 import re
 import stat
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
@@ -60,6 +61,8 @@ class Reader(ABC):
         covers: after `images`: what the keys of its images begin with (folders with a trailing slash, containers with
             a trailing `::`).
         unreadable: after `images`: the parts of `covers` that could not be read to their end.
+        unread: after `images`: pictures and videos that are not read, by `kinds.label`.
+        passed: after `images`: pictures passed over on purpose, by why.
         repeats_count: whether the same caption twice for an image is two captions.
         where_images_lie: said where a folder of images is given and the dataset has its own; "": one may be given.
         shown: the path for messages about its lines.
@@ -83,6 +86,8 @@ class Reader(ABC):
         self.choice = choice
         self.covers: list[str] = []
         self.unreadable: list[str] = []
+        self.unread: Counter[str] = Counter()
+        self.passed: Counter[str] = Counter()
 
     @classmethod
     @abstractmethod

@@ -16,12 +16,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
+from brivl_search.corpus import kinds
 from brivl_search.corpus.captions import CaptionLine
 from brivl_search.corpus.containers import tar
 from brivl_search.corpus.containers.place import SEPARATOR, Place
 from brivl_search.corpus.encodings import NotText, decode
-from brivl_search.corpus.fields import Scalar, scalars
+from brivl_search.corpus.fields import Fields, scalars_and_lists
 from brivl_search.corpus.readers.base import Choice, Reader, caption, files_in, named, split_of, stat_image
+from brivl_search.corpus.rules import is_system, is_thumbnail
 from brivl_search.corpus.text import NOT_UTF8, BadLine
 from brivl_search.corpus.walk import ImageFile, Skipped, image_extensions
 from brivl_search.display import printable
@@ -57,11 +59,11 @@ class _Samples(Reader):
         """What is said about a sample's image; None if nothing is, or there is no image."""
         if not sample.images or not sample.texts:
             return None
-        fields: dict[str, Scalar] = {"split": split} if split else {}
+        fields: Fields = {"split": split} if split else {}
         found: list[str] = []
         try:
             told = self._json(place, sample)
-            fields |= scalars(told, _NOT_FIELDS)
+            fields |= scalars_and_lists(told, _NOT_FIELDS)
             ending = next((ending for ending in _TEXTS if ending in sample.texts), None)
             if ending is not None:
                 found = [caption(self._decoded(self.text(place, sample.texts[ending])))]
@@ -99,6 +101,16 @@ class _Samples(Reader):
             raise ValueError(f"{NOT_UTF8}{seems}") from error
 
 
+def _left_out(name: str) -> str:
+    """Why a member is passed over, as its file in a folder would be; "": it is not."""
+    *folders, base = name.split("/")
+    if system := next((one for one in folders if is_system(one)), ""):
+        return system
+    if is_thumbnail(base):
+        return "thumbnail"
+    return "hidden" if base.startswith("._") else ""  # what macOS puts beside a file
+
+
 class WebDatasetReader(_Samples):
     name = "webdataset"
     about = "webdataset: tars with KEY.jpg, KEY.txt, KEY.json"
@@ -119,8 +131,20 @@ class WebDatasetReader(_Samples):
             return path.lower().endswith((".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst"))
         return bool(files_in(path, r"\.tar$"))
 
+    def _kind(self, file: str, member: tar.Member) -> kinds.Kind | None:
+        """What a member is: by its ending, or by its first bytes, as files in folders. Raises: OSError."""
+        ending = kinds.ending_of(os.path.basename(member.name))
+        if kinds.may_be_picture(ending):
+            return kinds.by_content(self._bytes(file, member.offset, min(member.size, kinds.HEAD)))
+        return kinds.by_ending(ending)
+
+    def _is_picture(self, file: str, member: tar.Member) -> bool:
+        kind = self._kind(file, member)
+        return kind is not None and kinds.is_read(kind) and not _left_out(member.name)
+
     def images(self) -> Iterator[ImageFile | Skipped]:
-        extensions = image_extensions()
+        self.unread.clear()
+        self.passed.clear()
         for file in self.tars:
             self.covers.append(file + SEPARATOR)
             seen: set[str] = set()
@@ -131,34 +155,44 @@ class WebDatasetReader(_Samples):
                         self.unreadable.append(file + SEPARATOR)
                         yield Skipped(file, "truncated", f"the tar cannot be read from byte {member.offset} on: "
                                                          f"{member.detail}")  # fmt: skip
-                    elif os.path.splitext(member.name)[1].lower() in extensions:
-                        path = file + SEPARATOR + member.name
-                        if member.name in seen:
-                            yield Skipped(path, "duplicate id", "a member of this name came before")
-                        elif not member.size:
-                            yield Skipped(path, "empty file")
-                        else:
-                            place = Place(file, "tar", member.offset, member.size, mtime_ns=mtime_ns)
-                            yield ImageFile(path, member.size, mtime_ns, place)
-                        seen.add(member.name)
+                        continue
+                    kind = self._kind(file, member)
+                    if kind is None:
+                        continue
+                    path = file + SEPARATOR + member.name
+                    if why := _left_out(member.name):
+                        self.passed[why] += 1
+                    elif kind in kinds.UNREAD:
+                        self.unread[kinds.label(kinds.ending_of(os.path.basename(member.name)), kind)] += 1
+                    elif not kinds.is_read(kind):
+                        yield Skipped(path, "unsupported format", kind.remedy)
+                    elif path in seen:
+                        yield Skipped(path, "duplicate id", "a member of this name came before")
+                    elif not member.size:
+                        yield Skipped(path, "empty file")
+                    else:
+                        place = Place(file, "tar", member.offset, member.size, mtime_ns=mtime_ns)
+                        yield ImageFile(path, member.size, mtime_ns, place)
+                    seen.add(path)
             except OSError as error:
                 raise CorpusError(f"cannot read {printable(file)}: {error.strerror or error}") from error
+            finally:
+                self.close()
 
     def samples(self, place: str) -> Iterator[_Sample]:
-        extensions = image_extensions()
         sample, seen = _Sample("", 0), set()
         for number, member in enumerate(tar.members(place), start=1):
             if isinstance(member, tar.Damage):
                 continue
             folder, _, base = member.name.rpartition("/")
-            key, dot, ending = base.partition(".")
-            if not dot or not key:
+            key, _, ending = base.partition(".")
+            if not key:
                 continue
             name = f"{folder}/{key}" if folder else key
             if name != sample.name:
                 yield sample
                 sample = _Sample(name, number)
-            if os.path.splitext(base)[1].lower() in extensions:
+            if self._is_picture(place, member):
                 if member.name not in seen:
                     sample.images.append(place + SEPARATOR + member.name)
                 seen.add(member.name)
@@ -167,11 +201,14 @@ class WebDatasetReader(_Samples):
         yield sample
 
     def text(self, place: str, where: Any) -> bytes:
+        return self._bytes(place, where.offset, min(where.size, MAX_TEXT_BYTES + 1))
+
+    def _bytes(self, place: str, offset: int, size: int) -> bytes:
         if self._open is None or self._open[0] != place:
             self.close()
             self._open = (place, open(place, "rb"))  # noqa: SIM115  (closed by `close`, kept for the texts that follow)
-        self._open[1].seek(where.offset)
-        return self._open[1].read(min(where.size, MAX_TEXT_BYTES + 1))
+        self._open[1].seek(offset)
+        return self._open[1].read(size)
 
     def close(self) -> None:
         if self._open is not None:

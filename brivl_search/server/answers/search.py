@@ -159,10 +159,11 @@ def unit(numbers: Sequence[float], dim: int) -> Vector:
     vector = np.asarray(numbers, np.float64)
     if vector.shape != (dim,):
         raise Refusal(422, f"vector: {len(numbers)} numbers, and this encoder has {dim}", "bad_vector", dim=dim)
-    length = float(np.linalg.norm(vector)) if np.isfinite(vector).all() else np.inf
-    if not 1e-12 < length < 1e30:
+    largest = float(np.abs(vector).max())
+    if not 0 < largest < np.inf:
         raise Refusal(422, "vector: it has no direction", "bad_vector", dim=dim)
-    scaled: Vector = (vector / length).astype(np.float32)
+    vector = vector / largest  # first, or squares of what is very large or small leave the range of numbers
+    scaled: Vector = (vector / np.linalg.norm(vector)).astype(np.float32)
     return scaled
 
 

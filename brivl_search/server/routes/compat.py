@@ -10,6 +10,7 @@ from starlette.datastructures import UploadFile
 from starlette.responses import JSONResponse
 
 from brivl_search.embedding.batches import numbers
+from brivl_search.encoders.base import unknown_words
 from brivl_search.search.dedupe import ALIKE
 from brivl_search.search.options import SearchOptions
 from brivl_search.search.queries import Query as Asked
@@ -45,7 +46,7 @@ def router(service: Service) -> APIRouter:
             data = await image.read(settings.max_upload_bytes + 1)
         check_size(len(data), settings)
         (vector,) = await embed_files(service, [data])
-        return _wenlan("image", vector)
+        return Json(_wenlan("image", vector))
 
     @routes.get("/text_query", **gives("WenLan API: a text's vector", WenLanAnswer, 400, 413, 422))
     async def text_query(
@@ -53,14 +54,14 @@ def router(service: Service) -> APIRouter:
     ) -> Json:
         note_query(request, text)
         (vector,) = await service.texts.ask([clean(text, settings)])
-        return _wenlan("text", vector)
+        return Json({**_wenlan("text", vector), "unknown_words": await _unknown(service, text)})
 
     @routes.post(
         "/knn-service",
         **takes(
             "clip-retrieval: search",
             KnnRequest,
-            "A list of {id, similarity, url, caption, image_path}",
+            "A list of {id, similarity, url, caption, image_path}, and unknown_words where the text has some",
             multipart=False,
         ),
     )
@@ -75,7 +76,10 @@ def router(service: Service) -> APIRouter:
         options = options_for(SearchOptions(alike=ALIKE if wanted.deduplicate else None, most_alike=MOST_ALIKE))
         hits, reader = await service.search(Search(query, vector, options))
         base = str(request.base_url)
-        return Json(await service.slowly(lambda: compat.knn_rows(reader, hits, base)))
+        rows = await service.slowly(lambda: compat.knn_rows(reader, hits, base))
+        if wanted.text and (words := await _unknown(service, wanted.text)):
+            rows = [{**row, "unknown_words": words} for row in rows]  # the answer is a bare list
+        return Json(rows)
 
     @routes.post(
         "/metadata",
@@ -100,8 +104,14 @@ def router(service: Service) -> APIRouter:
     return routes
 
 
-def _wenlan(kind: str, vector: Vector) -> Json:
-    return Json({"emb_dim": len(vector), "emb_type": kind, "embedding": numbers(vector, "float32")})
+def _wenlan(kind: str, vector: Vector) -> dict[str, Any]:
+    return {"emb_dim": len(vector), "emb_type": kind, "embedding": numbers(vector, "float32")}
+
+
+async def _unknown(service: Service, text: str) -> list[str]:
+    """The words of a text that the encoder does not know."""
+    (words,) = await service.slowly(lambda: unknown_words(service.encoder, [text]))
+    return words
 
 
 async def _read(request: Request, model: type[Any]) -> Any:

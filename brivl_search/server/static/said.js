@@ -24,11 +24,66 @@ const ERRORS = {
   no_such_item: () => ["item", {}],
   foreign_host: () => ["forbidden", {}, ["e_foreign_host", {}]],
   foreign_page: () => ["forbidden", {}, ["e_foreign_page", {}]],
+  starting: () => ["starting", {}],
+  overloaded: () => ["busy", {}],
 };
+
+// Codes that have a sentence of their own, c_CODE, under the heading of a kind of trouble.
+const SENTENCES = {
+  usage: [
+    "nothing_asked",
+    "empty_text",
+    "not_utf8",
+    "bad_encoding",
+    "no_picture",
+    "no_such_upload",
+    "not_base64",
+    "no_such_file",
+    "bad_vector",
+    "bad_k",
+    "bad_labels",
+    "no_such_captions",
+    "nothing_to_add",
+    "paths_or_uploads",
+    "content_type",
+    "unknown_part",
+    "bad_length",
+    "request_too_slow",
+    "no_such_index",
+    "nothing_is_fetched",
+  ],
+  limit: [
+    "too_many_hits",
+    "too_many_texts",
+    "too_many_sentences",
+  ],
+  item: [
+    "no_picture_of_caption",
+    "file_gone",
+    "file_changed",
+    "file_unreadable",
+  ],
+  forbidden: [
+    "outside",
+    "no_uploads",
+    "read_only",
+    "wrong_token",
+    "token_wanted",
+    "bad_host",
+  ],
+  internal: [
+    "disk_full",
+  ],
+  unready: [
+    "index_damaged",
+  ],
+};
+const KIND_OF = Object.fromEntries(Object.entries(SENTENCES).flatMap(([kind, codes]) => codes.map((code) => [code, kind])));
 
 /** { kind, values, words } of an error of the server; null if the page has no words for it. */
 export function understood({ code, details }) {
-  const [kind, values, words = null] = ERRORS[code]?.(details ?? {}) ?? [];
+  const own = code in KIND_OF ? [KIND_OF[code], {}, [`c_${code}`, details ?? {}]] : [];
+  const [kind, values, words = null] = ERRORS[code]?.(details ?? {}) ?? own;
   return kind ? { kind, values, words } : null;
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from brivl_search.server.protocol.codes import CODES
@@ -112,6 +113,27 @@ def said_in_chinese(page: Page, heading: str, words: str) -> None:
     expect(alert.get_by_role("heading")).to_have_text(heading)
     expect(alert).to_contain_text(words)
     expect(alert.locator(".said")).to_have_count(0)
+
+
+def answering(error: dict[str, object]) -> Callable[[Route], None]:
+    body = json.dumps({"error": error})
+    return lambda route: route.fulfill(status=400, body=body, content_type="application/json")
+
+
+def test_codes_without_a_heading_of_their_own_are_said_in_chinese(open_page: Open) -> None:
+    page = open_page("?q=a", locale="zh-CN")
+    expect(tiles(page).first).to_be_visible()
+    for code, details, heading, words in (
+        ("disk_full", {}, "服务器出错了", "服务器的磁盘已满。"),
+        ("request_too_slow", {"seconds": 30}, "无法完成这次搜索", "30 秒"),
+        ("bad_host", {}, "服务器不允许这样访问", "服务器名称无效"),
+        ("not_utf8", {"encoding": "gb18030"}, "无法完成这次搜索", "文字不是 UTF-8 编码。"),
+    ):
+        error = {"type": "usage", "message": "English", "code": code, "details": details}
+        page.route("**/v1/search", answering(error))
+        look_for(page, code)
+        said_in_chinese(page, heading, words)
+        page.unroute("**/v1/search")
 
 
 def test_an_unknown_error_keeps_its_english_line_below_the_chinese_words(open_page: Open) -> None:

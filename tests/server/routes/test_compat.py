@@ -45,7 +45,7 @@ print(json.dumps({
 
 def test_wenlan(client: TestClient) -> None:
     answer = client.get("/text_query", params={"text": "红色圆形"}).json()
-    assert list(answer) == ["emb_dim", "emb_type", "embedding"]
+    assert list(answer) == ["emb_dim", "emb_type", "embedding", "unknown_words"] and answer["unknown_words"] == []
     assert answer["emb_dim"] == len(answer["embedding"]) == 32 and answer["emb_type"] == "text"
     assert np.allclose(answer["embedding"], StubEncoder().encode_texts(["红色圆形"])[0], atol=1e-6)
     answer = client.post("/image_query", files={"image": ("a.png", RED)}).json()

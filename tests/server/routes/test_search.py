@@ -54,6 +54,9 @@ def test_more_like_this_and_vectors(client: TestClient) -> None:
     vector = client.post("/v1/embed/text", json={"texts": ["a green ring"]}).json()["vectors"][0]
     (same,) = search(client, terms=[{"vector": [3 * x for x in vector]}], k=1)
     assert same["key"] == first["key"] and same["match"] is None
+    for length in (1e-300, 1e-20, 1e40, 1e300):
+        (again,) = search(client, terms=[{"vector": [length * x for x in vector]}], k=1)
+        assert (again["key"], again["score"]) == (same["key"], same["score"])
     assert refused(client, terms=[{"vector": [1.0, 2.0]}])[0] == 422
     assert refused(client, terms=[{"key": "i" + "A" * 20}])[0] == 404
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from brivl_search.server.protocol.schemas.base import (
     Base64,
     Text,
+    Unknown,
 )
 
 
@@ -16,6 +17,7 @@ class WenLanAnswer(BaseModel):
     emb_dim: int
     emb_type: Literal["image", "text"]
     embedding: list[float]
+    unknown_words: Unknown = []
 
 
 class KnnRequest(BaseModel):
