@@ -4,10 +4,10 @@
     staging  what a killed build leaves behind     search   candidates → exact scores → merge
     commit   plan, seal, publish                   tune     nprobe and rerank to a recall target
     shard    one sealed file                       verify   is everything what it says it is?
-    catalog  the one file that changes             ivfpq    everything FAISS
-    store    LMDB with care                        lock     one writer at a time
+    catalog  the one file that changes             meta     its small facts
+    ivfpq    everything FAISS                      store    LMDB with care
     sources  what an index covers                  moves    where its roots are now
-    snapshot the catalog before a build
+    snapshot the catalog before a build            lock     one writer at a time
 
 Importing this imports neither faiss nor torch. The format is described in indexes/README.md.
 """

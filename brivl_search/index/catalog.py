@@ -12,14 +12,11 @@ hash/{i|t}{content}\\0{seq}{row}  empty value: this live row holds the vector of
 from __future__ import annotations
 
 import errno
-import hashlib
-import json
 import os
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,116 +28,24 @@ from brivl_search.display import printable
 from brivl_search.errors import IndexIncompatibleError, IndexMissingError, UsageError, system_error
 from brivl_search.index import keys
 from brivl_search.index.copied import copied
+from brivl_search.index.meta import Meta as Meta
+from brivl_search.index.meta import Part as Part
+from brivl_search.index.meta import Quantizer as Quantizer
+from brivl_search.index.meta import anew
 from brivl_search.index.moves import Moves
-from brivl_search.index.sources import Source, of_roots
 from brivl_search.index.store import Environment, scan_txn
 from brivl_search.index.types import (
-    FORMAT_VERSION,
-    MODALITIES,
     ORIGINS,
-    READABLE_VERSIONS,
     UNKNOWN_TIME,
-    Codec,
-    EncoderInfo,
-    IndexType,
     ItemState,
     Modality,
     Origin,
-    ShardInfo,
-    Tuning,
 )
 
 META = b"meta"
 _ENTRY = struct.Struct(">IIQqH")
 _ORIGIN_SHIFT = 14
 _PLACE = struct.Struct(">II")
-
-
-@dataclass(frozen=True)
-class Quantizer:
-    """Facts about the trained quantizer of a modality; its bytes are under `quantizer/{modality}`."""
-
-    nlist: int
-    m: int
-    trained_rows: int
-    sha256: str
-    codec: Codec = "pq8"
-    error: float = 0.0  # mean squared distance of rows to their codes when it was trained; 0: not measured
-
-
-@dataclass(frozen=True)
-class Part:
-    """The state of one modality."""
-
-    next_seq: int = 1
-    shards: tuple[ShardInfo, ...] = ()
-    quantizer: Quantizer | None = None
-    tuning: Tuning | None = None
-
-
-@dataclass(frozen=True)
-class Meta:
-    """The value of `meta`: the published state but for what is kept row by row."""
-
-    generation: int
-    encoder: EncoderInfo
-    index_type: IndexType = "auto"
-    shard_rows: int = 1_000_000
-    seed: int = 0
-    codec: Codec = "fastscan"  # of the next quantizer that is trained
-    memory: int = 0  # bytes that FAISS's part of an index may take; 0: no limit
-    identity: str = ""  # random; "" before the first commit of format 4
-    sources: tuple[Source, ...] = ()  # their paths as stored
-    moves: tuple[tuple[str, str], ...] = ()  # (path as stored, where it is now)
-    parts: dict[Modality, Part] = field(default_factory=lambda: {modality: Part() for modality in MODALITIES})
-
-    def with_parts(self, parts: dict[Modality, Part]) -> Meta:
-        return replace(self, generation=self.generation + 1, parts=parts)
-
-    @cached_property
-    def where(self) -> Moves:
-        """Keys as they are stored ↔ keys as they are here."""
-        return Moves(self.moves)
-
-    @cached_property
-    def state(self) -> str:
-        """Equal for equal published states only: of one index, and of all others."""
-        return hashlib.sha256(self.to_json()).hexdigest()
-
-    def to_json(self) -> bytes:
-        body = {"format_version": FORMAT_VERSION, **asdict(self)}
-        return json.dumps(body, ensure_ascii=False, sort_keys=True).encode("utf-8", "surrogatepass")
-
-    @classmethod
-    def from_json(cls, raw: bytes, where: Path) -> Meta:
-        """Raises: IndexIncompatibleError if the format is of another version or the value is damaged."""
-        try:
-            body = json.loads(raw)
-            version = body.pop("format_version")
-            if version not in READABLE_VERSIONS:
-                raise IndexIncompatibleError(
-                    f"{where} has index format {version}, this brivl-search reads formats up to {FORMAT_VERSION}: "
-                    + ("upgrade brivl-search" if version > FORMAT_VERSION else "build the index again")
-                )
-            parts: dict[Modality, Part] = {}
-            for modality in MODALITIES:
-                part = body["parts"][modality]
-                parts[modality] = Part(
-                    next_seq=part["next_seq"],
-                    shards=tuple(ShardInfo(**shard) for shard in part["shards"]),
-                    quantizer=Quantizer(**part["quantizer"]) if part["quantizer"] else None,
-                    tuning=Tuning(**part["tuning"]) if part["tuning"] else None,
-                )
-            body["parts"] = parts
-            body["encoder"] = EncoderInfo(**body["encoder"])
-            if version < 4:
-                body["sources"] = of_roots(body.pop("roots", ()), body.pop("datasets", {}))
-            else:
-                body["sources"] = tuple(Source.of(source) for source in body["sources"])
-                body["moves"] = tuple((stored, now) for stored, now in body["moves"])
-            return cls(**body)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise IndexIncompatibleError(f"{where} is damaged ({error}): {_anew(where.parent)}") from error
 
 
 @dataclass(frozen=True)
@@ -328,10 +233,6 @@ def catalog_path(directory: Path) -> Path:
     return directory / "catalog.lmdb"
 
 
-def _anew(directory: Path) -> str:
-    return f"delete the folder {directory} and build the index again"
-
-
 def _shared(path: Path) -> Environment:
     """The catalog, open so that no writer can pull pages away from under a reader. Raises OSError, lmdb.Error."""
     try:
@@ -386,7 +287,7 @@ def reading(directory: Path) -> Iterator[tuple[Any, Meta]]:
     except (lmdb.Error, OSError) as error:
         if known := system_error(error):
             raise known from error
-        raise IndexIncompatibleError(f"{path} cannot be opened ({error}): {_anew(directory)}") from error
+        raise IndexIncompatibleError(f"{path} cannot be opened ({error}): {anew(directory)}") from error
     try:
         with environment.read() as txn:
             meta = get_meta(txn, path)
@@ -398,6 +299,6 @@ def reading(directory: Path) -> Iterator[tuple[Any, Meta]]:
                 )
             yield txn, meta
     except (lmdb.CorruptedError, lmdb.PageNotFoundError) as error:
-        raise IndexIncompatibleError(f"{path} is damaged ({error}): {_anew(directory)}") from error
+        raise IndexIncompatibleError(f"{path} is damaged ({error}): {anew(directory)}") from error
     finally:
         environment.close()

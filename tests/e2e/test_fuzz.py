@@ -34,7 +34,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits a 
 @pytest.mark.parametrize("seed", range(2))
 def test_caption_files(tmp_path: Path, seed: int) -> None:
     reasons: Counter[str] = Counter()
-    for number in range(4000):
+    for number in range(2000):
         rng = random.Random(f"{seed} {number}")
         content = caption_file(rng)
         started = time.process_time()
@@ -43,7 +43,7 @@ def test_caption_files(tmp_path: Path, seed: int) -> None:
         except Exception as error:
             raise AssertionError(f"case {seed} {number}: {content[:300]!r}") from error
         assert time.process_time() - started < 5, (seed, number)
-    assert reasons["good"] > 8000 and BAD_LINES - reasons.keys() <= {"line too long"}, reasons
+    assert reasons["good"] > 4000 and BAD_LINES - reasons.keys() <= {"line too long"}, reasons
 
 
 def test_lines_at_the_limit(tmp_path: Path) -> None:
