@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import struct
 from pathlib import Path
+from typing import BinaryIO
 
 _MAGIC = 0xBEEFC0DE
 _HEAD = struct.Struct("<QHHHH")  # of a page: number, pad, flags, end of the pointers, beginning of the nodes
@@ -26,18 +27,23 @@ def is_cut(path: Path) -> bool:
     Raises:
         OSError: it cannot be read.
     """
-    with path.open("rb", buffering=0) as file:
-        found = _newest(file.fileno())
+    with path.open("rb") as file:
+        found = _newest(file)
         size = os.fstat(file.fileno()).st_size  # after the meta page: a writer writes that last
         if found is None:
             return False
         page, roots, last = found
         if (last + 1) * page <= size:
             return False
-        return _refers_beyond(file.fileno(), page, roots, size)
+        return _refers_beyond(file, page, roots, size)
 
 
-def _newest(file: int) -> tuple[int, list[int], int] | None:
+def _read(file: BinaryIO, size: int, at: int) -> bytes:
+    file.seek(at)  # `os.pread` is not to be had on Windows
+    return file.read(size)
+
+
+def _newest(file: BinaryIO) -> tuple[int, list[int], int] | None:
     """(bytes of a page, roots of both trees, last page) of the newest transaction."""
     first = _meta(file, 0)
     if first is None:
@@ -46,9 +52,9 @@ def _newest(file: int) -> tuple[int, list[int], int] | None:
     return max(both)[1:]
 
 
-def _meta(file: int, at: int) -> tuple[int, int, list[int], int] | None:
+def _meta(file: BinaryIO, at: int) -> tuple[int, int, list[int], int] | None:
     """(transaction, bytes of a page, roots, last page)."""
-    raw = os.pread(file, _HEAD.size + _META.size + 2 * _TREE.size + _LAST.size, at)
+    raw = _read(file, _HEAD.size + _META.size + 2 * _TREE.size + _LAST.size, at)
     try:
         if _META.unpack_from(raw, _HEAD.size)[0] != _MAGIC:
             return None
@@ -60,14 +66,14 @@ def _meta(file: int, at: int) -> tuple[int, int, list[int], int] | None:
     return transaction, free[0], [free[-1], main[-1]], last
 
 
-def _refers_beyond(file: int, page: int, roots: list[int], size: int) -> bool:
+def _refers_beyond(file: BinaryIO, page: int, roots: list[int], size: int) -> bool:
     """Does a tree refer to a page that does not lie in the file?"""
     left = [root for root in roots if root != _NONE]
     while left:
         number = left.pop()
         if (number + 1) * page > size:
             return True
-        raw = os.pread(file, page, number * page)
+        raw = _read(file, page, number * page)
         _, _, flags, lower, _ = _HEAD.unpack_from(raw)
         if not flags & (_BRANCH | _LEAF):
             continue  # damage of another kind, which LMDB names
