@@ -30,7 +30,8 @@ import multiprocessing.synchronize, tempfile  # these ask for what is taken away
 for name in ("fcntl", "resource", "pwd", "grp", "termios"):
     sys.modules[name] = None
 sys.modules["msvcrt"] = Msvcrt("msvcrt")
-for name in ("fork", "register_at_fork", "pread", "posix_fallocate", "statvfs", "nice", "O_NONBLOCK", "geteuid", "getuid"):
+posix = "fork register_at_fork pread posix_fallocate statvfs nice O_NONBLOCK geteuid getuid"
+for name in posix.split():
     if hasattr(os, name):
         delattr(os, name)
 for name in ("alarm", "SIGALRM", "pthread_sigmask", "SIGXFSZ", "setitimer"):
