@@ -3,8 +3,8 @@
     with appearing(path) as (temporary,):
         temporary.write_text("...")
 
-A reader sees the old file or the new one, never half of one. Nothing is synced to the disk: after a power cut the old
-file, or an empty one, may be there.
+A reader sees the old file or the new one, never half of one. Nothing is synced to the disk unless it is asked for:
+after a power cut the old file, or an empty one, may be there.
 """
 
 from __future__ import annotations
@@ -17,10 +17,14 @@ from pathlib import Path
 
 
 @contextmanager
-def appearing(*paths: Path) -> Iterator[tuple[Path, ...]]:
+def appearing(*paths: Path, sync: bool = False) -> Iterator[tuple[Path, ...]]:
     """Temporary names beside `paths`; what is written under them takes its place in order when the `with` ends well.
 
     After an error the temporary files are removed, and what stood at `paths` stays.
+
+    Args:
+        paths: files or folders.
+        sync: files are written through to the disk before they get their names.
 
     Raises:
         OSError: a name cannot take its place.
@@ -29,6 +33,9 @@ def appearing(*paths: Path) -> Iterator[tuple[Path, ...]]:
     try:
         yield temporary
         for new, path in zip(temporary, paths, strict=True):
+            if sync:
+                with new.open("rb+") as written:
+                    os.fsync(written.fileno())
             os.replace(new, path)
     finally:
         for new in temporary:

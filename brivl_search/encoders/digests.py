@@ -12,6 +12,7 @@ import json
 import os
 from pathlib import Path
 
+from brivl_search.corpus.atomic import appearing
 from brivl_search.errors import EncoderError
 
 LARGE = 64 << 20
@@ -57,10 +58,9 @@ def _read() -> dict[str, str]:
 
 
 def _write(values: dict[str, str]) -> None:
-    """Writes a temporary file and renames it, so a reader sees the old file or the new one."""
+    """A reader sees the old file or the new one."""
     with contextlib.suppress(OSError):
         path = _memory()
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(values), encoding="utf-8")
-        os.replace(temporary, path)
+        with appearing(path) as (temporary,):
+            temporary.write_text(json.dumps(values), encoding="utf-8")

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import errno
 import os
 import re
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from brivl_search.corpus.atomic import appearing
 from brivl_search.display import harmless
 from brivl_search.errors import ImageError, UsageError
 from brivl_search.output.formats import one_line
@@ -50,17 +50,13 @@ def write_contact_sheet(path: Path, title: str, hits: Sequence[Hit]) -> None:
         UsageError: the file cannot be written there.
     """
     page = _render(title, hits)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        temporary.write_text(page, encoding="utf-8")
-        os.replace(temporary, path)
+        with appearing(path) as (temporary,):
+            temporary.write_text(page, encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
         raise UsageError(f"--html {path}: {error.strerror}: name a file in a folder that you can write to") from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def _render(title: str, hits: Sequence[Hit]) -> str:

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from brivl_search.corpus.atomic import appearing
 from brivl_search.corpus.captions import BadLine, CaptionLine, read_captions
 from brivl_search.corpus.decode_pool import Decoded, decode_all, default_workers
 from brivl_search.corpus.images import PixelSpec, read_file
@@ -109,12 +110,8 @@ class Packing:
         self.manifest |= {
             "lines": self.lines, "complete": complete, "fields": dict(self.fields), "skipped": dict(self.skipped),
         }  # fmt: skip
-        new = self.out / f"{MANIFEST}.tmp"
-        with new.open("w", encoding="utf-8") as handle:
-            handle.write(json.dumps(self.manifest, indent=1, ensure_ascii=False) + "\n")
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(new, self.out / MANIFEST)
+        with appearing(self.out / MANIFEST, sync=True) as (new,):
+            new.write_text(json.dumps(self.manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def pack(

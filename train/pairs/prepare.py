@@ -28,6 +28,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from brivl_search.corpus.atomic import appearing
 from brivl_search.corpus.decode_pool import Decoded, decode_all, default_workers
 from brivl_search.corpus.images import PixelSpec
 from brivl_search.corpus.walk import ImageFile
@@ -157,9 +158,8 @@ def _report(out: Path, rules: Rules, store: PairStore) -> dict[str, Any]:
         for what, count in counts.items():
             total[what] = total.get(what, 0) + count
     report = {"total": total, "sources": sources, "examples": examples, "rules": dataclasses.asdict(rules)}
-    new = out / "report.json.tmp"
-    new.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(new, out / "report.json")
+    with appearing(out / "report.json") as (new,):
+        new.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return report
 
 

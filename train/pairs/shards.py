@@ -25,6 +25,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from brivl_search.corpus.atomic import appearing
 from brivl_search.corpus.containers import tar as tars
 from brivl_search.errors import CorpusError
 
@@ -164,10 +165,8 @@ def _index(path: Path, index: Path) -> np.ndarray:
     rows = [row for row in found.values() if row[1] and row[4]]
     table = np.array([[size, len(rows), _INDEX_VERSION, 0, 0], *rows], dtype=np.int64)
     index.parent.mkdir(parents=True, exist_ok=True)
-    new = index.with_name(f"{index.name}.{os.getpid()}.tmp")
-    with new.open("wb") as handle:
+    with appearing(index) as (new,), new.open("wb") as handle:
         np.save(handle, table)
-    os.replace(new, index)
     return table[1:]
 
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from brivl_search.corpus.atomic import appearing
 from brivl_search.encoders.brivl.config import ModelConfig
 from brivl_search.encoders.brivl.hubness import HUBNESS, Hubness
 from brivl_search.encoders.brivl.weights import SCALE, names_of, scales_of, write_tensors
@@ -185,9 +185,8 @@ def write_checkpoint(
     write_tensors(folder / WEIGHTS, tensors, half=half, int8=int8)
     if tokenizer is not None:
         tokenizer.save(folder)
-    temporary = folder / (CONFIG + ".tmp")
-    temporary.write_text(json.dumps(config.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, folder / CONFIG)
+    with appearing(folder / CONFIG) as (temporary,):
+        temporary.write_text(json.dumps(config.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def write_hubness(folder: Path, hubness: Hubness) -> None:

@@ -6,10 +6,11 @@ divided by 127. This concerns storage only; a tower computes in float32 or bfloa
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from brivl_search.corpus.atomic import appearing
 
 if TYPE_CHECKING:
     import torch
@@ -46,10 +47,9 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], *, half: bool
         elif half and value.is_floating_point() and not name.endswith(("running_mean", "running_var")):
             value = value.half()
         ready[name] = value
-    temporary = path.with_name(path.name + ".tmp")
-    save_file(ready, str(temporary))
-    temporary.chmod(0o644)  # safetensors writes for the owner alone
-    os.replace(temporary, path)
+    with appearing(path) as (temporary,):
+        save_file(ready, str(temporary))
+        temporary.chmod(0o644)  # safetensors writes for the owner alone
 
 
 def names_of(file: Any) -> list[str]:
