@@ -82,11 +82,15 @@ def children(pid: int) -> list[int]:
 
 
 def anonymous(pid: int) -> int:
-    """Bytes of memory that a process has of its own; what it maps of the index's files is not among them."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError("no RssAnon: this needs Linux")
+    """Bytes of memory that a process has of its own; what it maps of the index's files is not among them.
+
+    0 of one that has ended: a decoder whose time is up makes way for a fresh one.
+    """
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("RssAnon:"):
+                return int(line.split()[1]) * 1024
+    return 0
 
 
 def soak(
