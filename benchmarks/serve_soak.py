@@ -196,8 +196,8 @@ def soak(
             number += 1
             stop.wait(2)
 
-    threads = [threading.Thread(target=ask, args=(number,)) for number in range(THREADS)]
-    threads.append(threading.Thread(target=add))
+    threads = [threading.Thread(target=ask, args=(number,), daemon=True) for number in range(THREADS)]
+    threads.append(threading.Thread(target=add, daemon=True))
     start = time.monotonic()
     for thread in threads:
         thread.start()
