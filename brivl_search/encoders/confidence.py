@@ -1,0 +1,208 @@
+"""What a checkpoint knows of its own errors: from scores to the chance that a hit, or a pair, is right.
+
+A cosine alone says little: it depends on the text, on the picture, and on what else there is. So a checkpoint may bring
+groups of the pictures and of the texts that it was trained with (their means, as unit vectors). A text is compared with
+the groups of pictures: so it is known what it scores among pictures in general, and how familiar it is itself. The same
+is done with a picture. A hit is also compared with its collection: a sample of its rows, and their number, of which the
+best is shown. The chance is σ(weights · terms), fitted by `train.mini.calibrate`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brivl_search.corpus.atomic import appearing
+from brivl_search.errors import EncoderError
+
+CONFIDENCE = "confidence.safetensors"  # the file in a checkpoint folder; no part of its fingerprint
+Array = NDArray[np.float32]
+Floats = NDArray[np.float64]
+Kind = Literal["pair", "image", "text"]  # a pair; hits that are images (of a text), or texts (of an image)
+KINDS: tuple[Kind, Kind, Kind] = ("pair", "image", "text")
+
+PAIR_TERMS = (
+    *("one", "cosine", "lead among pictures", "lead among texts", "place among pictures", "place among texts"),
+    *("picture known", "text known"),
+)
+HIT_TERMS = (*PAIR_TERMS, "place in collection", "spread of collection", "extreme of collection", "ahead of extreme")
+_NEAREST = 3
+_LEAST_SPREAD = 1e-3
+
+
+def terms_of(kind: Kind) -> tuple[str, ...]:
+    """The names of what the weights of a kind belong to."""
+    return PAIR_TERMS if kind == "pair" else HIT_TERMS
+
+
+@dataclass(frozen=True)
+class Collection:
+    """What hits are compared with.
+
+    Attributes:
+        mean, spread: of the query's scores with a sample of the rows.
+        rows: that could have been found.
+    """
+
+    mean: float
+    spread: float
+    rows: int
+
+    @classmethod
+    def of(cls, scores: NDArray[Any], rows: int) -> Collection:
+        """From the scores of a sample; an empty one stands for nothing."""
+        if not len(scores):
+            return cls(0.0, 1.0, rows)
+        return cls(float(scores.mean()), float(scores.std()), rows)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """How unit vectors (n, dim) lie among groups of vectors.
+
+    Attributes:
+        known: cosine with the nearest group.
+        lead: mean cosine with the three nearest.
+        mean, spread: of the cosines with all.
+    """
+
+    known: Floats
+    lead: Floats
+    mean: Floats
+    spread: Floats
+
+    @classmethod
+    def among(cls, vectors: Array, groups: Array) -> Seen:
+        cosines = (vectors @ groups.T).astype(np.float64)
+        nearest = np.partition(cosines, -_NEAREST, axis=1)[:, -_NEAREST:]
+        return cls(nearest.max(1), nearest.mean(1), cosines.mean(1), np.maximum(cosines.std(1), _LEAST_SPREAD))
+
+
+@dataclass(frozen=True, eq=False)
+class Confidence:
+    """The groups and the weights of a checkpoint.
+
+    Attributes:
+        pictures, texts: float32 (K, dim), unit length.
+        weights: of the terms of each kind.
+        prior: the share of the pairs that were right where the weights of "pair" were fitted.
+    """
+
+    pictures: Array
+    texts: Array
+    weights: Mapping[Kind, Floats]
+    prior: float = 0.5
+
+    @classmethod
+    def load(cls, folder: Path, fingerprint: str, dim: int) -> Confidence | None:
+        """Reads the file of a checkpoint folder; None if it has none.
+
+        Args:
+            folder: the checkpoint.
+            fingerprint: of its weights.
+            dim: of its vectors.
+
+        Raises:
+            EncoderError: the file is damaged, of a newer version, or was fitted to other weights.
+        """
+        path = folder / CONFIDENCE
+        if not path.is_file():
+            return None
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(str(path), framework="np") as file:
+                about = json.loads((file.metadata() or {})["confidence"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
+            groups = [tensors[name].astype(np.float32) for name in ("pictures", "texts")]
+            weights: dict[Kind, Floats] = {kind: tensors[f"weights.{kind}"].astype(np.float64) for kind in KINDS}
+            prior = float(about["prior"])
+            right = all(group.ndim == 2 and group.shape[1] == dim and len(group) > _NEAREST for group in groups)
+            right = right and all(len(weights[kind]) == len(terms_of(kind)) for kind in KINDS)
+            right = right and all(np.isfinite(one).all() for one in (*groups, *weights.values()))
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            raise EncoderError(f"{path} cannot be read: {error}") from None
+        if about.get("terms") != [*PAIR_TERMS, *HIT_TERMS]:
+            raise EncoderError(f"{path} is of another version of brivl-search: fit it again, or delete it")
+        if not right or about.get("fingerprint") != fingerprint:
+            raise EncoderError(f"{path} was fitted to other weights: fit it again, or delete it")
+        return cls(groups[0], groups[1], weights, prior)
+
+    def save(self, folder: Path, fingerprint: str, found: Mapping[str, Any] | None = None) -> Path:
+        """Writes the file of a checkpoint folder, whole or not at all; `found`: what was measured, for people."""
+        from safetensors.numpy import save
+
+        tensors: dict[str, NDArray[Any]] = {
+            "pictures": self.pictures.astype(np.float16),
+            "texts": self.texts.astype(np.float16),
+            **{f"weights.{kind}": self.weights[kind].astype(np.float32) for kind in KINDS},
+        }
+        about = {
+            "fingerprint": fingerprint,
+            "prior": self.prior,
+            "terms": [*PAIR_TERMS, *HIT_TERMS],
+            "found": dict(found or {}),
+        }
+        path = folder / CONFIDENCE
+        with appearing(path) as (temporary,):
+            temporary.write_bytes(save(tensors, {"confidence": json.dumps(about, ensure_ascii=False)}))
+        return path
+
+    def pairs(self, texts: Array, pictures: Array) -> Floats:
+        """The chance of each pair: texts (n, dim) and pictures (n, dim) → (n,)."""
+        return self.chance("pair", self.pair_terms(texts, pictures))
+
+    def hits(self, kind: Literal["image", "text"], query: Array, rows: Array, collection: Collection) -> Floats:
+        """The chance of each hit of one query.
+
+        Args:
+            kind: what the hits are; the query is of the other kind.
+            query: (dim,), unit length.
+            rows: (n, dim), unit length.
+            collection: that was searched, for this query.
+        """
+        return self.chance(kind, self.hit_terms(kind, query, rows, collection))
+
+    def chance(self, kind: Kind, terms: Floats) -> Floats:
+        """σ(weights · terms) of each row of (n, terms)."""
+        found: Floats = 1 / (1 + np.exp(-np.clip(terms @ self.weights[kind], -60, 60)))
+        return found
+
+    def pair_terms(self, texts: Array, pictures: Array) -> Floats:
+        """(n, PAIR_TERMS); one text may stand for many pictures, or one picture for many texts."""
+        count = max(len(texts), len(pictures))
+        score = (texts * pictures).sum(1).astype(np.float64)
+        text, text_itself = Seen.among(texts, self.pictures), Seen.among(texts, self.texts)
+        picture, picture_itself = Seen.among(pictures, self.texts), Seen.among(pictures, self.pictures)
+        columns = (
+            np.ones(count),
+            score,
+            score - text.lead,
+            score - picture.lead,
+            (score - text.mean) / text.spread,
+            (score - picture.mean) / picture.spread,
+            picture_itself.known,
+            text_itself.known,
+        )
+        return np.stack([np.broadcast_to(column, (count,)) for column in columns], 1)
+
+    def hit_terms(self, kind: Literal["image", "text"], query: Array, rows: Array, collection: Collection) -> Floats:
+        """(n, HIT_TERMS) of one query's hits; see `hits`."""
+        one = query[None]
+        terms = self.pair_terms(one, rows) if kind == "image" else self.pair_terms(rows, one)
+        spread = max(collection.spread, _LEAST_SPREAD)
+        place = (terms[:, 1] - collection.mean) / spread
+        extreme = np.sqrt(2 * np.log(max(collection.rows, 2)))  # about what the best of so many normal numbers reaches
+        columns = (
+            place,
+            np.full_like(place, np.log(spread)),
+            np.full_like(place, extreme),
+            np.maximum(place - extreme, 0),
+        )
+        return np.concatenate([terms, np.stack(columns, 1)], 1)
