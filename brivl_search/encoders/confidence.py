@@ -41,6 +41,12 @@ def terms_of(kind: Kind) -> tuple[str, ...]:
     return PAIR_TERMS if kind == "pair" else HIT_TERMS
 
 
+def sigmoid(terms: Floats, weights: Floats) -> Floats:
+    """σ(weights · terms) of each row of (n, terms)."""
+    found: Floats = 1 / (1 + np.exp(-np.clip(terms @ weights, -60, 60)))
+    return found
+
+
 @dataclass(frozen=True)
 class Collection:
     """What hits are compared with.
@@ -170,9 +176,8 @@ class Confidence:
         return self.chance(kind, self.hit_terms(kind, query, rows, collection))
 
     def chance(self, kind: Kind, terms: Floats) -> Floats:
-        """σ(weights · terms) of each row of (n, terms)."""
-        found: Floats = 1 / (1 + np.exp(-np.clip(terms @ self.weights[kind], -60, 60)))
-        return found
+        """The chance of each row of (n, terms)."""
+        return sigmoid(terms, self.weights[kind])
 
     def pair_terms(self, texts: Array, pictures: Array) -> Floats:
         """(n, PAIR_TERMS); one text may stand for many pictures, or one picture for many texts."""

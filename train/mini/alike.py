@@ -15,8 +15,8 @@ import numpy as np
 from train.mini.photos import Photo
 from train.mini.teachers import embed_cached
 
-# σ(slope · similarity + intercept)
-BY_EYE = {"en": (14.0, -9.5), "zh": (14.0, -9.5)}
+# σ(slope · similarity + intercept), and the similarity below which none fits
+BY_EYE = {"en": (10.2, -6.6, 0.3), "zh": (18.5, -15.4, 0.7)}
 _TEACHERS = {"en": "minilm", "zh": "m3e-small"}
 _TRANSLATIONS = {"zh_mt_google": "en", "zh_mt_baidu": "en", "en": "en", "zh": "zh"}
 
@@ -46,6 +46,7 @@ class Alike:
 
     def chance(self, field: str, photo: int, caption: int, others: Sequence[int]) -> np.ndarray:
         """float (k,): that each of the photos fits the caption; its own does. NaN where nobody knows."""
-        slope, intercept = BY_EYE[_TRANSLATIONS[field]]
+        slope, intercept, least = BY_EYE[_TRANSLATIONS[field]]
         similar = self.similarity(field, photo, caption, others)
-        return np.where(np.asarray(others) == photo, 1.0, 1 / (1 + np.exp(-(slope * similar + intercept))))
+        chance = np.where(similar < least, 0.0, 1 / (1 + np.exp(-(slope * similar + intercept))))
+        return np.where(np.asarray(others) == photo, 1.0, chance)

@@ -1,0 +1,265 @@
+"""Fits what turns a checkpoint's scores into chances, measures it, and writes it into the checkpoint's folder.
+
+    python -m train.mini.teachers runs/teachers
+    python -m train.mini.confidence brivl_search/models/brivl-mini --data ../shared/data
+
+It writes confidence.safetensors (`brivl_search.encoders.confidence`), and into config.json the map of cosines that
+`classify` uses. Neither changes the fingerprint. For a model that was trained with other photos than the bundled one,
+--unseen names those that it was not trained with, one a line, as paths below --data.
+
+Everything is measured on what was not fitted on: photos, things and names are in two halves, and each half is judged by
+weights of the other; pictures of a strange kind by weights of the other kinds; those of scikit-image are in no fit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from brivl_search.encoders.brivl.encoder import BriVLEncoder
+from brivl_search.encoders.confidence import Collection, Confidence, sigmoid
+from brivl_search.evaluation.calibrating import fit_and_judge
+from train.mini import strange
+from train.mini.alike import Alike
+from train.mini.couples import Couples, couples
+from train.mini.fitting import calibration_error, crossed, fit
+from train.mini.hits import Rows, World, described, searched
+from train.mini.photos import CAPTIONED, Photo, Vectors, read
+
+GROUPS = 192  # of pictures and of texts: 2 · 192 · 256 numbers of 2 bytes
+MADE = 40  # strange pictures of each kind
+DEEP = 0.3  # what a hit behind the tenth counts: they are many, and hardly anyone looks at them
+HALF, REACHED = 0.5, 0.8
+
+
+def groups(vectors: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
+    """float32 (count, dim): means of groups of vectors, as unit vectors; fewer where there are fewer vectors."""
+    from sklearn.cluster import MiniBatchKMeans
+
+    count = min(count, len(vectors))
+    means = MiniBatchKMeans(count, random_state=seed, n_init=3, batch_size=2048).fit(vectors).cluster_centers_
+    unit: np.ndarray = (means / np.linalg.norm(means, axis=1, keepdims=True)).astype(np.float32)
+    return unit.astype(np.float16).astype(np.float32)  # as they are kept
+
+
+class Fitted:
+    """The weights of everything, and what was measured.
+
+    Args:
+        world: photos and queries.
+        vectors: of the encoder.
+        kinds: of the strange pictures, in the world's order.
+        brought: float32 (n, dim), of scikit-image's strange pictures.
+        rounds: how often every kind and size of collection is drawn.
+        queries: of each.
+        count: groups of pictures and of texts.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        vectors: Vectors,
+        kinds: Sequence[str],
+        brought: np.ndarray,
+        *,
+        rounds: int = 6,
+        queries: int = 90,
+        count: int = GROUPS,
+    ) -> None:
+        seen = np.array([photo.seen for photo in world.photos])
+        lessons = vectors.texts([world.said_of(one) for one in world.lessons])
+        bare = Confidence(groups(world.vectors[: len(seen)][seen], count), groups(lessons, count), {})
+        self.kinds, self.brought = np.array(kinds), brought
+        self.images = searched(world, vectors, bare, 0, rounds, queries)
+        self.texts = described(world, vectors, bare, 1, max(rounds // 2, 1), queries)
+        self.pairs = couples(world, vectors, bare, 2)
+        self.confidence = Confidence(
+            bare.pictures,
+            bare.texts,
+            {
+                "pair": fit(self.pairs.terms, self.pairs.right, self.pairs.weight),
+                "image": fit(self.images.terms, self.images.right, _weight(self.images)),
+                "text": fit(self.texts.terms, self.texts.right, _weight(self.texts)),
+            },
+        )
+        self.world, self.vectors = world, vectors
+
+    # -- what was measured ---------------------------------------------------------------------------------------
+
+    def measured(self, slope: float, intercept: float) -> dict[str, Any]:
+        """Figures of the chances, and of the map of cosines (`before`) on the same hits and pairs."""
+        images = crossed(self.images.terms, self.images.right, _weight(self.images), self.images.half, sigmoid)
+        texts = crossed(self.texts.terms, self.texts.right, _weight(self.texts), self.texts.half, sigmoid)
+        couples_ = crossed(self.pairs.terms, self.pairs.right, self.pairs.weight, self.pairs.half, sigmoid)
+
+        def before(terms: np.ndarray) -> np.ndarray:
+            return 1 / (1 + np.exp(-np.clip(slope * terms[:, 1] + intercept, -60, 60)))
+
+        return {
+            "hits": of_hits(self.images, images),
+            "hits before": of_hits(self.images, before(self.images.terms)),
+            "captions": of_hits(self.texts, texts),
+            "captions before": of_hits(self.texts, before(self.texts.terms)),
+            "pairs": of_pairs(self.pairs, couples_) | self._strange(None),
+            "pairs before": of_pairs(self.pairs, before(self.pairs.terms)) | self._strange((slope, intercept)),
+        }
+
+    def _strange(self, line: tuple[float, float] | None) -> dict[str, Any]:
+        """The share of strange pictures' pairs that reach `REACHED`, by weights that do not know the kind."""
+        pairs, found = self.pairs, {}
+        is_strange = pairs.kind == "strange"
+        kind_of = np.full(len(pairs.kind), "", dtype=self.kinds.dtype)
+        kind_of[is_strange] = self.kinds[pairs.picture[is_strange] - len(self.world.photos)]
+        for kind in dict.fromkeys(self.kinds.tolist()):
+            judged = kind_of == kind
+            weights = fit(pairs.terms[~judged], pairs.right[~judged], pairs.weight[~judged]) if line is None else None
+            found[f"strange: {kind}"] = _reach(pairs.terms[judged], weights, line)
+        if len(self.brought):
+            said = sorted({self.world.photos[at].captions["en"][0] for at in self.world.asking})
+            texts = self.vectors.texts(said)
+            terms = np.concatenate([self.confidence.pair_terms(texts, one[None]) for one in self.brought])
+            weights = self.confidence.weights["pair"] if line is None else None
+            found["strange: scikit-image"] = _reach(terms, weights, line)
+        return found
+
+
+def _reach(terms: np.ndarray, weights: np.ndarray | None, line: tuple[float, float] | None) -> float:
+    if weights is None:
+        assert line is not None
+        terms, weights = terms[:, :2], np.array([line[1], line[0]])
+    return round(float((sigmoid(terms, weights) >= REACHED).mean()), 4)
+
+
+def _weight(rows: Rows) -> np.ndarray:
+    return np.where(rows.rank < 10, 1.0, DEEP)
+
+
+def of_hits(rows: Rows, chance: np.ndarray) -> dict[str, Any]:
+    """ECE of the first ten; and of each kind of query the first five: right, mean match, queries that reach half."""
+    first, best = rows.rank < 10, rows.rank < 5
+    found: dict[str, Any] = {"ece": round(calibration_error(chance[first], rows.right[first]), 4)}
+    for world in dict.fromkeys(rows.world.tolist()):
+        of = first & (rows.world == world)
+        found[f"ece {world}"] = round(calibration_error(chance[of], rows.right[of]), 4)
+    for world, kind in dict.fromkeys(zip(rows.world.tolist(), rows.kind.tolist(), strict=True)):
+        of = best & (rows.world == world) & (rows.kind == kind)
+        highest = [chance[of & (rows.query == number)].max() for number in np.unique(rows.query[of])]
+        found[f"{world}: {kind}"] = {
+            "queries": len(highest),
+            "right": round(float(rows.right[of].mean()), 3),
+            "match": round(float(chance[of].mean()), 3),
+            "reach half": round(float(np.mean(np.array(highest) >= HALF)), 3),
+        }
+    return found
+
+
+def of_pairs(pairs: Couples, chance: np.ndarray) -> dict[str, Any]:
+    """ECE of all pairs, weighted to the prior; of those at home, and of those off home."""
+    found = {}
+    rng = np.random.default_rng(0)
+    drawn = rng.choice(len(chance), len(chance), p=pairs.weight / pairs.weight.sum())
+    for name, of in (
+        ("ece", drawn),
+        ("ece at home", drawn[pairs.home[drawn]]),
+        ("ece off home", drawn[~pairs.home[drawn]]),
+    ):
+        found[name] = round(calibration_error(chance[of], pairs.right[of].astype(float)), 4)
+    return found
+
+
+def counted(fitted: Fitted, seed: int = 3) -> dict[str, float]:
+    """How far the sum of chances is from the number of right pictures: over labelled and captioned collections."""
+    world, rng = fitted.world, np.random.default_rng(seed)
+    true, said = [], []
+    for kind in ("labels", "everyday"):
+        for size in (400, 1000, 2500):
+            there = world.draw(rng, kind, size)
+            rows = world.vectors[there]
+            for one in world.ask(rng, kind, there, 60):
+                if one.kind not in ("label", "thing") or np.isnan(one.right).any():
+                    continue
+                (query,) = fitted.vectors.texts([one.text])
+                chance = fitted.confidence.hits("image", query, rows, Collection.of(rows @ query, len(rows)))
+                true.append(float(one.right.sum()))
+                said.append(float(chance.sum()))
+    right, summed = np.array(true), np.array(said)
+    factor = np.maximum((summed + 1) / (right + 1), (right + 1) / (summed + 1))
+    return {
+        "queries": len(true),
+        "mean right": round(float(right.mean()), 1),
+        "mean sum": round(float(summed.mean()), 1),
+        "within factor 2": round(float((factor <= 2).mean()), 3),
+        "median factor": round(float(np.median(factor)), 2),
+    }
+
+
+# -- the command -------------------------------------------------------------------------------------------------
+
+
+def world_of(
+    encoder: BriVLEncoder, photos: Sequence[Photo], vectors: Vectors, teachers: Path | None, cache: Path
+) -> tuple[World, list[str], np.ndarray]:
+    """The world, the kinds of its strange pictures, and the vectors of scikit-image's."""
+    captioned = [photo for photo in photos if photo.collection in CAPTIONED]
+    alike = None if teachers is None else Alike(captioned, teachers, cache)
+    made, others = list(strange.made(MADE)), list(strange.brought())
+    world = World(photos, vectors.photos(photos), alike, vectors.pictures([picture for _, picture in made]))
+    brought = vectors.pictures([picture for _, picture in others]) if others else np.zeros((0, encoder.dim), np.float32)
+    return world, [kind for kind, _ in made], brought
+
+
+def line_of(pairs: Couples) -> dict[str, float]:
+    """The map of cosines alone, of true and other pairs at home, for config.json."""
+    chosen = pairs.home & np.isin(pairs.kind, ("right", "other"))
+    return fit_and_judge(pairs.cosine[chosen], pairs.right[chosen], pairs.half[chosen])
+
+
+def write(encoder: BriVLEncoder, confidence: Confidence, line: dict[str, float], measured: dict[str, Any]) -> None:
+    """Both files of the checkpoint's folder, each whole or not at all."""
+    assert encoder.folder is not None
+    file = encoder.folder / "config.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    config["calibration"] = line
+    temporary = file.with_suffix(".tmp")
+    temporary.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(temporary, file)
+    path = confidence.save(encoder.folder, encoder.checkpoint.fingerprint, measured)
+    print(f"wrote {path} ({path.stat().st_size / 1000:,.0f} kB) and {file}")
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--teachers", type=Path, default=Path("runs/teachers"), help="of train.mini.teachers")
+    parser.add_argument("--unseen", type=Path, help="photos that the model was not trained with, a path a line")
+    parser.add_argument("--cache", type=Path, default=Path("runs/confidence"), help="for vectors")
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--report", type=Path, help="also write what was measured to this JSON file")
+    args = parser.parse_args(argv)
+    unseen = None
+    if args.unseen is not None:
+        unseen = frozenset(args.unseen.read_text(encoding="utf-8").split("\n"))
+    encoder = BriVLEncoder(args.checkpoint)
+    vectors = Vectors(encoder, args.data, args.cache)
+    photos = read(args.data, unseen)
+    world, kinds, brought = world_of(encoder, photos, vectors, args.teachers, args.cache)
+    fitted = Fitted(world, vectors, kinds, brought, rounds=args.rounds)
+    line = line_of(fitted.pairs)
+    before = encoder.config.calibration or line
+    measured = fitted.measured(before["slope"], before["intercept"]) | {"count": counted(fitted)}
+    text = json.dumps(measured, indent=1, ensure_ascii=False)
+    if args.report is not None:
+        args.report.write_text(text + "\n", encoding="utf-8")
+    print(text)
+    write(encoder, fitted.confidence, line, measured)
+
+
+if __name__ == "__main__":
+    main()
