@@ -4,7 +4,8 @@ A cosine alone says little: it depends on the text, on the picture, and on what 
 groups of the pictures and of the texts that it was trained with (their means, as unit vectors). A text is compared with
 the groups of pictures: so it is known what it scores among pictures in general, and how familiar it is itself. The same
 is done with a picture. A hit is also compared with its collection: a sample of its rows, and their number, of which the
-best is shown. The chance is σ(weights · terms), fitted by `train.mini.calibrate`.
+best is shown. Seven or eleven such terms, and their products, make the chance; the map is fitted by
+`train.mini.confidence`.
 """
 
 from __future__ import annotations
@@ -28,23 +29,56 @@ Kind = Literal["pair", "image", "text"]  # a pair; hits that are images (of a te
 KINDS: tuple[Kind, Kind, Kind] = ("pair", "image", "text")
 
 PAIR_TERMS = (
-    *("one", "cosine", "lead among pictures", "lead among texts", "place among pictures", "place among texts"),
+    *("cosine", "lead among pictures", "lead among texts", "place among pictures", "place among texts"),
     *("picture known", "text known"),
 )
 HIT_TERMS = (*PAIR_TERMS, "place in collection", "spread of collection", "extreme of collection", "ahead of extreme")
 _NEAREST = 3
+_EDGE = 3.0  # spreads
 _LEAST_SPREAD = 1e-3
 
 
 def terms_of(kind: Kind) -> tuple[str, ...]:
-    """The names of what the weights of a kind belong to."""
+    """The names of a kind's terms."""
     return PAIR_TERMS if kind == "pair" else HIT_TERMS
 
 
-def sigmoid(terms: Floats, weights: Floats) -> Floats:
-    """σ(weights · terms) of each row of (n, terms)."""
-    found: Floats = 1 / (1 + np.exp(-np.clip(terms @ weights, -60, 60)))
-    return found
+@dataclass(frozen=True, eq=False)
+class Chances:
+    """From terms to a chance: logistic, in the terms and their products.
+
+    Every term is scaled first, and what is farther out than the fit has seen counts as its edge.
+
+    Attributes:
+        centre, scale: (T,), of the terms.
+        slopes: (T + T(T + 1)/2,), of the scaled terms, then of the product of each with itself and each later one.
+        bias: what is added.
+    """
+
+    centre: Floats
+    scale: Floats
+    slopes: Floats
+    bias: float
+
+    @staticmethod
+    def features(terms: Floats, centre: Floats, scale: Floats) -> Floats:
+        """(n, T) → what the slopes belong to, (n, T + T(T + 1)/2)."""
+        scaled = np.clip((terms - centre) / scale, -_EDGE, _EDGE)
+        one, other = np.triu_indices(scaled.shape[1])
+        both: Floats = np.concatenate([scaled, scaled[:, one] * scaled[:, other]], 1)
+        return both
+
+    def __call__(self, terms: Floats) -> Floats:
+        """The chance of each row of (n, T)."""
+        sums = self.features(terms, self.centre, self.scale) @ self.slopes + self.bias
+        found: Floats = 1 / (1 + np.exp(-np.clip(sums, -60, 60)))
+        return found
+
+    def fits(self, terms: int) -> bool:
+        """Whether these are finite numbers for so many terms."""
+        right = len(self.centre) == len(self.scale) == terms and len(self.slopes) == terms + terms * (terms + 1) // 2
+        numbers = (self.centre, self.scale, self.slopes, np.array([self.bias]))
+        return right and all(np.isfinite(one).all() for one in numbers) and bool((self.scale > 0).all())
 
 
 @dataclass(frozen=True)
@@ -92,17 +126,17 @@ class Seen:
 
 @dataclass(frozen=True, eq=False)
 class Confidence:
-    """The groups and the weights of a checkpoint.
+    """The groups of a checkpoint, and the map of each kind.
 
     Attributes:
         pictures, texts: float32 (K, dim), unit length.
-        weights: of the terms of each kind.
-        prior: the share of the pairs that were right where the weights of "pair" were fitted.
+        chances: of pairs, and of hits of both kinds.
+        prior: the share of the pairs that were right where the map of "pair" was fitted.
     """
 
     pictures: Array
     texts: Array
-    weights: Mapping[Kind, Floats]
+    chances: Mapping[Kind, Chances]
     prior: float = 0.5
 
     @classmethod
@@ -127,18 +161,18 @@ class Confidence:
                 about = json.loads((file.metadata() or {})["confidence"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
             groups = [tensors[name].astype(np.float32) for name in ("pictures", "texts")]
-            weights: dict[Kind, Floats] = {kind: tensors[f"weights.{kind}"].astype(np.float64) for kind in KINDS}
+            chances: dict[Kind, Chances] = {kind: _read(tensors, kind) for kind in KINDS}
             prior = float(about["prior"])
             right = all(group.ndim == 2 and group.shape[1] == dim and len(group) > _NEAREST for group in groups)
-            right = right and all(len(weights[kind]) == len(terms_of(kind)) for kind in KINDS)
-            right = right and all(np.isfinite(one).all() for one in (*groups, *weights.values()))
+            right = right and all(chances[kind].fits(len(terms_of(kind))) for kind in KINDS)
+            right = right and all(np.isfinite(one).all() for one in groups)
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise EncoderError(f"{path} cannot be read: {error}") from None
         if about.get("terms") != [*PAIR_TERMS, *HIT_TERMS]:
             raise EncoderError(f"{path} is of another version of brivl-search: fit it again, or delete it")
         if not right or about.get("fingerprint") != fingerprint:
             raise EncoderError(f"{path} was fitted to other weights: fit it again, or delete it")
-        return cls(groups[0], groups[1], weights, prior)
+        return cls(groups[0], groups[1], chances, prior)
 
     def save(self, folder: Path, fingerprint: str, found: Mapping[str, Any] | None = None) -> Path:
         """Writes the file of a checkpoint folder, whole or not at all; `found`: what was measured, for people."""
@@ -147,7 +181,7 @@ class Confidence:
         tensors: dict[str, NDArray[Any]] = {
             "pictures": self.pictures.astype(np.float16),
             "texts": self.texts.astype(np.float16),
-            **{f"weights.{kind}": self.weights[kind].astype(np.float32) for kind in KINDS},
+            **{name: value for kind in KINDS for name, value in _written(self.chances[kind], kind).items()},
         }
         about = {
             "fingerprint": fingerprint,
@@ -162,7 +196,7 @@ class Confidence:
 
     def pairs(self, texts: Array, pictures: Array) -> Floats:
         """The chance of each pair: texts (n, dim) and pictures (n, dim) → (n,)."""
-        return self.chance("pair", self.pair_terms(texts, pictures))
+        return self.chances["pair"](self.pair_terms(texts, pictures))
 
     def hits(self, kind: Literal["image", "text"], query: Array, rows: Array, collection: Collection) -> Floats:
         """The chance of each hit of one query.
@@ -173,11 +207,7 @@ class Confidence:
             rows: (n, dim), unit length.
             collection: that was searched, for this query.
         """
-        return self.chance(kind, self.hit_terms(kind, query, rows, collection))
-
-    def chance(self, kind: Kind, terms: Floats) -> Floats:
-        """The chance of each row of (n, terms)."""
-        return sigmoid(terms, self.weights[kind])
+        return self.chances[kind](self.hit_terms(kind, query, rows, collection))
 
     def pair_terms(self, texts: Array, pictures: Array) -> Floats:
         """(n, PAIR_TERMS); one text may stand for many pictures, or one picture for many texts."""
@@ -186,7 +216,6 @@ class Confidence:
         text, text_itself = Seen.among(texts, self.pictures), Seen.among(texts, self.texts)
         picture, picture_itself = Seen.among(pictures, self.texts), Seen.among(pictures, self.pictures)
         columns = (
-            np.ones(count),
             score,
             score - text.lead,
             score - picture.lead,
@@ -202,7 +231,7 @@ class Confidence:
         one = query[None]
         terms = self.pair_terms(one, rows) if kind == "image" else self.pair_terms(rows, one)
         spread = max(collection.spread, _LEAST_SPREAD)
-        place = (terms[:, 1] - collection.mean) / spread
+        place = (terms[:, 0] - collection.mean) / spread
         extreme = np.sqrt(2 * np.log(max(collection.rows, 2)))  # about what the best of so many normal numbers reaches
         columns = (
             place,
@@ -211,3 +240,16 @@ class Confidence:
             np.maximum(place - extreme, 0),
         )
         return np.concatenate([terms, np.stack(columns, 1)], 1)
+
+
+def _read(tensors: Mapping[str, NDArray[Any]], kind: Kind) -> Chances:
+    centre, scale, slopes, bias = (
+        tensors[f"{kind}.{name}"].astype(np.float64) for name in ("centre", "scale", "slopes", "bias")
+    )
+    return Chances(centre, scale, slopes, float(bias[0]))
+
+
+def _written(chances: Chances, kind: Kind) -> dict[str, NDArray[Any]]:
+    values = (chances.centre, chances.scale, chances.slopes, np.array([chances.bias]))
+    names = (f"{kind}.{name}" for name in ("centre", "scale", "slopes", "bias"))
+    return {name: value.astype(np.float32) for name, value in zip(names, values, strict=True)}

@@ -15,10 +15,14 @@ from brivl_search.encoders.brivl.hubness import HUBNESS
 from brivl_search.encoders.confidence import (
     CONFIDENCE,
     HIT_TERMS,
+    KINDS,
     PAIR_TERMS,
+    Chances,
     Collection,
     Confidence,
+    Kind,
     Seen,
+    terms_of,
 )
 from brivl_search.errors import EncoderError
 
@@ -30,11 +34,27 @@ def unit(rng: np.random.Generator, count: int, dim: int = DIM) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
+def random_chances(rng: np.random.Generator, terms: tuple[str, ...]) -> Chances:
+    count = len(terms)
+    slopes = rng.standard_normal(count + count * (count + 1) // 2)
+    return Chances(rng.standard_normal(count), rng.uniform(1, 2, count), slopes, 0.5)
+
+
 def confidence(dim: int = DIM, seed: int = 0) -> Confidence:
     rng = np.random.default_rng(seed)
-    weights = {"pair": rng.standard_normal(len(PAIR_TERMS))}
-    weights |= {kind: rng.standard_normal(len(HIT_TERMS)) for kind in ("image", "text")}
-    return Confidence(unit(rng, 6, dim), unit(rng, 5, dim), weights, 0.25)  # type: ignore[arg-type]
+    of: dict[Kind, Chances] = {kind: random_chances(rng, terms_of(kind)) for kind in KINDS}
+    return Confidence(unit(rng, 6, dim), unit(rng, 5, dim), of, 0.25)
+
+
+def test_a_chance_by_hand() -> None:
+    of = Chances(np.array([1.0, 0.0]), np.array([2.0, 1.0]), np.array([1.0, 2.0, 3.0, 4.0, 5.0]), -1.0)
+    x, y = (2.0 - 1) / 2, 0.5
+    sums = x + 2 * y + 3 * x * x + 4 * x * y + 5 * y * y - 1
+    assert of(np.array([[2.0, 0.5]])) == pytest.approx([1 / (1 + np.exp(-sums))])
+    assert of(np.array([[900.0, 0.5]])) == of(np.array([[7.0, 0.5]]))  # the edge is three scales out
+    assert of.fits(2) and not of.fits(3)
+    assert not Chances(of.centre, np.zeros(2), of.slopes, 0.0).fits(2)
+    assert not Chances(of.centre, of.scale, of.slopes, np.nan).fits(2)
 
 
 def test_how_a_vector_lies_among_groups_by_hand() -> None:
@@ -70,10 +90,8 @@ def test_a_captions_hit_and_an_images_hit_are_the_same_pair() -> None:
     one = known.hit_terms("image", text[0], picture, against)
     np.testing.assert_allclose(known.hit_terms("text", picture[0], text, against), one, atol=1e-6)
     np.testing.assert_allclose(one[:, : len(PAIR_TERMS)], known.pair_terms(text, picture), atol=1e-6)
-    chance = 1 / (1 + np.exp(-(one @ known.weights["image"])))
-    assert known.hits("image", text[0], picture, against) == pytest.approx(chance)
-    chance = 1 / (1 + np.exp(-(one[:, : len(PAIR_TERMS)] @ known.weights["pair"])))
-    assert known.pairs(text, picture) == pytest.approx(chance)
+    assert known.hits("image", text[0], picture, against) == pytest.approx(known.chances["image"](one))
+    assert known.pairs(text, picture) == pytest.approx(known.chances["pair"](one[:, : len(PAIR_TERMS)]))
 
 
 def test_a_collection_of_nothing_and_one_of_equals() -> None:
@@ -94,8 +112,9 @@ def test_the_file_of_a_checkpoint(tmp_path: Path, tiny_checkpoint: Path) -> None
     assert after.fingerprint == before.fingerprint  # indexes made before stay good
     assert after.confidence is not None and after.confidence.prior == 0.25
     np.testing.assert_allclose(after.confidence.pictures, known.pictures, atol=1e-3)
-    for kind, weights in known.weights.items():
-        np.testing.assert_allclose(after.confidence.weights[kind], weights, rtol=1e-6)
+    for kind, chances in known.chances.items():
+        np.testing.assert_allclose(after.confidence.chances[kind].slopes, chances.slopes, rtol=1e-6)
+        assert after.confidence.chances[kind].bias == chances.bias
     known.save(folder, "brivl-another")
     with pytest.raises(EncoderError, match="fitted to other weights: fit it again, or delete it"):
         BriVLEncoder(folder)

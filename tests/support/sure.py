@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from brivl_search.encoders.confidence import HIT_TERMS, PAIR_TERMS, Confidence
+from brivl_search.encoders.confidence import HIT_TERMS, PAIR_TERMS, Chances, Confidence
+
+
+def chances(terms: tuple[str, ...], bias: float, **slopes: float) -> Chances:
+    """Linear in some terms; nothing is far enough out to be cut."""
+    count = len(terms)
+    found = np.zeros(count + count * (count + 1) // 2)
+    for name, slope in slopes.items():
+        found[terms.index(name.replace("_", " "))] = 100 * slope
+    return Chances(np.zeros(count), np.full(count, 100.0), found, bias)
 
 
 def sure(dim: int = 32) -> Confidence:
     """Chance of a hit: σ(2 · place − extreme − 1); of every pair: a half."""
     groups = np.random.default_rng(0).standard_normal((2, 6, dim)).astype(np.float32)
     groups /= np.linalg.norm(groups, axis=2, keepdims=True)
-    hit = np.zeros(len(HIT_TERMS))
-    hit[[0, HIT_TERMS.index("place in collection"), HIT_TERMS.index("extreme of collection")]] = -1, 2, -1
-    return Confidence(groups[0], groups[1], {"pair": np.zeros(len(PAIR_TERMS)), "image": hit, "text": hit})
+    hit = chances(HIT_TERMS, -1, place_in_collection=2, extreme_of_collection=-1)
+    return Confidence(groups[0], groups[1], {"pair": chances(PAIR_TERMS, 0), "image": hit, "text": hit})

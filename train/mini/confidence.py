@@ -17,13 +17,15 @@ import argparse
 import json
 import os
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from brivl_search.encoders.brivl.checkpoint import FolderCheckpoint
 from brivl_search.encoders.brivl.encoder import BriVLEncoder
-from brivl_search.encoders.confidence import Collection, Confidence, sigmoid
+from brivl_search.encoders.confidence import Chances, Collection, Confidence
 from brivl_search.evaluation.calibrating import fit_and_judge
 from train.mini import strange
 from train.mini.alike import Alike
@@ -46,6 +48,14 @@ def groups(vectors: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
     means = MiniBatchKMeans(count, random_state=seed, n_init=3, batch_size=2048).fit(vectors).cluster_centers_
     unit: np.ndarray = (means / np.linalg.norm(means, axis=1, keepdims=True)).astype(np.float32)
     return unit.astype(np.float16).astype(np.float32)  # as they are kept
+
+
+class Unsure(FolderCheckpoint):
+    """A checkpoint folder without its old confidence, which may be of other weights."""
+
+    @cached_property
+    def confidence(self) -> Confidence | None:
+        return None
 
 
 class Fitted:
@@ -94,12 +104,12 @@ class Fitted:
 
     def measured(self, slope: float, intercept: float) -> dict[str, Any]:
         """Figures of the chances, and of the map of cosines (`before`) on the same hits and pairs."""
-        images = crossed(self.images.terms, self.images.right, _weight(self.images), self.images.half, sigmoid)
-        texts = crossed(self.texts.terms, self.texts.right, _weight(self.texts), self.texts.half, sigmoid)
-        couples_ = crossed(self.pairs.terms, self.pairs.right, self.pairs.weight, self.pairs.half, sigmoid)
+        images = crossed(self.images.terms, self.images.right, _weight(self.images), self.images.half)
+        texts = crossed(self.texts.terms, self.texts.right, _weight(self.texts), self.texts.half)
+        couples_ = crossed(self.pairs.terms, self.pairs.right, self.pairs.weight, self.pairs.half)
 
         def before(terms: np.ndarray) -> np.ndarray:
-            return 1 / (1 + np.exp(-np.clip(slope * terms[:, 1] + intercept, -60, 60)))
+            return 1 / (1 + np.exp(-np.clip(slope * terms[:, 0] + intercept, -60, 60)))
 
         return {
             "hits": of_hits(self.images, images),
@@ -111,29 +121,33 @@ class Fitted:
         }
 
     def _strange(self, line: tuple[float, float] | None) -> dict[str, Any]:
-        """The share of strange pictures' pairs that reach `REACHED`, by weights that do not know the kind."""
+        """The share of strange pictures' pairs that reach `REACHED`, by maps that do not know the kind."""
         pairs, found = self.pairs, {}
         is_strange = pairs.kind == "strange"
         kind_of = np.full(len(pairs.kind), "", dtype=self.kinds.dtype)
         kind_of[is_strange] = self.kinds[pairs.picture[is_strange] - len(self.world.photos)]
         for kind in dict.fromkeys(self.kinds.tolist()):
             judged = kind_of == kind
-            weights = fit(pairs.terms[~judged], pairs.right[~judged], pairs.weight[~judged]) if line is None else None
-            found[f"strange: {kind}"] = _reach(pairs.terms[judged], weights, line)
+            chances = fit(pairs.terms[~judged], pairs.right[~judged], pairs.weight[~judged]) if line is None else line
+            for name, home in (("captions", pairs.home), ("names", ~pairs.home)):
+                found[f"strange: {kind}, {name}"] = _reach(pairs.terms[judged & home], chances)
         if len(self.brought):
-            said = sorted({self.world.photos[at].captions["en"][0] for at in self.world.asking})
+            said = sorted({texts[0] for at in self.world.asking for texts in self.world.photos[at].captions.values()})
             texts = self.vectors.texts(said)
             terms = np.concatenate([self.confidence.pair_terms(texts, one[None]) for one in self.brought])
-            weights = self.confidence.weights["pair"] if line is None else None
-            found["strange: scikit-image"] = _reach(terms, weights, line)
+            found["strange: scikit-image, captions"] = _reach(
+                terms, self.confidence.chances["pair"] if line is None else line
+            )
         return found
 
 
-def _reach(terms: np.ndarray, weights: np.ndarray | None, line: tuple[float, float] | None) -> float:
-    if weights is None:
-        assert line is not None
-        terms, weights = terms[:, :2], np.array([line[1], line[0]])
-    return round(float((sigmoid(terms, weights) >= REACHED).mean()), 4)
+def _reach(terms: np.ndarray, chances: Chances | tuple[float, float]) -> float:
+    """The share of pairs that reach `REACHED`; by the map of cosines, if (slope, intercept) are given."""
+    if isinstance(chances, tuple):
+        chance = 1 / (1 + np.exp(-(chances[0] * terms[:, 0] + chances[1])))
+    else:
+        chance = chances(terms)
+    return round(float((chance >= REACHED).mean()), 4) if len(terms) else 0.0
 
 
 def _weight(rows: Rows) -> np.ndarray:
@@ -238,6 +252,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--teachers", type=Path, default=Path("runs/teachers"), help="of train.mini.teachers")
+    parser.add_argument("--own-only", action="store_true", help="no other photo than its own fits a caption")
     parser.add_argument("--unseen", type=Path, help="photos that the model was not trained with, a path a line")
     parser.add_argument("--cache", type=Path, default=Path("runs/confidence"), help="for vectors")
     parser.add_argument("--rounds", type=int, default=6)
@@ -246,10 +261,10 @@ def main(argv: list[str] | None = None) -> None:
     unseen = None
     if args.unseen is not None:
         unseen = frozenset(args.unseen.read_text(encoding="utf-8").split("\n"))
-    encoder = BriVLEncoder(args.checkpoint)
+    encoder = BriVLEncoder(Unsure(args.checkpoint))
     vectors = Vectors(encoder, args.data, args.cache)
     photos = read(args.data, unseen)
-    world, kinds, brought = world_of(encoder, photos, vectors, args.teachers, args.cache)
+    world, kinds, brought = world_of(encoder, photos, vectors, None if args.own_only else args.teachers, args.cache)
     fitted = Fitted(world, vectors, kinds, brought, rounds=args.rounds)
     line = line_of(fitted.pairs)
     before = encoder.config.calibration or line

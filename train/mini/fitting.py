@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
+from brivl_search.encoders.confidence import Chances
 from brivl_search.evaluation.calibrating import expected_calibration_error
 
-PENALTY = 1e-3  # of a weight, whose term is scaled to spread 1
+PENALTY = 1e-3  # of a squared slope
 
 
-def fit(terms: np.ndarray, right: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Weights of the terms (n, T) → (T,); the first term is 1.
+def fit(terms: np.ndarray, right: np.ndarray, weight: np.ndarray) -> Chances:
+    """The map from terms (n, T) to chances.
 
     Args:
         terms: of each row.
@@ -21,37 +20,27 @@ def fit(terms: np.ndarray, right: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """
     from sklearn.linear_model import LogisticRegression
 
-    mean, spread = np.average(terms[:, 1:], axis=0, weights=weight), terms[:, 1:].std(0) + 1e-9
-    scaled = (terms[:, 1:] - mean) / spread
-    both = np.concatenate([scaled, scaled])
-    answer = np.repeat([1, 0], len(scaled))
+    centre, scale = np.average(terms, axis=0, weights=weight), terms.std(0) + 1e-9
+    features = Chances.features(terms, centre, scale)
     share = np.concatenate([right * weight, (1 - right) * weight])
     kept = share > 0
-    model = LogisticRegression(C=1 / (PENALTY * share.sum()), max_iter=2000)
-    model.fit(both[kept], answer[kept], sample_weight=share[kept])
-    slopes = model.coef_[0] / spread
-    return np.concatenate([[model.intercept_[0] - slopes @ mean], slopes])
+    model = LogisticRegression(C=1 / (PENALTY * share.sum()), max_iter=1000)
+    model.fit(
+        np.concatenate([features, features])[kept], np.repeat([1, 0], len(features))[kept], sample_weight=share[kept]
+    )
+    return Chances(centre, scale, model.coef_[0].astype(np.float64), float(model.intercept_[0]))
 
 
-def crossed(
-    terms: np.ndarray,
-    right: np.ndarray,
-    weight: np.ndarray,
-    half: np.ndarray,
-    chance: Callable[[np.ndarray, np.ndarray], np.ndarray],
-) -> np.ndarray:
-    """The chance of each row by weights that were fitted to the other half: float (n,).
+def crossed(terms: np.ndarray, right: np.ndarray, weight: np.ndarray, half: np.ndarray) -> np.ndarray:
+    """The chance of each row by a map that was fitted to the other half: float (n,).
 
     Args:
         terms, right, weight: as of `fit`.
-        half: 0 or 1; -1 is never fitted on.
-        chance: (terms, weights) → σ.
+        half: 0 or 1.
     """
     found = np.empty(len(terms))
-    for one in (0, 1):
-        learnt = fit(terms[half == 1 - one], right[half == 1 - one], weight[half == 1 - one])
-        judged = half == one if one else (half == one) | (half < 0)
-        found[judged] = chance(terms[judged], learnt)
+    for judged in (half == 0, half == 1):
+        found[judged] = fit(terms[~judged], right[~judged], weight[~judged])(terms[judged])
     return found
 
 
