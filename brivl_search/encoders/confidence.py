@@ -4,8 +4,8 @@ A cosine alone says little: it depends on the text, on the picture, and on what 
 groups of the pictures and of the texts that it was trained with (their means, as unit vectors). A text is compared with
 the groups of pictures: so it is known what it scores among pictures in general, and how familiar it is itself. The same
 is done with a picture. A hit is also compared with its collection: a sample of its rows, and their number, of which the
-best is shown. Seven or eleven such terms, and their products, make the chance; the map is fitted by
-`train.mini.confidence`.
+best is shown. A picture is also held to groups of strange ones. Such terms, and their products,
+make the chance; the map is fitted by `train.mini.confidence`.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ CONFIDENCE = "confidence.safetensors"  # the file in a checkpoint folder; no par
 Array = NDArray[np.float32]
 Floats = NDArray[np.float64]
 Kind = Literal["pair", "image", "text"]  # a pair; hits that are images (of a text), or texts (of an image)
+GROUPS = ("pictures", "texts", "strange")
 KINDS: tuple[Kind, Kind, Kind] = ("pair", "image", "text")
 
 PAIR_TERMS = (
     *("cosine", "lead among pictures", "lead among texts", "place among pictures", "place among texts"),
-    *("picture known", "text known"),
+    *("picture known", "picture strange", "picture lead", "picture spread", "text known", "text lead", "text spread"),
 )
 HIT_TERMS = (*PAIR_TERMS, "place in collection", "spread of collection", "extreme of collection", "ahead of extreme")
 _NEAREST = 3
@@ -130,12 +131,14 @@ class Confidence:
 
     Attributes:
         pictures, texts: float32 (K, dim), unit length.
+        strange: the same, of pictures that are no photos of everyday life: documents, drawings, micrographs.
         chances: of pairs, and of hits of both kinds.
         prior: the share of the pairs that were right where the map of "pair" was fitted.
     """
 
     pictures: Array
     texts: Array
+    strange: Array
     chances: Mapping[Kind, Chances]
     prior: float = 0.5
 
@@ -160,7 +163,7 @@ class Confidence:
             with safe_open(str(path), framework="np") as file:
                 about = json.loads((file.metadata() or {})["confidence"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
-            groups = [tensors[name].astype(np.float32) for name in ("pictures", "texts")]
+            groups = [tensors[name].astype(np.float32) for name in GROUPS]
             chances: dict[Kind, Chances] = {kind: _read(tensors, kind) for kind in KINDS}
             prior = float(about["prior"])
             right = all(group.ndim == 2 and group.shape[1] == dim and len(group) > _NEAREST for group in groups)
@@ -172,15 +175,14 @@ class Confidence:
             raise EncoderError(f"{path} is of another version of brivl-search: fit it again, or delete it")
         if not right or about.get("fingerprint") != fingerprint:
             raise EncoderError(f"{path} was fitted to other weights: fit it again, or delete it")
-        return cls(groups[0], groups[1], chances, prior)
+        return cls(groups[0], groups[1], groups[2], chances, prior)
 
     def save(self, folder: Path, fingerprint: str, found: Mapping[str, Any] | None = None) -> Path:
         """Writes the file of a checkpoint folder, whole or not at all; `found`: what was measured, for people."""
         from safetensors.numpy import save
 
         tensors: dict[str, NDArray[Any]] = {
-            "pictures": self.pictures.astype(np.float16),
-            "texts": self.texts.astype(np.float16),
+            **{name: getattr(self, name).astype(np.float16) for name in GROUPS},
             **{name: value for kind in KINDS for name, value in _written(self.chances[kind], kind).items()},
         }
         about = {
@@ -215,14 +217,19 @@ class Confidence:
         score = (texts * pictures).sum(1).astype(np.float64)
         text, text_itself = Seen.among(texts, self.pictures), Seen.among(texts, self.texts)
         picture, picture_itself = Seen.among(pictures, self.texts), Seen.among(pictures, self.pictures)
-        columns = (
+        columns: tuple[Any, ...] = (
             score,
             score - text.lead,
             score - picture.lead,
             (score - text.mean) / text.spread,
             (score - picture.mean) / picture.spread,
             picture_itself.known,
+            (pictures @ self.strange.T).max(1).astype(np.float64),
+            picture.lead,
+            picture.spread,
             text_itself.known,
+            text.lead,
+            text.spread,
         )
         return np.stack([np.broadcast_to(column, (count,)) for column in columns], 1)
 

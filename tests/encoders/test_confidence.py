@@ -43,7 +43,7 @@ def random_chances(rng: np.random.Generator, terms: tuple[str, ...]) -> Chances:
 def confidence(dim: int = DIM, seed: int = 0) -> Confidence:
     rng = np.random.default_rng(seed)
     of: dict[Kind, Chances] = {kind: random_chances(rng, terms_of(kind)) for kind in KINDS}
-    return Confidence(unit(rng, 6, dim), unit(rng, 5, dim), of, 0.25)
+    return Confidence(unit(rng, 6, dim), unit(rng, 5, dim), unit(rng, 4, dim), of, 0.25)
 
 
 def test_a_chance_by_hand() -> None:
@@ -77,6 +77,12 @@ def test_the_terms_of_a_hit_by_hand() -> None:
     assert of["place among pictures"] == pytest.approx((scores - among.mean()) / among.std(), abs=1e-5)
     assert of["picture known"] == pytest.approx((known.pictures @ pictures.T).max(0), abs=1e-6)
     assert of["text known"] == pytest.approx([(known.texts @ text).max()] * 3, abs=1e-6)
+    assert of["picture strange"] == pytest.approx((known.strange @ pictures.T).max(0), abs=1e-6)
+    assert of["text lead"] == pytest.approx([among[-3:].mean()] * 3, abs=1e-6)
+    assert of["text spread"] == pytest.approx([among.std()] * 3, abs=1e-6)
+    mine = known.texts @ pictures.T
+    assert of["picture spread"] == pytest.approx(mine.std(0), abs=1e-6)
+    assert of["picture lead"] == pytest.approx(np.sort(mine, 0)[-3:].mean(0), abs=1e-6)
     place, extreme = (scores - 0.1) / 0.2, np.sqrt(2 * np.log(500))
     assert of["place in collection"] == pytest.approx(place, abs=1e-5)
     assert of["extreme of collection"] == pytest.approx([extreme] * 3)

@@ -18,7 +18,7 @@ def chances(terms: tuple[str, ...], bias: float, **slopes: float) -> Chances:
 
 def sure(dim: int = 32) -> Confidence:
     """Chance of a hit: σ(2 · place − extreme − 1); of every pair: a half."""
-    groups = np.random.default_rng(0).standard_normal((2, 6, dim)).astype(np.float32)
+    groups = np.random.default_rng(0).standard_normal((3, 6, dim)).astype(np.float32)
     groups /= np.linalg.norm(groups, axis=2, keepdims=True)
     hit = chances(HIT_TERMS, -1, place_in_collection=2, extreme_of_collection=-1)
-    return Confidence(groups[0], groups[1], {"pair": chances(PAIR_TERMS, 0), "image": hit, "text": hit})
+    return Confidence(*groups, {"pair": chances(PAIR_TERMS, 0), "image": hit, "text": hit})

@@ -8,7 +8,8 @@ It writes confidence.safetensors (`brivl_search.encoders.confidence`), and into 
 --unseen names those that it was not trained with, one a line, as paths below --data.
 
 Everything is measured on what was not fitted on: photos, things and names are in two halves, and each half is judged by
-weights of the other; pictures of a strange kind by weights of the other kinds; those of scikit-image are in no fit.
+weights of the other; pictures of a strange kind by a fit of the other kinds alone, and others of the same kinds,
+scikit-image's among them, by the whole fit.
 """
 
 from __future__ import annotations
@@ -22,19 +23,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from brivl_search.encoders.brivl.checkpoint import FolderCheckpoint
 from brivl_search.encoders.brivl.encoder import BriVLEncoder
-from brivl_search.encoders.confidence import Chances, Collection, Confidence
+from brivl_search.encoders.confidence import PAIR_TERMS, Chances, Collection, Confidence
 from brivl_search.evaluation.calibrating import fit_and_judge
 from train.mini import strange
 from train.mini.alike import Alike
-from train.mini.couples import Couples, couples
+from train.mini.couples import Couples, couples, far
 from train.mini.fitting import calibration_error, crossed, fit
 from train.mini.hits import Rows, World, described, searched
 from train.mini.photos import CAPTIONED, Photo, Vectors, read
 
-GROUPS = 192  # of pictures and of texts: 2 · 192 · 256 numbers of 2 bytes
+GROUPS, STRANGE = 176, 24  # of pictures and of texts, and of strange pictures: 376 · 256 numbers of 2 bytes
 MADE = 40  # strange pictures of each kind
 DEEP = 0.3  # what a hit behind the tenth counts: they are many, and hardly anyone looks at them
 HALF, REACHED = 0.5, 0.8
@@ -65,7 +67,7 @@ class Fitted:
         world: photos and queries.
         vectors: of the encoder.
         kinds: of the strange pictures, in the world's order.
-        brought: float32 (n, dim), of scikit-image's strange pictures.
+        new: (kind, float32 (n, dim)) of strange pictures that are in no fit.
         rounds: how often every kind and size of collection is drawn.
         queries: of each.
         count: groups of pictures and of texts.
@@ -76,7 +78,7 @@ class Fitted:
         world: World,
         vectors: Vectors,
         kinds: Sequence[str],
-        brought: np.ndarray,
+        new: Sequence[tuple[str, np.ndarray]],
         *,
         rounds: int = 6,
         queries: int = 90,
@@ -84,21 +86,28 @@ class Fitted:
     ) -> None:
         seen = np.array([photo.seen for photo in world.photos])
         lessons = vectors.texts([world.said_of(one) for one in world.lessons])
-        bare = Confidence(groups(world.vectors[: len(seen)][seen], count), groups(lessons, count), {})
-        self.kinds, self.brought = np.array(kinds), brought
+        self._lessons = groups(world.vectors[: len(seen)][seen], count), groups(lessons, count)
+        self.world, self.vectors = world, vectors
+        bare = self._bare(np.ones(len(kinds), bool))
+        self.kinds, self.new = np.array(kinds), new
         self.images = searched(world, vectors, bare, 0, rounds, queries)
         self.texts = described(world, vectors, bare, 1, max(rounds // 2, 1), queries)
         self.pairs = couples(world, vectors, bare, 2)
         self.confidence = Confidence(
             bare.pictures,
             bare.texts,
+            bare.strange,
             {
                 "pair": fit(self.pairs.terms, self.pairs.right, self.pairs.weight),
                 "image": fit(self.images.terms, self.images.right, _weight(self.images)),
                 "text": fit(self.texts.terms, self.texts.right, _weight(self.texts)),
             },
         )
-        self.world, self.vectors = world, vectors
+
+    def _bare(self, known: np.ndarray) -> Confidence:
+        """The groups alone; of the strange pictures only those that are known."""
+        strange_ = self.world.vectors[self.world.strange][known]
+        return Confidence(*self._lessons, groups(strange_, STRANGE), {})
 
     # -- what was measured ---------------------------------------------------------------------------------------
 
@@ -128,24 +137,33 @@ class Fitted:
         kind_of[is_strange] = self.kinds[pairs.picture[is_strange] - len(self.world.photos)]
         for kind in dict.fromkeys(self.kinds.tolist()):
             judged = kind_of == kind
-            chances = fit(pairs.terms[~judged], pairs.right[~judged], pairs.weight[~judged]) if line is None else line
+            terms = pairs.terms
+            chances: Chances | tuple[float, float] | None = line
+            if line is None:
+                terms = pairs.terms.copy()
+                place = PAIR_TERMS.index("picture strange")
+                others = self._bare(self.kinds != kind).strange
+                terms[:, place] = (self.world.vectors[pairs.picture] @ others.T).max(1)
+                chances = fit(terms[~judged], pairs.right[~judged], pairs.weight[~judged])
             for name, home in (("captions", pairs.home), ("names", ~pairs.home)):
-                found[f"strange: {kind}, {name}"] = _reach(pairs.terms[judged & home], chances)
-        if len(self.brought):
-            said = sorted({texts[0] for at in self.world.asking for texts in self.world.photos[at].captions.values()})
-            texts = self.vectors.texts(said)
-            terms = np.concatenate([self.confidence.pair_terms(texts, one[None]) for one in self.brought])
-            found["strange: scikit-image, captions"] = _reach(
-                terms, self.confidence.chances["pair"] if line is None else line
-            )
+                found[f"unknown kind: {kind}, {name}"] = _reach(terms[judged & home], chances)
+        captions = sorted({texts[0] for at in self.world.asking for texts in self.world.photos[at].captions.values()})
+        names = sorted({name for at in far(self.world) for name in self.world.photos[at].labels})
+        for kind, pictures in self.new:
+            for said, texts in (("captions", captions), ("names", names)):
+                vectors = self.vectors.texts(texts)
+                terms = np.concatenate([self.confidence.pair_terms(vectors, one[None]) for one in pictures])
+                chances = self.confidence.chances["pair"] if line is None else line
+                found[f"new strange: {kind}, {said}"] = _reach(terms, chances)
         return found
 
 
-def _reach(terms: np.ndarray, chances: Chances | tuple[float, float]) -> float:
+def _reach(terms: np.ndarray, chances: Chances | tuple[float, float] | None) -> float:
     """The share of pairs that reach `REACHED`; by the map of cosines, if (slope, intercept) are given."""
     if isinstance(chances, tuple):
         chance = 1 / (1 + np.exp(-(chances[0] * terms[:, 0] + chances[1])))
     else:
+        assert chances is not None
         chance = chances(terms)
     return round(float((chance >= REACHED).mean()), 4) if len(terms) else 0.0
 
@@ -217,15 +235,17 @@ def counted(fitted: Fitted, seed: int = 3) -> dict[str, float]:
 
 
 def world_of(
-    encoder: BriVLEncoder, photos: Sequence[Photo], vectors: Vectors, teachers: Path | None, cache: Path
-) -> tuple[World, list[str], np.ndarray]:
-    """The world, the kinds of its strange pictures, and the vectors of scikit-image's."""
+    photos: Sequence[Photo], vectors: Vectors, teachers: Path | None, cache: Path
+) -> tuple[World, list[str], list[tuple[str, np.ndarray]]]:
+    """The world, the kinds of its strange pictures, and others that are in no fit: made ones, and scikit-image's."""
     captioned = [photo for photo in photos if photo.collection in CAPTIONED]
     alike = None if teachers is None else Alike(captioned, teachers, cache)
-    made, others = list(strange.made(MADE)), list(strange.brought())
+    made, new = list(strange.made(MADE)), list(strange.made(MADE // 2, seed=1))
     world = World(photos, vectors.photos(photos), alike, vectors.pictures([picture for _, picture in made]))
-    brought = vectors.pictures([picture for _, picture in others]) if others else np.zeros((0, encoder.dim), np.float32)
-    return world, [kind for kind, _ in made], brought
+    of: dict[str, list[Image.Image]] = {}
+    for kind, picture in [*new, *(("scikit-image", picture) for _, picture in strange.brought())]:
+        of.setdefault(kind, []).append(picture)
+    return world, [kind for kind, _ in made], [(kind, vectors.pictures(pictures)) for kind, pictures in of.items()]
 
 
 def line_of(pairs: Couples) -> dict[str, float]:
@@ -265,7 +285,7 @@ def main(argv: list[str] | None = None) -> None:
     vectors = Vectors(encoder, args.data, args.cache)
     photos = read(args.data, unseen)
     world, kinds, brought = world_of(encoder, photos, vectors, None if args.own_only else args.teachers, args.cache)
-    fitted = Fitted(world, vectors, kinds, brought, rounds=args.rounds)
+    fitted = Fitted(world, vectors, kinds, new, rounds=args.rounds)
     line = line_of(fitted.pairs)
     before = encoder.config.calibration or line
     measured = fitted.measured(before["slope"], before["intercept"]) | {"count": counted(fitted)}

@@ -60,6 +60,7 @@ def couples(world: World, vectors: Vectors, confidence: Confidence, seed: int, n
         for name in rng.permutation(sorted(world.photos[at].labels))[:names].tolist():
             forms = [form for form in TEMPLATES if form == "{}" or form.isascii() == name.isascii()]
             texts.append((str(rng.choice(forms)).format(name), at, False))
+    strangers = set(far(world))
     pools = {True: np.array(world.asking), False: world.labelled}
     rows: list[tuple[str, int, bool, str, int, bool]] = []  # text, picture, right, kind, half, home
     for said, at, home in texts:
@@ -72,7 +73,7 @@ def couples(world: World, vectors: Vectors, confidence: Confidence, seed: int, n
         far = int(rng.choice(pools[not home]))
         if not _names(world, photo.labels or world.photos[far].labels, at if home else far):
             rows.append((said, far, False, "elsewhere", number, home))
-        if home or photo.collection in _FAR:
+        if home or at in strangers:
             rows.append((said, int(rng.choice(world.strange)), False, "strange", number, home))
     nothing = [*asked.nonsense(), *(text for one in asked.absent() for text in (one.zh, one.en))]
     for said in nothing:
@@ -101,3 +102,8 @@ def _names(world: World, labels: frozenset[str], captioned: int) -> bool:
     """Whether a caption of a photo holds one of the names."""
     said = [text.lower() for texts in world.photos[captioned].captions.values() for text in texts]
     return any(name.lower() in text for name in labels for text in said)
+
+
+def far(world: World) -> list[int]:
+    """Labelled photos whose names no strange picture shows."""
+    return [at for at in world.labelled.tolist() if world.photos[at].collection in _FAR]
