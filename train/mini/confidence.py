@@ -31,7 +31,7 @@ from brivl_search.encoders.confidence import PAIR_TERMS, Chances, Collection, Co
 from brivl_search.evaluation.calibrating import fit_and_judge
 from train.mini import strange
 from train.mini.alike import Alike
-from train.mini.couples import Couples, couples, far
+from train.mini.couples import Couples, couples, strangers_to
 from train.mini.fitting import calibration_error, crossed, fit
 from train.mini.hits import Rows, World, described, searched
 from train.mini.photos import CAPTIONED, Photo, Vectors, read
@@ -148,7 +148,7 @@ class Fitted:
             for name, home in (("captions", pairs.home), ("names", ~pairs.home)):
                 found[f"unknown kind: {kind}, {name}"] = _reach(terms[judged & home], chances)
         captions = sorted({texts[0] for at in self.world.asking for texts in self.world.photos[at].captions.values()})
-        names = sorted({name for at in far(self.world) for name in self.world.photos[at].labels})
+        names = sorted({name for at in strangers_to(self.world) for name in self.world.photos[at].labels})
         for kind, pictures in self.new:
             for said, texts in (("captions", captions), ("names", names)):
                 vectors = self.vectors.texts(texts)
@@ -284,7 +284,7 @@ def main(argv: list[str] | None = None) -> None:
     encoder = BriVLEncoder(Unsure(args.checkpoint))
     vectors = Vectors(encoder, args.data, args.cache)
     photos = read(args.data, unseen)
-    world, kinds, brought = world_of(encoder, photos, vectors, None if args.own_only else args.teachers, args.cache)
+    world, kinds, new = world_of(photos, vectors, None if args.own_only else args.teachers, args.cache)
     fitted = Fitted(world, vectors, kinds, new, rounds=args.rounds)
     line = line_of(fitted.pairs)
     before = encoder.config.calibration or line

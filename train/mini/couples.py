@@ -60,7 +60,7 @@ def couples(world: World, vectors: Vectors, confidence: Confidence, seed: int, n
         for name in rng.permutation(sorted(world.photos[at].labels))[:names].tolist():
             forms = [form for form in TEMPLATES if form == "{}" or form.isascii() == name.isascii()]
             texts.append((str(rng.choice(forms)).format(name), at, False))
-    strangers = set(far(world))
+    strangers = set(strangers_to(world))
     pools = {True: np.array(world.asking), False: world.labelled}
     rows: list[tuple[str, int, bool, str, int, bool]] = []  # text, picture, right, kind, half, home
     for said, at, home in texts:
@@ -70,9 +70,9 @@ def couples(world: World, vectors: Vectors, confidence: Confidence, seed: int, n
         other = int(rng.choice(pools[home]))
         if other != at and not (photo.labels & world.photos[other].labels):
             rows.append((said, other, False, "other", number, home))
-        far = int(rng.choice(pools[not home]))
-        if not _names(world, photo.labels or world.photos[far].labels, at if home else far):
-            rows.append((said, far, False, "elsewhere", number, home))
+        other_pool = int(rng.choice(pools[not home]))
+        if not _names(world, photo.labels or world.photos[other_pool].labels, at if home else other_pool):
+            rows.append((said, other_pool, False, "elsewhere", number, home))
         if home or at in strangers:
             rows.append((said, int(rng.choice(world.strange)), False, "strange", number, home))
     nothing = [*asked.nonsense(), *(text for one in asked.absent() for text in (one.zh, one.en))]
@@ -104,6 +104,6 @@ def _names(world: World, labels: frozenset[str], captioned: int) -> bool:
     return any(name.lower() in text for name in labels for text in said)
 
 
-def far(world: World) -> list[int]:
+def strangers_to(world: World) -> list[int]:
     """Labelled photos whose names no strange picture shows."""
     return [at for at in world.labelled.tolist() if world.photos[at].collection in _FAR]
