@@ -37,6 +37,7 @@ HIT_TERMS = (*PAIR_TERMS, "place in collection", "spread of collection", "extrem
 _NEAREST = 3
 _EDGE = 3.0  # spreads
 _LEAST_SPREAD = 1e-3
+COUNTED = 0.05
 
 
 def terms_of(kind: Kind) -> tuple[str, ...]:
@@ -80,6 +81,14 @@ class Chances:
         right = len(self.centre) == len(self.scale) == terms and len(self.slopes) == terms + terms * (terms + 1) // 2
         numbers = (self.centre, self.scale, self.slopes, np.array([self.bias]))
         return right and all(np.isfinite(one).all() for one in numbers) and bool((self.scale > 0).all())
+
+
+def how_many(chances: Floats) -> float:
+    """About how many of some rows are right: the sum of their chances. Those below `COUNTED` are left out.
+
+    They are many, and the little that each has is the error of the fit more than anything else.
+    """
+    return float(chances[chances >= COUNTED].sum())
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Of a collection's rows, how many fit: the sum of their chances.
+"""Of a collection's rows, how many fit: the sum of their chances, where these are not very low.
 
 The best rows are looked at one by one. Of the rest, a sample stands for all: those of its rows that score below the
 last row that was looked at.
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from brivl_search.embedding.query_pictures import Vector
-from brivl_search.encoders.confidence import Collection, Confidence
+from brivl_search.encoders.confidence import Collection, Confidence, how_many
 from brivl_search.index import IndexReader, Modality
 from brivl_search.search.rows import ScoredRow
 from brivl_search.search.sample import Sample
@@ -51,9 +51,9 @@ def estimate(
     fit = 0.0
     if best:
         vectors = np.stack([reader.vector(modality, *one.row) for one in best]).astype(np.float32)
-        fit = float(confidence.hits(modality, query, vectors, against).sum())
+        fit = how_many(confidence.hits(modality, query, vectors, against))
     rest = sample.rows - len(best)
     below = sample.vectors[scores < best[-1].score] if best else sample.vectors
     if rest > 0 and len(below):
-        fit += rest * float(confidence.hits(modality, query, below, against).mean())
+        fit += rest * how_many(confidence.hits(modality, query, below, against)) / len(below)
     return Count(min(fit, float(sample.rows)), sample.rows, len(best))

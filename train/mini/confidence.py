@@ -27,17 +27,17 @@ from PIL import Image
 
 from brivl_search.encoders.brivl.checkpoint import FolderCheckpoint
 from brivl_search.encoders.brivl.encoder import BriVLEncoder
-from brivl_search.encoders.confidence import PAIR_TERMS, Chances, Collection, Confidence
+from brivl_search.encoders.confidence import PAIR_TERMS, Chances, Collection, Confidence, how_many
 from brivl_search.evaluation.calibrating import fit_and_judge
 from train.mini import strange
 from train.mini.alike import Alike
 from train.mini.couples import Couples, couples, strangers_to
 from train.mini.fitting import calibration_error, crossed, fit
-from train.mini.hits import Rows, World, described, searched
+from train.mini.hits import SIZES, Rows, World, described, searched
 from train.mini.photos import CAPTIONED, Photo, Vectors, read
 
-GROUPS, STRANGE = 176, 24  # of pictures and of texts, and of strange pictures: 376 · 256 numbers of 2 bytes
-MADE = 40  # strange pictures of each kind
+GROUPS, STRANGE = 160, 32  # of pictures and of texts, and of strange pictures: 352 · 256 numbers of 2 bytes
+MADE = 60  # strange pictures of each kind
 DEEP = 0.3  # what a hit behind the tenth counts: they are many, and hardly anyone looks at them
 HALF, REACHED = 0.5, 0.8
 
@@ -205,28 +205,32 @@ def of_pairs(pairs: Couples, chance: np.ndarray) -> dict[str, Any]:
     return found
 
 
-def counted(fitted: Fitted, seed: int = 3) -> dict[str, float]:
-    """How far the sum of chances is from the number of right pictures: over labelled and captioned collections."""
+def counted(fitted: Fitted, seed: int = 3) -> dict[str, dict[str, float]]:
+    """How far `how_many` is from the number of right pictures, for things that are there, and for others."""
     world, rng = fitted.world, np.random.default_rng(seed)
-    true, said = [], []
+    found: dict[str, list[tuple[float, float]]] = {}
     for kind in ("labels", "everyday"):
-        for size in (400, 1000, 2500):
+        for size in SIZES[1:5]:
             there = world.draw(rng, kind, size)
             rows = world.vectors[there]
             for one in world.ask(rng, kind, there, 60):
-                if one.kind not in ("label", "thing") or np.isnan(one.right).any():
+                if one.kind.startswith("caption") or np.isnan(one.right).any():
                     continue
                 (query,) = fitted.vectors.texts([one.text])
                 chance = fitted.confidence.hits("image", query, rows, Collection.of(rows @ query, len(rows)))
-                true.append(float(one.right.sum()))
-                said.append(float(chance.sum()))
-    right, summed = np.array(true), np.array(said)
-    factor = np.maximum((summed + 1) / (right + 1), (right + 1) / (summed + 1))
+                name = f"{kind}: {'there' if one.kind in ('label', 'thing') else 'absent'}"
+                found.setdefault(name, []).append((float(one.right.sum()), how_many(chance)))
+    return {name: _apart(np.array(pairs)) for name, pairs in found.items()}
+
+
+def _apart(pairs: np.ndarray) -> dict[str, float]:
+    right, said = pairs.T
+    factor = np.maximum((said + 1) / (right + 1), (right + 1) / (said + 1))
     return {
-        "queries": len(true),
-        "mean right": round(float(right.mean()), 1),
-        "mean sum": round(float(summed.mean()), 1),
-        "within factor 2": round(float((factor <= 2).mean()), 3),
+        "queries": len(right),
+        "right": round(float(right.mean()), 1),
+        "said": round(float(said.mean()), 1),
+        "within a factor of 2": round(float((factor <= 2).mean()), 3),
         "median factor": round(float(np.median(factor)), 2),
     }
 

@@ -152,7 +152,14 @@ def drawing(rng: Random) -> Image.Image:
 
 
 def micrograph(rng: Random) -> Image.Image:
-    """Cells, stained or bright on dark."""
+    """Cells, stained or bright on dark; or stained tissue."""
+    if rng.random() < 0.4:
+        dye, ground = np.array(_colour(rng, 40, 180)), np.array(_colour(rng, 190, 245))
+        nuclei, ink = _stones(rng) * _clouds(rng), np.array(_colour(rng, 20, 120))
+        value = _clouds(rng)[..., None]
+        tissue = value * dye + (1 - value) * ground
+        tissue = np.where((nuclei > np.quantile(nuclei, rng.uniform(0.6, 0.9)))[..., None], ink, tissue)
+        return Image.fromarray(np.clip(tissue + rng.normal(0, 10, tissue.shape), 0, 255).astype(np.uint8))
     dark = rng.random() < 0.5
     page = Image.new("RGB", (SIDE, SIDE), _colour(rng, 0, 30) if dark else _colour(rng, 200, 250))
     draw = ImageDraw.Draw(page)
@@ -168,25 +175,62 @@ def micrograph(rng: Random) -> Image.Image:
     return Image.fromarray(np.clip(np.asarray(blurred) + grain, 0, 255).astype(np.uint8))
 
 
+def _clouds(rng: Random) -> Array:
+    """float (SIDE, SIDE), 0 to 1: noise of five sizes."""
+    value = np.zeros((SIDE, SIDE))
+    for cells in (4, 8, 16, 32, 64):
+        coarse = Image.fromarray((rng.random((cells, cells)) * 255).astype(np.uint8))
+        value += np.asarray(coarse.resize((SIDE, SIDE), Image.Resampling.BICUBIC)) / cells
+    value -= value.min()
+    clouds: Array = value / value.max()
+    return clouds
+
+
+def _stones(rng: Random) -> Array:
+    """float (SIDE, SIDE), 0 to 1: pebbles, each of one brightness, dark between them."""
+    half = SIDE // 2
+    y, x = np.mgrid[:half, :half].reshape(2, -1)
+    points = rng.random((int(rng.integers(60, 500)), 2)) * half
+    distance = (y[:, None] - points[:, 0]) ** 2 + (x[:, None] - points[:, 1]) ** 2
+    nearest = np.sqrt(np.partition(distance, 1, axis=1)[:, :2])
+    tone = rng.uniform(0.3, 1, len(points))[distance.argmin(1)]
+    value = tone * np.clip((nearest[:, 1] - nearest[:, 0]) / 4, 0.15, 1)
+    coarse = Image.fromarray((value.reshape(half, half) * 255).astype(np.uint8))
+    return np.asarray(coarse.resize((SIDE, SIDE), Image.Resampling.BICUBIC)) / 255
+
+
+def _blades(rng: Random) -> Array:
+    """float (SIDE, SIDE), 0 to 1: thousands of short strokes, as of grass, hair or straw."""
+    page = Image.new("L", (SIDE, SIDE), 60)
+    draw, length, lean = ImageDraw.Draw(page), rng.uniform(8, 50), rng.uniform(0, np.pi)
+    for _ in range(int(rng.integers(800, 4000))):
+        x, y = rng.integers(0, SIDE, 2).tolist()
+        angle = lean + rng.normal(0, 0.5)
+        end = (x + length * np.cos(angle), y + length * np.sin(angle))
+        draw.line((x, y, *end), fill=int(rng.integers(20, 250)), width=int(rng.integers(1, 4)))
+    return np.asarray(page) / 255
+
+
 def texture(rng: Random) -> Image.Image:
-    """Clouds of noise, stripes, checks or a weave."""
-    kind = rng.integers(0, 4)
+    """Clouds, stripes, checks, a weave, stones or blades, in one colour or from one to another."""
+    kind = rng.integers(0, 6)
     y, x = np.mgrid[:SIDE, :SIDE] / SIDE
     if kind == 0:
-        value = np.zeros((SIDE, SIDE))
-        for cells in (4, 8, 16, 32, 64):
-            coarse = Image.fromarray((rng.random((cells, cells)) * 255).astype(np.uint8))
-            value += np.asarray(coarse.resize((SIDE, SIDE), Image.Resampling.BICUBIC)) / cells
-        value /= value.max()
+        value = _clouds(rng)
     elif kind == 1:
         turned = x * np.cos(a := rng.uniform(0, np.pi)) + y * np.sin(a)
         value = 0.5 + 0.5 * np.sin(turned * rng.uniform(20, 200))
     elif kind == 2:
         cells = int(rng.integers(4, 24))
         value = ((x * cells).astype(int) + (y * cells).astype(int)) % 2
-    else:
+    elif kind == 3:
         value = 0.5 + 0.25 * np.sin(x * rng.uniform(60, 200)) + 0.25 * np.sin(y * rng.uniform(60, 200))
-    one, other = np.array(_colour(rng)), np.array(_colour(rng))
+    else:
+        value = _stones(rng) if kind == 4 else _blades(rng)
+    one, other = np.array(_colour(rng)), np.array(_colour(rng, 0, 60) if kind > 3 else _colour(rng))
+    if rng.random() < 0.4:
+        one = np.full(3, one.mean())
+        other = np.full(3, other.mean())
     mixed = value[..., None] * one + (1 - value[..., None]) * other + rng.normal(0, rng.uniform(0, 20), (SIDE, SIDE, 3))
     return Image.fromarray(np.clip(mixed, 0, 255).astype(np.uint8))
 
