@@ -27,20 +27,18 @@ class Sample:
 
 
 def vectors_of(reader: IndexReader, modality: Modality) -> NDArray[np.float32]:
-    """float32 (n, dim): the live rows among runs that lie evenly over all shards; all rows of a small index.
+    """float32 (n, dim): runs of live rows that lie evenly over all shards; all rows of a small index.
 
     The same generation always gives the same rows.
     """
-    parts = reader.blocks(modality)
-    total = sum(len(vectors) for vectors, _ in parts)
-    runs = -(-total // _RUN)
+    parts = [(vectors, None if live is None else np.flatnonzero(live)) for vectors, live in reader.blocks(modality)]
+    counts = [len(vectors) if alive is None else len(alive) for vectors, alive in parts]
+    runs = -(-sum(counts) // _RUN)
     chosen = np.unique(np.linspace(0, max(runs - 1, 0), min(runs, ROWS // _RUN)).astype(np.int64)) * _RUN
-    rows = (chosen[:, None] + np.arange(_RUN)).ravel()
+    places = (chosen[:, None] + np.arange(_RUN)).ravel()  # among the live rows of all shards
     found, first = [np.zeros((0, reader.info.encoder.dim), np.float32)], 0
-    for vectors, live in parts:
-        inside = rows[(rows >= first) & (rows < first + len(vectors))] - first
-        first += len(vectors)
-        if live is not None:
-            inside = inside[live[inside]]
-        found.append(vectors[inside].astype(np.float32))
+    for (vectors, alive), count in zip(parts, counts, strict=True):
+        inside = places[(places >= first) & (places < first + count)] - first
+        first += count
+        found.append(vectors[inside if alive is None else alive[inside]].astype(np.float32))
     return np.concatenate(found)
