@@ -171,8 +171,6 @@ def query(
         return
     hits = engine.query(asked, search)
     _warn(engine, asked)
-    if fits(hits) is False and ((shown or output.default_format()) == "table" or preview or html):
-        output.say(texts.nothing_fits(hits[0].kind, FITS))
     if not hits and (reason := engine.why_nothing(asked, search)):
         output.say(reason.message)
     if html is not None:
@@ -180,6 +178,8 @@ def query(
         output.say(f"wrote {html}: {len(hits):,} hits")
     if preview:
         output.preview_hits(hits)
+    if fits(hits) is False and (shown or output.default_format()) == "table":  # a pipe is told by each hit
+        output.say(texts.nothing_fits(hits[0].kind, FITS))
     if shown or not (preview or html):
         output.print_hits(hits, shown or output.default_format(), nul=print0)
     if open_best:

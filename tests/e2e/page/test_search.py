@@ -146,7 +146,7 @@ def test_that_nothing_fits_is_said(open_page: Open, locale: str, find: str, said
     page.route("**/v1/search", answer)
     for fits in (False, True, None):
         answers.append(fits)
-        page.goto(page.url.partition("?")[0] + f"?q=a+red+ring{find}")
+        page.goto(page.url.partition("?")[0] + f"?q=a+red+ring{find}", wait_until="commit")
         expect(tiles(page).first).to_be_visible()
         if fits is False:
             expect(page.locator("#status")).to_contain_text(said)
