@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from brivl_search.errors import BrivlSearchError, NothingFitsWarning, UnknownWordsWarning, UsageError
 from brivl_search.index import IndexInfo
+from brivl_search.search.count import Count
 from brivl_search.search.dedupe import ALIKE
 from brivl_search.search.engine import Engine
 from brivl_search.search.filters import Filter
@@ -126,7 +127,7 @@ class Index:
             where: {"split": "test"} or ["split=test"], of the caption file's fields.
             dedupe: fold near-identical hits into the best of them (`Hit.duplicates`); a number: from this cosine on.
             min_score: least cosine.
-            min_match: least probability.
+            min_match: least chance that a hit is right.
             exact: compare with every row.
 
         Warns:
@@ -162,6 +163,43 @@ class Index:
         if not hits and (reason := self._engine.why_nothing(asked, options, target=_target(target))):
             warnings.warn(NothingFitsWarning(reason.message), stacklevel=2)
         return hits
+
+    def count(
+        self,
+        text: str | None = None,
+        *,
+        image: Picture | Sequence[Picture] = (),
+        target: str = "auto",
+        under: AnyPath | Sequence[AnyPath] = (),
+        glob: str | Sequence[str] = (),
+        after: str | None = None,
+        before: str | None = None,
+        min_size: str | None = None,
+        where: dict[str, str] | Sequence[str] = (),
+    ) -> Count:
+        """About how many images fit a text, or captions a picture: the sum of the chances of all hits.
+
+        Args:
+            text: Chinese or English.
+            image: instead, a picture.
+            target: as of `query`.
+            under, glob, after, before, min_size, where: as of `query`.
+
+        Returns:
+            `fit`, about so many; `rows`, of how many.
+
+        Raises:
+            UsageError: as of `query`; or the encoder does not know the chances of hits.
+            IndexIncompatibleError: as of `query`.
+        """
+        fields = [f"{name}={value}" for name, value in where.items()] if isinstance(where, dict) else _many(where)
+        wanted = Filter.of(
+            under=_many(under), glob=_many(glob), after=after, before=before, min_size=min_size, where=fields
+        )
+        asked = compose(text, image=[_file(one) for one in _many(image)])
+        found = self._engine.count(asked, SearchOptions(filter=wanted), target=_target(target))
+        self._warn(asked)
+        return found
 
     def query_many(self, texts: Sequence[str], *, k: int = 10, target: str = "auto") -> list[list[Hit]]:
         """`query` for many texts, embedded and searched together. Raises the first error of any; warns for each."""

@@ -22,6 +22,7 @@ from brivl_search.search import live
 from tests.support.folders import REPO
 from tests.support.pictures import draw, write_corpus
 from tests.support.stub import Silent, StubEncoder
+from tests.support.sure import sure
 
 MATCH = Calibration(10.0, -5.0)
 
@@ -71,6 +72,18 @@ def test_queries(folder: Path) -> None:
         assert [hits[0] for hits in index.query_many(["a red circle", "a blue ring"], k=1)][1].path.endswith(".jpg")
 
 
+def test_how_many_fit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StubEncoder, "confidence", sure(), raising=False)
+    with open_index(folder / "indexes" / "default") as index:
+        hits = index.query("a red circle", k=30)
+        found = index.count("a red circle")
+        assert found.rows == 30 and found.fit == pytest.approx(
+            sum(hit.match or 0 for hit in hits if (hit.match or 0) >= 0.05)
+        )
+        assert hits[0].fits is True and index.count("a red circle", glob="*-red-*").rows == 5
+        assert index.count(image=hits[0].path).rows == 120  # captions
+
+
 def test_refusals(folder: Path) -> None:
     with pytest.raises(IndexMissingError):
         open_index(folder / "none")
@@ -110,7 +123,7 @@ def test_an_index_shows_itself(folder: Path) -> None:
         assert repr(index) == f"<Index {str(path)!r}: 30 images, 120 captions, encoder stub>"
         assert len(index) == 30 and index
         names = [name for name in dir(index) if not name.startswith("_")]
-        assert names == ["add", "close", "damage", "info", "query", "query_many", "remove", "sync"]
+        assert names == ["add", "close", "count", "damage", "info", "query", "query_many", "remove", "sync"]
         for name in names:
             assert getattr(api.Index, name).__doc__, name
 

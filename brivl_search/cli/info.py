@@ -10,6 +10,7 @@ import typer
 
 from brivl_search.cli.app import app, json_wanted, load_for
 from brivl_search.cli.options import DEFAULT_INDEX, DeviceOption, IndexOption, ReportOption
+from brivl_search.errors import BrivlSearchError
 
 
 @app.command()
@@ -32,23 +33,34 @@ def info(index: IndexOption = DEFAULT_INDEX, form: ReportOption = None) -> None:
 @app.command()
 def demo(
     index: IndexOption = Path("indexes/demo"),
-    top_k: Annotated[int, typer.Option("--top-k", "-k", min=1)] = 3,
+    html: Annotated[Path, typer.Option("--html", metavar="FILE", help="Where the contact sheet is written.")] = Path(
+        "demo.html"
+    ),
     device: DeviceOption = "auto",
 ) -> None:
     """Index photographs of scikit-image and scikit-learn, and search them."""
-    from brivl_search.cli.demo import QUERIES, photo_folders
+    from brivl_search.cli import texts
+    from brivl_search.cli.demo import QUERIES, Answered, answers_table, photo_folders, short
     from brivl_search.ingest.options import BuildOptions
     from brivl_search.ingest.run import build_index as build
-    from brivl_search.output import Bar, hits_table, say, show
-    from brivl_search.output.build import print_build
+    from brivl_search.output import Bar, say, show, write_contact_sheets
     from brivl_search.search.engine import Engine, SearchOptions
+    from brivl_search.search.queries import compose
 
     folders = photo_folders()
     with Bar() as bar:
         report = build(folders, index, load_for(index, None, device), BuildOptions(), bar)
-    print_build(report, str(index), verbose=False)
-    engine = Engine(index, device=device)
-    for words in QUERIES:
-        show("")
-        show(hits_table(engine.by_text(words, SearchOptions(top_k)), title=f'brivl-search query "{words}"'))
-    say(f'\nTry your own: brivl-search query "..." --index {index}')
+    say(texts.demo_indexed(report.seen, str(index)))
+    engine = Engine(index, device=device, stays=True)
+    found = engine.query_many([compose(one.text) for one in QUERIES], SearchOptions(2))
+    answers = []
+    for question, hits in zip(QUERIES, found, strict=True):
+        if isinstance(hits, BrivlSearchError):
+            raise hits
+        answers.append(Answered.of(question, hits))
+    show(answers_table(answers))
+    here = sum(one.right for one in answers if one.question.right), sum(bool(one.question.right) for one in answers)
+    gone = sum(one.right for one in answers) - here[0], len(answers) - here[1]
+    typer.echo(texts.demo_judged(*here, *gone))
+    write_contact_sheets(html, "brivl-search demo", [(one.question.text, one.hits) for one in answers])
+    say(texts.demo_ended(short(str(html)), str(index)))

@@ -11,6 +11,7 @@ import typer
 from brivl_search.cli.app import app
 from brivl_search.cli.options import DeviceOption, EncoderOption
 from brivl_search.cli.reading import NO_PROBABILITY, RowOption, load
+from brivl_search.cli.texts import pair_note
 
 
 @app.command()
@@ -26,12 +27,12 @@ def match(
     from brivl_search.corpus.text import take_text
     from brivl_search.embedding import zero_shot
     from brivl_search.encoders.base import unknown_words
-    from brivl_search.output import default_format, print_csv, print_jsonl, warn
+    from brivl_search.output import default_format, print_csv, print_jsonl, say, warn
     from brivl_search.search.words import named
 
     texts = [take_text(one, "--text") for one in text]
     loaded = load(encoder, device)
-    cosines = zero_shot.match(loaded, texts, [str(path) for path in image])
+    matched = zero_shot.match(loaded, texts, [str(path) for path in image])
     for said, cut in zip(texts, loaded.cut_tokens(texts), strict=True):
         if cut:
             warn(f"{said[:40]!r} is longer than the text tower takes: its last {cut} tokens were not seen")
@@ -41,11 +42,13 @@ def match(
             rest = "no word of it is known, so there is no match" if nothing_known(said, words) else "not seen"
             warn(f"{said[:40]!r}: the encoder does not know {named(words)}: {rest}")
     rows: list[dict[str, Any]] = []
-    for said, words, scores in zip(texts, unknown, cosines.tolist(), strict=True):
-        calibration = None if nothing_known(said, words) else loaded.calibration
-        for path, score in zip(image, scores, strict=True):
-            known = {} if calibration is None else {"match": round(calibration.probability(score), 4)}
-            rows.append({"text": said, "image": str(path), "score": round(score, 6), **known})
+    for at, (said, words) in enumerate(zip(texts, unknown, strict=True)):
+        chances = None if matched.chances is None or nothing_known(said, words) else matched.chances[at].tolist()
+        for number, path in enumerate(image):
+            known = {} if chances is None else {"match": round(chances[number], 4)}
+            rows.append(
+                {"text": said, "image": str(path), "score": round(float(matched.cosines[at, number]), 6), **known}
+            )
     shown = form.value if form else default_format()
     if shown == "jsonl":
         print_jsonl(rows)
@@ -53,8 +56,10 @@ def match(
         columns = ["text", "image", "score", *(["match"] if any("match" in row for row in rows) else [])]
         print_csv(rows, columns)
     else:
-        if loaded.calibration is None:
+        if matched.chances is None:
             warn(NO_PROBABILITY)
+        else:
+            say(pair_note(zero_shot.pair_prior(loaded)))
         _match_table(texts, [str(path) for path in image], rows)
 
 

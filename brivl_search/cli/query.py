@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from brivl_search.cli import texts
 from brivl_search.cli.app import app, is_picture, say_plainly
 from brivl_search.cli.options import (
     DEFAULT_INDEX,
@@ -99,6 +100,7 @@ def query(
         Path | None, typer.Option("--html", metavar="FILE", help="Write the hits to this page, in one file.")
     ] = None,
     open_best: Annotated[bool, typer.Option("--open", help="Open the best hit.")] = False,
+    count: Annotated[bool, typer.Option("--count", help="Only say about how many fit.")] = False,
     exact: Annotated[bool, typer.Option("--exact", help="Compare with every row.")] = False,
     nprobe: Annotated[int | None, typer.Option(help="Inverted lists visited [default: tuned].")] = None,
     rerank: Annotated[int | None, typer.Option(help="Candidates scored exactly [default: tuned].")] = None,
@@ -125,6 +127,8 @@ def query(
             )
         if preview or html or open_best:
             raise UsageError("--preview, --html and --open show the hits of one query: leave out --batch")
+        if count:
+            raise UsageError("--count is about one query: leave out --batch")
     else:
         if encoding is not None:
             raise UsageError("--encoding says how the file of --batch is written; give it too")
@@ -133,6 +137,8 @@ def query(
     from brivl_search.search.dedupe import ALIKE
     from brivl_search.search.engine import Engine, SearchOptions
     from brivl_search.search.filters import Filter
+    from brivl_search.search.hits import FITS
+    from brivl_search.search.match import fits
     from brivl_search.search.queries import TARGETS, compose
 
     wanted = Filter.of(
@@ -160,6 +166,9 @@ def query(
     from brivl_search import output
 
     engine = Engine(index, encoder=encoder, device=device)
+    if count:
+        _count(engine, asked, search, shown)
+        return
     hits = engine.query(asked, search)
     _warn(engine, asked)
     if not hits and (reason := engine.why_nothing(asked, search)):
@@ -169,10 +178,24 @@ def query(
         output.say(f"wrote {html}: {len(hits):,} hits")
     if preview:
         output.preview_hits(hits)
+    if fits(hits) is False and (shown or output.default_format()) == "table":  # a pipe is told by each hit
+        output.say(texts.nothing_fits(hits[0].kind, FITS))
     if shown or not (preview or html):
         output.print_hits(hits, shown or output.default_format(), nul=print0)
     if open_best:
         output.open_hit(hits)
+
+
+def _count(engine: Engine, asked: Query, search: SearchOptions, shown: str | None) -> None:
+    """Prints how many fit: a line, or a JSON object."""
+    from brivl_search.output import default_format, print_jsonl
+
+    found = engine.count(asked, search)
+    _warn(engine, asked)
+    if (shown or default_format()) == "table":
+        typer.echo(texts.counted(engine.target(asked), found.fit, found.rows))
+    else:
+        print_jsonl([{"query": str(asked), **found.to_dict()}])
 
 
 def _warn(engine: Engine, asked: Query) -> None:

@@ -131,3 +131,60 @@ def interrupted(verb: str | None) -> str:
     if verb in ("build-index", "add", "sync", "import", "compact"):
         return "interrupted; what was done is kept, run the same command to go on"
     return "interrupted"
+
+
+def pair_note(prior: float) -> str:
+    """What the match of a pair means."""
+    share = {0.5: ("half", "一半")}.get(prior, (f"{prior:.0%}", f"{prior:.0%}"))
+    if chinese():
+        return f"match：假如有{share[1]}的图文对相符，这一对相符的概率"
+    return f"match: the chance that text and picture belong together, where {share[0]} of all pairs do"
+
+
+def nothing_fits(kind: str, least: float) -> str:
+    """What is said above hits none of which fits; `kind` is "image" or "text"."""
+    if chinese():
+        what = {"image": "没有照片", "text": "没有说明文字"}[kind]
+        return f"{what}的匹配度达到 {least:.0%}，下面是最接近的"
+    what = {"image": "photo", "text": "caption"}[kind]
+    return f"no {what} reaches {least:.0%}: the best are shown"
+
+
+def counted(kind: str, fit: float, rows: int) -> str:
+    """How many fit, in a line; `kind` is "image" or "text"."""
+    about = f"{fit:.1f}" if fit < 10 else f"{fit:,.0f}"
+    if chinese():
+        what = {"image": "张照片", "text": "条说明文字"}[kind]
+        return f"{rows:,} {what}中约有 {about} {what[0]}相符（各自概率之和）"
+    what = {"image": "photos", "text": "captions"}[kind]
+    return f"about {about} of {rows:,} {what} fit (the sum of their chances)"
+
+
+def demo_indexed(pictures: int, index: str) -> str:
+    """What the demo says of its index."""
+    if chinese():
+        return f"{pictures:,} 张随 scikit-image 和 scikit-learn 提供的图片已在索引 {index} 中"
+    return f"{pictures:,} pictures of scikit-image and scikit-learn are in the index {index}"
+
+
+def verdict(right: bool, there: bool) -> str:
+    """Whether a hit of the demo is what was expected; `there`: the pictures show what was asked for."""
+    if chinese():
+        return ("正确" if right else "错误") if there else ("正确：图库中没有" if right else "错误：图库中没有")
+    return ("right" if right else "wrong") if there else ("rightly doubted" if right else "wrong: none shows it")
+
+
+def demo_judged(right: int, there: int, doubted: int, absent: int) -> str:
+    """How often the demo's first hits are right, and how often it is said that nothing fits."""
+    if chinese():
+        return f"\n首个结果正确：{right} / {there}；图库中没有的 {absent} 项中，{doubted} 项被指出没有匹配"
+    return (
+        f"\nfirst hits that are right: {right} of {there}; of {absent} things that no picture shows, {doubted} fit none"
+    )
+
+
+def demo_ended(page: str, index: str) -> str:
+    """What comes after the demo."""
+    if chinese():
+        return f'结果页面：{page}\n自己试试：brivl-search query "……" --index {index}'
+    return f'contact sheet: {page}\nTry your own: brivl-search query "..." --index {index}'

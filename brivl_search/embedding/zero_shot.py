@@ -26,7 +26,7 @@ from brivl_search.corpus.text import check_text, take_text
 from brivl_search.display import printable
 from brivl_search.embedding.batches import TEXT_BATCH
 from brivl_search.embedding.query_pictures import embed_pictures
-from brivl_search.encoders.base import Encoder, unknown_words
+from brivl_search.encoders.base import Encoder, confidence_of, unknown_words
 from brivl_search.encoders.calibration import Calibration
 from brivl_search.errors import UsageError
 from brivl_search.metrics.cosine import bounded
@@ -164,11 +164,21 @@ def classify(
     return [Guess(labels[at].name, float(cosines[at]), None if shares is None else float(shares[at])) for at in best]
 
 
-def match(encoder: Encoder, texts: Sequence[str], images: Sequence[str | os.PathLike[str]]) -> Vectors:
-    """Cosine of every text with every picture.
+@dataclass(frozen=True)
+class Matched:
+    """Every text with every picture.
 
-    Returns:
-        float32 (texts, images).
+    Attributes:
+        cosines: float32 (texts, images).
+        chances: float64 (texts, images), that each pair is right; None where the encoder does not know.
+    """
+
+    cosines: Vectors
+    chances: NDArray[np.float64] | None
+
+
+def match(encoder: Encoder, texts: Sequence[str], images: Sequence[str | os.PathLike[str]]) -> Matched:
+    """Every text against every picture.
 
     Raises:
         UsageError: an empty text, or a picture that cannot be read.
@@ -176,11 +186,39 @@ def match(encoder: Encoder, texts: Sequence[str], images: Sequence[str | os.Path
     said = [take_text(text, "`texts`") for text in texts]
     named = [os.fspath(image) for image in images]
     known = embed_pictures(encoder, named)
-    pictures = []
+    found = []
     for name in named:
         vector = known[name]
         if isinstance(vector, UsageError):
             raise vector
-        pictures.append(vector)
-    cosines: Vectors = bounded(encoder.encode_texts(said) @ np.stack(pictures).T)
-    return cosines
+        found.append(vector)
+    pictures, vectors = np.stack(found), encoder.encode_texts(said)
+    cosines: Vectors = bounded(vectors @ pictures.T)
+    each = [pair_chances(encoder, vector[None], pictures, row) for vector, row in zip(vectors, cosines, strict=True)]
+    chances = [one for one in each if one is not None]
+    return Matched(cosines, np.stack(chances) if chances else None)
+
+
+def pair_chances(encoder: Encoder, texts: Vectors, pictures: Vectors, cosines: Vectors) -> NDArray[np.float64] | None:
+    """The chance that each pair is right, float64 (n,), where as many pairs are as in its fit (`pair_prior`).
+
+    Args:
+        encoder: of the vectors.
+        texts: (n, dim); or one of them for all pictures.
+        pictures: (n, dim).
+        cosines: (n,), of the pairs.
+
+    Returns:
+        None where the encoder knows no chances.
+    """
+    if (confidence := confidence_of(encoder)) is not None:
+        return confidence.pairs(texts, pictures)
+    if encoder.calibration is None:
+        return None
+    return np.array([encoder.calibration.probability(float(cosine)) for cosine in cosines])
+
+
+def pair_prior(encoder: Encoder) -> float:
+    """The share of pairs that were right where the chances of pairs were fitted."""
+    confidence = confidence_of(encoder)
+    return 0.5 if confidence is None else confidence.prior

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from brivl_search.corpus.images import PixelSpec
 from brivl_search.encoders.calibration import Calibration
+from brivl_search.encoders.confidence import Confidence
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -85,7 +86,12 @@ class LoadedEncoder(Encoder, Protocol):
 
     `encode_images` takes a ready batch, or paths, PIL images, bytes of image files and uint8 arrays of any size:
     `brivl_search.encoders.inputs` has the rules. A single picture or text counts as a sequence of one.
+
+    Attributes:
+        confidence: from scores to the chance that a hit, or a pair, is right, where the model brings it.
     """
+
+    confidence: Confidence | None
 
     def encode_images(self, pictures: Pictures, /) -> np.ndarray:
         """Pictures, or a ready batch uint8 RGB (n, S, S, 3) → float32 (n, dim), unit length.
@@ -156,3 +162,8 @@ def unknown_words(encoder: Encoder, texts: Sequence[str]) -> list[list[str]]:
 def spelled(encoder: Encoder, texts: Sequence[str]) -> list[str]:
     """As `Spells.spelled`; the texts themselves for an encoder that cannot say."""
     return encoder.spelled(texts) if isinstance(encoder, Spells) else list(texts)
+
+
+def confidence_of(encoder: Encoder) -> Confidence | None:
+    """What turns an encoder's scores into chances; None for one that brings none."""
+    return getattr(encoder, "confidence", None)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from brivl_search.corpus.pixels import PixelSpec
 from brivl_search.encoders.base import Origin, Pictures, Precision, Texts
 from brivl_search.encoders.calibration import Calibration
+from brivl_search.encoders.confidence import Confidence
 from brivl_search.encoders.inputs import as_texts, encode_any
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class TorchEncoder(ABC):
         """
         self.name, self.pixels, self.batch_size = name, pixels, batch_size
         self.calibration: Calibration | None = None
+        self.confidence: Confidence | None = None
         self.spare_memory = False  # texts rather go through NumPy, which is slower for many, than through torch
         self._device, self._precision = device, precision
 

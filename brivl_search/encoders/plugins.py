@@ -17,6 +17,7 @@ from brivl_search.corpus.spelling import Spelling
 from brivl_search.encoders import base
 from brivl_search.encoders.base import Encoder, LoadedEncoder, Origin, Pictures, Texts, encode_pictures
 from brivl_search.encoders.calibration import Calibration
+from brivl_search.encoders.confidence import Confidence
 from brivl_search.encoders.inputs import as_texts, encode_any
 from brivl_search.errors import BrivlSearchError, EncoderError
 
@@ -53,6 +54,7 @@ class PluggedEncoder:
     def __init__(self, plugged: Encoder) -> None:
         self.plugged = plugged
         self.calibration: Calibration | None = plugged.calibration
+        self.confidence: Confidence | None = None
 
     def __getattr__(self, attribute: str) -> Any:
         if attribute == "plugged":  # not there yet: while copying, say

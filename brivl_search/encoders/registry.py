@@ -59,7 +59,7 @@ def load_encoder(
         precision: "fp32", "bf16", or "auto": bfloat16 where the processor multiplies it natively.
         truncate_dim: keep so many dimensions of each vector; for Matryoshka models only.
 
-    A calibration that the user has measured (`models calibrate`) replaces the encoder's own.
+    A calibration that the user has measured (`models calibrate`) replaces all that the encoder says of itself.
 
     Raises:
         DependencyError: the encoder needs a package that is not installed.
@@ -71,7 +71,7 @@ def load_encoder(
     encoder = _load(name, device, precision)
     own = calibration.saved(encoder.fingerprint)
     if own is not None:
-        encoder.calibration = own
+        encoder.calibration, encoder.confidence = own, None
     return encoder
 
 

@@ -311,6 +311,10 @@ class IndexReader:
                 elif len(rows := rows[part.live[rows]]):
                     yield part.shard.vectors[rows], number, rows
 
+    def blocks(self, modality: Modality) -> list[tuple[NDArray[np.float16], NDArray[np.bool_] | None]]:
+        """Of each shard all vectors where they lie, float16 (rows, dim), and which count, bool (rows,); None: all."""
+        return [(part.shard.vectors, part.live) for part in self._parts[modality]]
+
     def items(self, modality: Modality) -> Iterator[tuple[list[Item], NDArray[np.float16]]]:
         """Live rows in blocks: the items as they were put, and their vectors, float16 (n, dim)."""
         moves = self.moves

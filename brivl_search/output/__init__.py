@@ -15,7 +15,7 @@ from brivl_search.output.console import (
     table,
     warn,
 )
-from brivl_search.output.contact_sheet import write_contact_sheet
+from brivl_search.output.contact_sheet import write_contact_sheet, write_contact_sheets
 from brivl_search.output.formats import hits_table, print_csv, print_hits, print_jsonl
 from brivl_search.output.preview import preview_hits
 from brivl_search.output.progress import Bar
@@ -40,4 +40,5 @@ __all__ = [
     "table",
     "warn",
     "write_contact_sheet",
+    "write_contact_sheets",
 ]

@@ -38,18 +38,34 @@ class _Card:
     trouble: str = ""
 
 
+@dataclass(frozen=True)
+class _Group:
+    """The hits of one query; `title` is empty where the page has only one."""
+
+    title: str
+    cards: list[_Card]
+
+
 def write_contact_sheet(path: Path, title: str, hits: Sequence[Hit]) -> None:
+    """`write_contact_sheets` of one query, whose text is the title."""
+    _write(path, _render(title, [_Group("", [_card(hit) for hit in hits])]))
+
+
+def write_contact_sheets(path: Path, title: str, queries: Sequence[tuple[str, Sequence[Hit]]]) -> None:
     """Writes the page, whole or not at all: thumbnails inside it, links to the originals on this machine's disk.
 
     Args:
         path: the HTML file; one that is there is replaced.
-        title: the query.
-        hits: best first. A picture that cannot be read is a named gap.
+        title: of the page.
+        queries: each with its hits, best first. A picture that cannot be read is a named gap.
 
     Raises:
         UsageError: the file cannot be written there.
     """
-    page = _render(title, hits)
+    _write(path, _render(title, [_Group(one_line(query), [_card(hit) for hit in hits]) for query, hits in queries]))
+
+
+def _write(path: Path, page: str) -> None:
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
@@ -59,7 +75,7 @@ def write_contact_sheet(path: Path, title: str, hits: Sequence[Hit]) -> None:
         raise UsageError(f"--html {path}: {error.strerror}: name a file in a folder that you can write to") from None
 
 
-def _render(title: str, hits: Sequence[Hit]) -> str:
+def _render(title: str, groups: Sequence[_Group]) -> str:
     from importlib.resources import files
 
     import jinja2
@@ -70,7 +86,7 @@ def _render(title: str, hits: Sequence[Hit]) -> str:
     environment.filters["harmless"] = harmless
     source = files("brivl_search.output").joinpath("contact_sheet.html.jinja").read_text(encoding="utf-8")
     return environment.from_string(source).render(
-        title=one_line(title), language="zh" if _CHINESE.search(title) else "en", cards=[_card(hit) for hit in hits]
+        title=one_line(title), language="zh" if _CHINESE.search(title) else "en", groups=groups
     )
 
 

@@ -78,7 +78,8 @@ def print_hits(
         if front:
             print_csv(rows, BATCH_COLUMNS, header=not number)
         else:
-            print_csv(rows, list(dict.fromkeys(key for row in rows for key in row)) or ["rank", "score", "path"])
+            columns = list(dict.fromkeys(key for row in rows for key in row if key != "fits"))  # the match says it
+            print_csv(rows, columns or ["rank", "score", "path"])
     else:
         if number and not nul:
             sys.stdout.write("\n")

@@ -5,29 +5,32 @@ The steps, and the modules that hold them:
     queries   what is looked for        vectors   through the towers      filters    what hits must satisfy
     options   how                       live      the open index          allowed    the rows that do
     nearest   vectors → scored rows     dedupe    alike rows are folded   records    scored rows → hits
-    match     when it is known          hits      what comes out          unmatched  why a filter lets nothing through
-    words     what the tower does not know
+    match     the chance of a hit       hits      what comes out          unmatched  why a filter lets nothing through
+    sample    what hits are held to     count     how many fit            words      what the tower does not know
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
 
 from brivl_search.embedding.query_pictures import Vector
+from brivl_search.encoders.base import confidence_of
 from brivl_search.errors import BrivlSearchError, IndexIncompatibleError, UsageError
 from brivl_search.index import IndexReader, Modality
 from brivl_search.search import match
+from brivl_search.search.count import LOOKED_AT, Count, estimate
 from brivl_search.search.hits import Hit
 from brivl_search.search.live import LiveIndex
 from brivl_search.search.nearest import nearest
 from brivl_search.search.options import DEFAULTS, SearchOptions
 from brivl_search.search.queries import Query, Target, compose
 from brivl_search.search.records import DamagedRow, to_hits
+from brivl_search.search.rows import RowId
 from brivl_search.search.unmatched import Reason
 from brivl_search.search.vectors import embed
 from brivl_search.search.words import is_empty_to, unknown_of
@@ -134,12 +137,62 @@ class Engine(LiveIndex):
         """
         return self.nothing_fits(self._modality(query, query.target or target), options.filter)
 
+    def count(
+        self,
+        query: Query,
+        options: SearchOptions = DEFAULTS,
+        *,
+        target: Target = "auto",
+        vector: Vector | None = None,
+    ) -> Count:
+        """About how many rows fit a query, of those that the filter lets through. It takes as long as 2,000 hits.
+
+        Args:
+            query: one text, or one picture for captions.
+            options: how; numbers of hits, least scores and `alike` say nothing here.
+            target: as of `query`.
+            vector: of the query, where it is known.
+
+        Raises:
+            UsageError: as `query` does; or the chances of hits are not known.
+            IndexIncompatibleError: as `query` does.
+        """
+        self.refresh()
+        modality = self._modality(query, query.target or target)
+        match.check(self.encoder, query, modality, "`count`")
+        confidence = confidence_of(self.encoder)
+        if confidence is None:
+            raise UsageError(
+                "`count` needs the chances of hits, and this encoder has a calibration of pairs alone",
+                code="no_match",
+                details={"calibrated": True},
+            )
+        found = embed(self.encoder, [query])[0] if vector is None else vector
+        if isinstance(found, UsageError):
+            raise found
+        wanted = replace(options, k=LOOKED_AT, alike=None)
+        while True:
+            reader = self.reader
+            try:
+                if cut := reader.cut_short(modality):
+                    raise DamagedRow(*cut)
+                allow = self.allowed(reader, modality, options.filter)
+                (best,) = nearest(reader, modality, found[None], wanted, allow)
+                return estimate(confidence, reader, modality, found, best, self.sample(reader, modality, allow))
+            except DamagedRow as damaged:
+                self.leave_out(reader, modality, damaged.shard, str(damaged))
+                self._check_count(modality)
+
     def remembers(self, query: Query, options: SearchOptions, *, target: Target = "auto") -> bool:
         """Whether a query's filter needs no evaluation any more; also if the query cannot be answered at all."""
         try:
             return self.knows(self._modality(query, query.target or target), options.filter)
         except BrivlSearchError:
             return True
+
+    def target(self, query: Query, target: Target = "auto") -> Modality:
+        """What a query finds. Raises UsageError: the index holds none of it."""
+        return self._modality(query, query.target or target)
 
     def cut_tokens(self, query: Query) -> int:
         """How many tokens of a query's texts the text tower does not see."""
@@ -207,6 +260,9 @@ class Engine(LiveIndex):
         allow = self.allowed(reader, modality, options.filter)
         vectors = np.stack([job.vector for job in jobs])
         for job, rows in zip(jobs, nearest(reader, modality, vectors, options, allow), strict=True):
-            known = match.is_known(self.encoder, job.query, modality)
-            hits = to_hits(reader, modality, rows, self.encoder.calibration if known else None)
+            matches: Mapping[RowId, float] = {}
+            if match.is_known(self.encoder, job.query, modality):
+                sample = self.sample(reader, modality, allow) if confidence_of(self.encoder) is not None else None
+                matches = match.of_rows(self.encoder, reader, modality, job.vector, rows, sample)
+            hits = to_hits(reader, modality, rows, matches)
             yield [hit for hit in hits if match.good_enough(hit, options)]

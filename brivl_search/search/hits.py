@@ -8,6 +8,8 @@ from typing import Any
 
 from brivl_search.index import Modality
 
+FITS = 0.3  # a hit of a lower match hardly fits; where no hit reaches it, nothing does
+
 
 def pixels_of(record: Mapping[str, Any], name: str) -> int | None:
     """`width` or `height`; None where it is not known: an import may say anything."""
@@ -32,7 +34,7 @@ class Hit:
         path: the image's; for a caption its own image's.
         text: the caption, None for an image.
         record: all that the index keeps of it.
-        match: the probability that text and picture belong together; None where the encoder knows none, between two
+        match: the chance that the hit is right (see `search.match`); None where the encoder knows none, between two
             pictures or two texts, and for sums of several.
         duplicates: near-identical hits that were folded into this one, best first.
         key: of the item in the index.
@@ -48,11 +50,16 @@ class Hit:
     duplicates: tuple[Hit, ...] = ()
     key: str = field(default="", repr=False)
 
+    @property
+    def fits(self) -> bool | None:
+        """Whether the match reaches `FITS`; None where there is no match."""
+        return None if self.match is None else self.match >= FITS
+
     def to_dict(self) -> dict[str, Any]:
         """What `--format jsonl` prints."""
         row: dict[str, Any] = {"rank": self.rank, "score": round(self.score, 6)}
         if self.match is not None:
-            row["match"] = round(self.match, 4)
+            row |= {"match": round(self.match, 4), "fits": self.fits}
         if self.kind == "text":
             row |= {"text": self.text, "field": text_of(self.record, "field"), "image": self.path}
         else:

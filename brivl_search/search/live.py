@@ -7,12 +7,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from brivl_search.encoders.base import Encoder
 from brivl_search.encoders.registry import load_encoder
 from brivl_search.errors import EncoderError, IndexIncompatibleError, IndexMissingError
 from brivl_search.index import IndexReader, Modality
 from brivl_search.search.allowed import Masks, allowed
 from brivl_search.search.filters import Filter
+from brivl_search.search.sample import Sample, vectors_of
 from brivl_search.search.unmatched import Reason, check_folders, explain
 from brivl_search.steps import step
 
@@ -49,6 +53,7 @@ class LiveIndex:
         self._encoder_name, self._device = encoder, device
         self._masks: dict[tuple[IndexReader, Modality, Filter], Masks] = {}
         self._reasons: dict[tuple[IndexReader, Modality, Filter], Reason | None] = {}
+        self._samples: dict[tuple[IndexReader, Modality], NDArray[np.float32]] = {}
         self._lock = threading.Lock()  # of what is replaced while threads search: the reader, what is remembered
 
     def refresh(self) -> bool:
@@ -88,6 +93,7 @@ class LiveIndex:
     def _replace(self, reader: IndexReader) -> None:
         self.reader = reader
         self._masks.clear()
+        self._samples.clear()
         self._reasons.clear()
 
     @cached_property
@@ -134,6 +140,19 @@ class LiveIndex:
                 check_folders(reader, modality, wanted)
             self._remember(self._masks, key, masks)
         return masks
+
+    @step("records")
+    def sample(self, reader: IndexReader, modality: Modality, allow: Masks | None) -> Sample:
+        """What hits are compared with: rows of the collection, taken once, and how many a filter lets through."""
+        key = (reader, modality)
+        vectors = self._samples.get(key)
+        if vectors is None:
+            vectors = vectors_of(reader, modality)
+            self._remember(self._samples, key, vectors)
+        if allow is None:
+            return Sample(vectors, reader.count(modality))
+        live = reader.live(modality)
+        return Sample(vectors, sum(int(np.count_nonzero(mask & one)) for mask, one in zip(allow, live, strict=True)))
 
     def knows(self, modality: Modality, wanted: Filter) -> bool:
         """Whether `allowed` would answer at once for the reader that answers now."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from brivl_search.display import as_given
-from brivl_search.encoders.calibration import Calibration
 from brivl_search.errors import IndexIncompatibleError
 from brivl_search.index import IndexReader, Modality
 from brivl_search.search.hits import Hit
@@ -23,7 +22,7 @@ class DamagedRow(Exception):
 
 
 def to_hits(
-    reader: IndexReader, modality: Modality, rows: Iterable[ScoredRow], calibration: Calibration | None
+    reader: IndexReader, modality: Modality, rows: Iterable[ScoredRow], matches: Mapping[RowId, float]
 ) -> list[Hit]:
     """Hits of one query, ranked from 1 in the order of the rows.
 
@@ -31,22 +30,22 @@ def to_hits(
         reader: of the rows.
         modality: what they are.
         rows: best first.
-        calibration: turns a score into a match; None: no match is known.
+        matches: of rows and of those folded into them; empty: none is known.
 
     Raises:
         DamagedRow: a row cannot be read.
     """
     hits = []
     for rank, one in enumerate(rows, 1):
-        hit = _hit(reader, modality, one.row, one.score, calibration, rank)
-        rest = tuple(_hit(reader, modality, *other, calibration, 0) for other in one.alike)
+        hit = _hit(reader, modality, one.row, one.score, matches, rank)
+        rest = tuple(_hit(reader, modality, *other, matches, 0) for other in one.alike)
         hits.append(replace(hit, duplicates=rest) if rest else hit)
     return hits
 
 
 @step("records")
 def _hit(
-    reader: IndexReader, modality: Modality, row: RowId, score: float, calibration: Calibration | None, rank: int
+    reader: IndexReader, modality: Modality, row: RowId, score: float, matches: Mapping[RowId, float], rank: int
 ) -> Hit:
     try:
         entry = reader.entry(modality, *row)
@@ -54,5 +53,4 @@ def _hit(
         raise DamagedRow(row[0], str(error)) from None
     record = entry["record"]
     path = as_given(str(record.get("path" if modality == "image" else "image", "")), reader.info.roots)
-    match = None if calibration is None else calibration.probability(score)
-    return Hit(rank, score, modality, path, record.get("text"), record, match, key=entry["key"])
+    return Hit(rank, score, modality, path, record.get("text"), record, matches.get(row), key=entry["key"])

@@ -10,6 +10,7 @@ import importlib.util
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,6 +18,8 @@ from pathlib import Path
 
 import pytest
 
+from brivl_search.cli.demo import PATH_CELLS, QUERIES, Answered, Question, short
+from brivl_search.search.hits import Hit
 from tests.support.folders import REPO
 from tests.support.pictures import jpeg
 from tests.support.site import PICTURE, Ended, refused, run
@@ -187,8 +190,27 @@ def test_demo(tmp_path: Path) -> None:
         pytest.skip("no bundled checkpoint")
     done = run(tmp_path, "demo", "--device", "cpu", timeout=300)
     assert done.code == 0 and "Traceback" not in done.err, done
-    assert done.out.count("brivl-search query") == 10 and "images found" in done.err
+    assert "warning" not in done.err
+    assert "contact sheet: demo.html" in done.err and "pictures of scikit-image" in done.err
+    page = (tmp_path / "demo.html").read_text(encoding="utf-8")
+    assert all(question.text in done.out and question.text in page for question in QUERIES)
+    assert re.search(rf"first hits that are right: \d+ of {sum(bool(one.right) for one in QUERIES)}; ", done.out)
     assert (tmp_path / "indexes" / "demo" / "catalog.lmdb").is_file()
+
+
+def test_what_the_demo_calls_right() -> None:
+    def hit(name: str, score: float, match: float) -> Hit:
+        return Hit(1, score, "image", f"/photos/{name}", match=match)
+
+    cat = Question("一只猫", ("chelsea.png",))
+    both = [hit("chelsea.png", 0.5, 0.9), hit("coffee.png", 0.49, 0.2), hit("x.png", 0.49, 0.2)]
+    answered = Answered.of(cat, both)
+    assert answered.right and [one.score for one in answered.hits] == [0.5, 0.49]  # a second that is close
+    assert len(Answered.of(cat, [both[0], hit("coffee.png", 0.4, 0.2)]).hits) == 1
+    assert not Answered.of(cat, both[1:]).right and not Answered.of(cat, []).right
+    nothing = Question("一头大象")
+    assert Answered.of(nothing, both[1:2]).right and not Answered.of(nothing, both[:1]).right
+    assert short("/usr/lib/" + "x" * 90 + "/cat.png").endswith("…/cat.png") and len(short("/" + "x" * 99)) <= PATH_CELLS
 
 
 def test_demo_without_the_photographs(cli: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch) -> None:

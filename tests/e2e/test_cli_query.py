@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
+from brivl_search.encoders.brivl.checkpoint import FolderCheckpoint
 from tests.support.site import PICTURE, Ended, refused
 from tests.support.stub import environment
+from tests.support.sure import sure
 
 GBK = os.fsdecode("狗".encode("gbk"))
 Cli = Callable[..., Ended]
@@ -166,3 +168,28 @@ def test_only_the_text_tower(site: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=site, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout, done
+
+
+def test_nothing_fits_and_how_many_do(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FolderCheckpoint, "confidence", property(lambda self: sure(self.config.dim)))
+    hits = rows(cli("query", "a dog", "-i", "index", "-k", "30"))  # a pipe is told by each hit
+    assert all(hit["fits"] is (hit["match"] >= 0.3) for hit in hits)
+    least = max(hit["match"] for hit in hits)
+    told = cli("query", "a dog", "-i", "index", "--format", "table")
+    assert (least < 0.3) == (told.err == "no photo reaches 30%: the best are shown\n"), (least, told.err)
+    assert cli("query", "red circle", "-i", "index", "--format", "table").err == ""
+    monkeypatch.setenv("LANGUAGE", "zh_CN")
+    chinese = cli("query", "a dog", "-i", "index", "--format", "table")
+    assert (least < 0.3) == ("没有照片的匹配度达到 30%" in chinese.err)
+    line = cli("query", "red circle", "-i", "index", "--count", "--format", "table").out
+    monkeypatch.delenv("LANGUAGE")
+    (count,) = rows(cli("query", "red circle", "-i", "index", "--count"))
+    whole = rows(cli("query", "red circle", "-i", "index", "-k", "30"))
+    assert count["rows"] == 30 and count["fit"] == pytest.approx(
+        sum(hit["match"] for hit in whole if hit["match"] >= 0.05), abs=0.06
+    )
+    assert line.startswith("30 张照片中约有 ") and f"{count['fit']:.1f}" in line
+    plain = cli("query", "red circle", "-i", "index", "--count", "--format", "table").out
+    assert plain == f"about {count['fit']:.1f} of 30 photos fit (the sum of their chances)\n"
+    refused(cli("query", "--batch", "-", "-i", "index", "--count"), 2, "--count is about one query")
+    refused(cli("query", "red", "--plus", "blue", "-i", "index", "--count"), 2, "--count needs a match")

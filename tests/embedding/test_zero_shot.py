@@ -129,7 +129,9 @@ def test_match(tmp_path: Path, encoder: StubEncoder) -> None:
     for colour in ("red", "blue"):
         draw(colour, "circle").save(tmp_path / f"{colour}.png")
     images = [str(tmp_path / "red.png"), str(tmp_path / "blue.png")]
-    cosines = zero_shot.match(encoder, ["红色圆形", "a blue circle", " cafe "], images)
+    matched = zero_shot.match(encoder, ["红色圆形", "a blue circle", " cafe "], images)
+    cosines = matched.cosines
+    assert matched.chances is None
     assert cosines.shape == (3, 2) and cosines.dtype == np.float32
     assert cosines[:2].argmax(1).tolist() == [0, 1] and encoder.texts[2] == "cafe"
     for texts, paths, said in (

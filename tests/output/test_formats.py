@@ -99,10 +99,12 @@ def test_jsonl(capsys: pytest.CaptureFixture[str]) -> None:
     output.print_hits([*images(), caption(4, "狗\x85\x1b")], "jsonl")
     out = capsys.readouterr().out
     assert out.split("\n") == [
-        r'{"rank": 1, "score": 0.4123, "match": 0.9312, "path": "photos/\u96ea\u5730\u91cc\u7684\u72d7.jpg", '
+        r'{"rank": 1, "score": 0.4123, "match": 0.9312, "fits": true, '
+        r'"path": "photos/\u96ea\u5730\u91cc\u7684\u72d7.jpg", '
         r'"width": 640, "height": 480, "alike": 2, "alike_paths": ["photos/copy of \u72d7.jpg", "/p/caf\udce9.jpg"]}',
-        r'{"rank": 2, "score": 0.3, "match": 0.41, "path": "/p/caf\udce9.jpg", "width": 640, "height": 480}',
-        r'{"rank": 3, "score": -0.1, "match": 0.004, "path": '
+        r'{"rank": 2, "score": 0.3, "match": 0.41, "fits": true, '
+        r'"path": "/p/caf\udce9.jpg", "width": 640, "height": 480}',
+        r'{"rank": 3, "score": -0.1, "match": 0.004, "fits": false, "path": '
         r'"/p/\u001b[31mred\u001b[0m\u009b2J\u0007\u202egpj.exe\n.jpg", "width": 640, "height": 480}',
         r'{"rank": 4, "score": 0.5, "text": "狗\u0085\u001b", "field": "zh", "image": "/p/a.jpg"}',
         "",
@@ -230,7 +232,7 @@ def test_batch_table(capsys: pytest.CaptureFixture[str]) -> None:
 def test_batch_jsonl(capsys: pytest.CaptureFixture[str]) -> None:
     print_batch("jsonl")
     assert capsys.readouterr().out.splitlines() == [
-        r'{"query": "红色\n[b]", "n": 0, "rank": 1, "score": 0.5, "match": 0.5, "path": "/p/a.jpg", '
+        r'{"query": "红色\n[b]", "n": 0, "rank": 1, "score": 0.5, "match": 0.5, "fits": true, "path": "/p/a.jpg", '
         '"width": 640, "height": 480}',
         '{"query": "last", "n": 2, "rank": 1, "score": 0.5, "text": "x", "field": "zh", "image": "/p/a.jpg"}',
         '{"query": "last", "n": 2, "rank": 2, "score": 0.5, "path": "/p/b.jpg", "width": 640, "height": 480}',

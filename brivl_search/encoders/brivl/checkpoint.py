@@ -1,6 +1,7 @@
 """Checkpoint folders: config.json, model.safetensors ("image.*" and "text.*" tensors), tokenizer.json, README.md.
 
-A folder may also hold hubs.safetensors, the correction of `brivl_search.encoders.brivl.hubness`.
+A folder may also hold hubs.safetensors, the correction of `brivl_search.encoders.brivl.hubness`, and
+confidence.safetensors, from which the chance of a hit is computed (`brivl_search.encoders.confidence`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from brivl_search.corpus.atomic import appearing
 from brivl_search.encoders.brivl.config import ModelConfig
 from brivl_search.encoders.brivl.hubness import HUBNESS, Hubness
 from brivl_search.encoders.brivl.weights import SCALE, names_of, scales_of, write_tensors
+from brivl_search.encoders.confidence import CONFIDENCE, Confidence
 from brivl_search.errors import EncoderError
 
 if TYPE_CHECKING:
@@ -50,6 +52,11 @@ class Checkpoint(Protocol):
         """The correction of the towers' vectors; None: there is none."""
         ...
 
+    @property
+    def confidence(self) -> Confidence | None:
+        """What turns scores into chances; None: there is none."""
+        ...
+
     def fill(self, tower: TowerName, module: torch.nn.Module) -> None:
         """Loads the weights of one tower into `module`. Those of the other are not read."""
         ...
@@ -77,6 +84,10 @@ class FolderCheckpoint:
     @cached_property
     def hubness(self) -> Hubness | None:
         return Hubness.load(self.folder, self.config.dim)
+
+    @cached_property
+    def confidence(self) -> Confidence | None:
+        return Confidence.load(self.folder, self.fingerprint, self.config.dim)
 
     def fill(self, tower: TowerName, module: torch.nn.Module) -> None:
         load_tower(self.folder, tower, module)
@@ -177,11 +188,12 @@ def write_checkpoint(
 ) -> None:
     """Writes a checkpoint folder from the tensors of its towers, "image.*" and "text.*"; one tower may be missing.
 
-    Every file is written under a temporary name and renamed, config.json last: a folder with a config is complete. An
-    old hubs.safetensors is deleted, because its correction was fitted to other weights.
+    Every file is written under a temporary name and renamed, config.json last: a folder with a config is complete. Old
+    hubs.safetensors and confidence.safetensors are deleted, because they were fitted to other weights.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / HUBNESS).unlink(missing_ok=True)
+    (folder / CONFIDENCE).unlink(missing_ok=True)
     write_tensors(folder / WEIGHTS, tensors, half=half, int8=int8)
     if tokenizer is not None:
         tokenizer.save(folder)
@@ -190,8 +202,12 @@ def write_checkpoint(
 
 
 def write_hubness(folder: Path, hubness: Hubness) -> None:
-    """Writes hubs.safetensors into a checkpoint folder. It changes the folder's fingerprint."""
+    """Writes hubs.safetensors into a checkpoint folder. It changes the folder's fingerprint.
+
+    An old confidence.safetensors is deleted: it was fitted to other vectors.
+    """
     import torch
 
+    (folder / CONFIDENCE).unlink(missing_ok=True)
     tensors = {name: torch.from_numpy(values) for name, values in hubness.tensors().items()}
     write_tensors(folder / HUBNESS, tensors, half=False)

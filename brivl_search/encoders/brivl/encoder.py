@@ -75,6 +75,7 @@ class BriVLEncoder(TorchEncoder):
         )
         self.dim = self.config.dim
         self.calibration = Calibration.from_config(self.config.calibration)
+        self.confidence = self.checkpoint.confidence
         self.fingerprint = self.checkpoint.fingerprint
         if boxes is not None:
             both = f"{self.fingerprint}\0{boxes.fingerprint}"

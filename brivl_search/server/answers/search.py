@@ -14,6 +14,7 @@ from brivl_search.errors import UsageError
 from brivl_search.search.dedupe import ALIKE
 from brivl_search.search.filters import Filter
 from brivl_search.search.hits import Hit, pixels_of, text_of
+from brivl_search.search.match import fits
 from brivl_search.search.options import SearchOptions
 from brivl_search.search.queries import TARGETS, Query, Term
 from brivl_search.search.vectors import combine
@@ -49,6 +50,9 @@ async def answer(service: Service, request: SearchRequest, uploads: Sequence[byt
     options = _options(request)
     query, vector = await _combined(service, terms, uploads, request)
     hits, reader = await service.search(Search(query, vector, options))
+    counted = None
+    if request.count:
+        counted = await service.slowly(partial(service.engine.count, query, options, vector=vector))
     page = hits[request.offset :]
     target = page[0].kind if page else _target(query, reader.count("text") > 0)
     return {
@@ -59,6 +63,8 @@ async def answer(service: Service, request: SearchRequest, uploads: Sequence[byt
         "offset": request.offset,
         "more": len(hits) == request.offset + request.k < settings.max_k,
         "hits": [hit_row(hit) for hit in page],
+        "fits": fits(hits),
+        "count": None if counted is None else counted.to_dict(),
         "unknown_words": service.engine.unknown_words(query) if query.texts else [],
         "note": None if hits or not options.filter else await _why_nothing(service, query, options),
     }

@@ -45,15 +45,13 @@ async def match(service: Service, wanted: MatchRequest, uploads: Sequence[bytes]
     texts = await _texts(service, [pair.text for pair in wanted.pairs])
     pictures = await _each(service, wanted.pairs, uploads)
     unknown = await _unknown(service, [pair.text for pair in wanted.pairs])
-    calibration = service.encoder.calibration
+    scores = bounded(np.stack([text @ picture for text, picture in zip(texts, pictures, strict=True)]))
+    chances = zero_shot.pair_chances(service.encoder, np.stack(texts), np.stack(pictures), scores)
     rows = []
-    for pair, words, text, picture in zip(wanted.pairs, unknown, texts, pictures, strict=True):
-        score = bounded(float(text @ picture))
-        known = None
-        if calibration is not None and not nothing_known(pair.text, words):
-            known = round(calibration.probability(score), 4)
-        rows.append({"score": round(score, 6), "match": known, "unknown_words": words})
-    return {"pairs": rows}
+    for at, (pair, words) in enumerate(zip(wanted.pairs, unknown, strict=True)):
+        known = None if chances is None or nothing_known(pair.text, words) else round(float(chances[at]), 4)
+        rows.append({"score": round(float(scores[at]), 6), "match": known, "unknown_words": words})
+    return {"pairs": rows, "prior": None if chances is None else zero_shot.pair_prior(service.encoder)}
 
 
 async def classify(service: Service, wanted: ClassifyRequest, uploads: Sequence[bytes]) -> dict[str, Any]:

@@ -37,7 +37,7 @@ CODES = {
     "bad_vector": "a vector of another length, or without a direction; dim",
     "terms_cancel": "the terms of a query cancel each other out",
     "bad_k": "k",
-    "no_match": "a least match is wanted where none is known; calibrated: whether the encoder knows any, unknown_words",
+    "no_match": "no match is known, and a least one or a count is wanted; calibrated: whether any is, unknown_words",
     "nothing_of_target": "the index holds none of these; target: images or texts",
     "bad_labels": "labels of a classification that are empty or given twice; label",
     "no_such_captions": "no caption line has these fields; fields, known: those there are",

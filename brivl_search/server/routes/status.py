@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from brivl_search import __version__
+from brivl_search.encoders.base import confidence_of
 from brivl_search.errors import BrivlSearchError
 from brivl_search.index import MODALITIES, IndexReader
 from brivl_search.server.answers.pictures import read_request
@@ -37,7 +38,7 @@ def router(service: Service) -> APIRouter:
         if info.state not in fields:
             fields.clear()
             fields[info.state] = await asyncio.to_thread(_fields, reader)
-        calibrated = service.encoder.calibration is not None
+        calibrated = service.encoder.calibration is not None or confidence_of(service.encoder) is not None
         return Json(
             {
                 "generation": info.generation,

@@ -93,7 +93,7 @@ async function run(before = null) {
     const pages = Math.max(1, Math.ceil((before?.count ?? 0) / PAGE)); // as many as were there
     const answer = await api.search(query, 0, Math.min(pages * PAGE, about?.limits.max_k ?? PAGE), mine.signal);
     clearTimeout(patience);
-    answered = { asked, target: query.target, more: answer.more, took: performance.now() - began, unknown: answer.unknown_words };
+    answered = { asked, target: query.target, more: answer.more, took: performance.now() - began, unknown: answer.unknown_words, fits: answer.fits };
     showHits(answer.hits, before);
     if (!answer.hits.length) nothing(answer.note);
     if (about && answer.state !== about.state) learn(); // the index has changed meanwhile
@@ -120,7 +120,7 @@ function showHits(hits, before) {
   });
 }
 
-const sayFound = () => found(query, grid.shown(), answered.more, answered.took, about, answered.unknown);
+const sayFound = () => found(query, grid.shown(), answered.more, answered.took, about, answered.unknown, answered.fits);
 
 let ending = []; // what the line under the last hit says
 

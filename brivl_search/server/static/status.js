@@ -17,10 +17,13 @@ export function say(words) {
  * @param took milliseconds.
  * @param about the server's index; null if not known yet.
  * @param unknown words of the query that the encoder does not know.
+ * @param fits whether one of the hits does; null if that is not known.
  */
-export function found(query, hits, more, took, about, unknown = []) {
+export function found(query, hits, more, took, about, unknown = [], fits = null) {
   if (!hits.length) return say("");
-  const said = t("took", { said: query.view === "map" ? ringed(hits) : listed(query, hits.length, more, about), ms: number(Math.round(took)) });
+  const some = query.view === "map" ? ringed(hits) : listed(query, hits.length, more, about);
+  const what = fits === false ? t(`no_fit_${query.target}`, { said: some }) : some;
+  const said = t("took", { said: what, ms: number(Math.round(took)) });
   say(unknown.length ? t("unknown", { said, words: unknown.slice(0, 8).join(", ") }) : said);
 }
 

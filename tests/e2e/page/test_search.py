@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -124,6 +125,32 @@ def test_how_many_are_shown_and_of_how_many(open_page: Open, site: Site, bare_si
         page.goto(f"{site.address}?q=a+red+ring&{where}")
         expect(status).to_have_text(re.compile(f"^{said} · "))
     expect(open_page(at=bare_site).locator("#collection")).to_have_text("3 photos")
+
+
+@pytest.mark.parametrize(
+    ("locale", "find", "said"),
+    [
+        ("en-US", "", "No photo reaches 30 %: the best are shown · "),
+        ("zh-CN", "", "没有照片的匹配度达到 30%，下面是最接近的 · "),
+        ("en-US", "&find=texts", "No caption reaches 30 %: the best are shown · "),
+    ],
+)
+def test_that_nothing_fits_is_said(open_page: Open, locale: str, find: str, said: str) -> None:
+    page = open_page(locale=locale)
+    answers: list[bool | None] = []
+
+    def answer(route: Any) -> None:
+        route.fulfill(json={**route.fetch().json(), "fits": answers[-1]})
+
+    page.route("**/v1/search", answer)
+    for fits in (False, True, None):
+        answers.append(fits)
+        page.goto(page.url.partition("?")[0] + f"?q=a+red+ring{find}", wait_until="commit")
+        expect(tiles(page).first).to_be_visible()
+        if fits is False:
+            expect(page.locator("#status")).to_contain_text(said)
+        else:
+            expect(page.locator("#status")).not_to_contain_text(said.rstrip(" ·"))
 
 
 def test_a_match_is_written_in_whole_per_cent_everywhere(open_page: Open) -> None:

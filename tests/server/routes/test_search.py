@@ -18,6 +18,8 @@ from brivl_search.search.queries import Query, Term
 from tests.support import serving
 from tests.support.pictures import bad_bytes
 from tests.support.serving import RED, refused, search
+from tests.support.stub import StubEncoder
+from tests.support.sure import sure
 
 
 def test_a_search_is_the_engines(client: TestClient, index: Path) -> None:
@@ -75,6 +77,24 @@ def test_pages_filters_and_folding(client: TestClient) -> None:
     assert folded[0]["duplicates"] == len(folded[0]["duplicate_keys"]) > 0
     assert all(hit["match"] >= 0.9 for hit in search(client, text="a red circle", min_match=0.9, k=30))
     assert len(search(client, text="a red circle", exact=True, target="texts", k=120)) == 120
+
+
+def test_whether_and_how_many_fit(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = {"text": "a red circle", "k": 3}
+    plain = client.post("/v1/search", json=asked).json()
+    assert plain["fits"] is True and plain["count"] is None
+    assert client.post("/v1/search", json={"text": "a red circle", "target": "texts"}).json()["fits"] is None
+    assert refused(client, **asked, count=True)[0] == 400  # a calibration of pairs alone
+    monkeypatch.setattr(StubEncoder, "confidence", sure(), raising=False)
+    found = client.post("/v1/search", json={**asked, "count": True}).json()
+    whole = search(client, text="a red circle", k=30)
+    assert found["count"]["rows"] == found["count"]["looked_at"] == 30
+    assert found["count"]["fit"] == pytest.approx(sum(hit["match"] for hit in whole if hit["match"] >= 0.05), abs=0.06)
+    assert found["hits"][0]["match"] == whole[0]["match"] and found["fits"] is (whole[0]["match"] >= 0.3)
+    few = client.post("/v1/search", json={**asked, "count": True, "filters": {"glob": ["*-red-*"]}}).json()
+    assert few["count"]["rows"] == 5
+    page = client.post("/v1/search", json={"text": "a red circle", "k": 12, "offset": 12}).json()
+    assert page["fits"] is found["fits"]  # of all hits up to here, not of this page
 
 
 def test_what_cannot_be_searched_is_told(client: TestClient) -> None:

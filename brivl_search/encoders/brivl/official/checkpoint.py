@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from brivl_search.encoders.brivl.checkpoint import TowerName
 from brivl_search.encoders.brivl.config import ModelConfig
 from brivl_search.encoders.brivl.hubness import Hubness
+from brivl_search.encoders.confidence import Confidence
 from brivl_search.encoders.digests import file_sha256
 from brivl_search.errors import EncoderError
 
@@ -100,6 +101,7 @@ class OfficialCheckpoint:
         self.path = Path(path).expanduser().absolute()
         self.folder: Path | None = None
         self.hubness: Hubness | None = None
+        self.confidence: Confidence | None = None
         if not self.path.is_file():
             raise EncoderError(f"official:{where}: there is no file {path}: give the path of a BriVL .pth")
         beside = self.path.with_suffix(".json")

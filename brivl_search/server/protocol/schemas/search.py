@@ -69,6 +69,7 @@ class SearchRequest(BaseModel, extra="forbid"):
     min_score: Cosine | None = None
     min_match: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
     exact: Annotated[bool, Field(description="Compare with every row.")] = False
+    count: Annotated[bool, Field(description="Also say about how many fit; needs a `match`.")] = False
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -92,7 +93,10 @@ class SearchHit(BaseModel):
     path: str
     text: str | None
     score: Annotated[float, Field(description="Cosine.")]
-    match: Annotated[float | None, Field(description="Probability that text and picture belong together.")]
+    match: Annotated[
+        float | None,
+        Field(description="Chance that this hit is right; null for sums, and where the encoder knows none."),
+    ]
     width: int | None
     height: int | None
     taken: str | None
@@ -100,6 +104,14 @@ class SearchHit(BaseModel):
     field: str | None
     duplicates: Annotated[int, Field(description="Hits that were folded into this one, as far as they are listed.")]
     duplicate_keys: Annotated[list[str], Field(description="The best of them, 100 at most.")]
+
+
+class Counted(BaseModel):
+    """About how many fit: the sum of the chances."""
+
+    fit: float
+    rows: Annotated[int, Field(description="That were searched: all, or those that the filters let through.")]
+    looked_at: Annotated[int, Field(description="The best of them, one by one; a sample stands for the rest.")]
 
 
 class SearchAnswer(BaseModel):
@@ -110,5 +122,9 @@ class SearchAnswer(BaseModel):
     offset: int
     more: Annotated[bool, Field(description="Asking with offset + k may give more.")]
     hits: list[SearchHit]
+    fits: Annotated[
+        bool | None, Field(description="Whether a hit has a match of 0.3 at least; null where no match is known.")
+    ]
+    count: Annotated[Counted | None, Field(description="Where it was asked for.")]
     unknown_words: Unknown
     note: Annotated[Note | None, Field(description="Why there are no hits, where the filters let nothing through.")]

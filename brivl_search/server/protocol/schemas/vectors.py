@@ -64,6 +64,9 @@ class Matched(BaseModel):
 
 class MatchAnswer(BaseModel):
     pairs: list[Matched]
+    prior: Annotated[
+        float | None, Field(description="The share of all pairs that are right, as every `match` supposes.")
+    ]
 
 
 class ClassifyRequest(BaseModel, extra="forbid"):
