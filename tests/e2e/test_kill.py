@@ -14,9 +14,6 @@ from typing import Any
 import pytest
 
 from brivl_search.index import IndexReader, verify
-from brivl_search.ingest.options import BuildOptions
-from brivl_search.ingest.run import build_index
-from brivl_search.output import Bar
 from brivl_search.output.index import info_dict
 from tests.support.pictures import write_corpus
 from tests.support.site import run
@@ -183,8 +180,6 @@ def test_index_stays_usable_while_an_update_is_killed(photos: Path, tmp_path: Pa
 
 @pytest.mark.slow
 def test_killed_with_the_real_encoder(tmp_path: Path, tiny_checkpoint: Path) -> None:
-    from brivl_search.encoders import load_encoder
-
     photos = tmp_path / "photos"
     write_corpus(photos, 60, size=(48, 48))
     real = ("--encoder", str(tiny_checkpoint), "--device", "cpu")
@@ -196,7 +191,7 @@ def test_killed_with_the_real_encoder(tmp_path: Path, tiny_checkpoint: Path) -> 
     assert done.code == 0, done
     match = re.search(r"(\d+) embedded.*?(\d+) unchanged", done.err)
     assert match and tuple(map(int, match.groups())) == (60 - 28, 28), done
-    whole = tmp_path / "whole"
-    options = BuildOptions(workers=0, batch_size=BATCH)
-    build_index([photos], whole, load_encoder(str(tiny_checkpoint), device="cpu"), options, Bar(quiet=True))
+    whole = tmp_path / "whole"  # in a process of its own, too: a training run before this test sets torch's kernels
+    undisturbed = ["build-index", str(photos), "--index", str(whole), *real, "--batch-size", str(BATCH)]
+    assert run(tmp_path, *undisturbed, "--workers", "0").code == 0
     assert facts(index) == facts(whole)
