@@ -28,6 +28,7 @@ def test_every_shipped_recipe_is_read() -> None:
         "brivl-mini-2-image": 400,
         "brivl-mini-image": 600,
         "compare": 200,
+        "own-photos": 200,
     }
     text = read_recipe(RECIPES / "brivl-mini-text.toml", [], TextRecipe)
     assert (text.train.steps, [teacher.name for teacher in text.teachers]) == (1200, ["english", "chinese"])

@@ -34,15 +34,15 @@ def info_nce(
     Returns:
         Scalar.
     """
-    positive = (queries * keys).sum(1, keepdim=True)
+    positive = (queries * keys).sum(1, keepdim=True) / temperature
     negatives, negative_ids = [queue], [queue_ids]
     if in_batch_keys is not None and in_batch_ids is not None:
         negatives.append(in_batch_keys)
         negative_ids.append(in_batch_ids)
     every_id = torch.cat(negative_ids)
-    scores = queries @ torch.cat(negatives).T
+    scores = queries @ torch.cat(negatives).T / temperature  # before the mask: −∞ / τ has no gradient
     scores = scores.masked_fill((every_id[None, :] == ids[:, None]) | (every_id[None, :] < 0), float("-inf"))
-    logits = torch.cat([positive, scores], 1) / temperature
+    logits = torch.cat([positive, scores], 1)
     return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device))
 
 
