@@ -106,7 +106,6 @@ class Steps(Table):
     weight_decay: Rate = Field(0.0, description="AdamW's; not on biases, norms and embeddings")
     token_dropout: Share = Field(0.0, description="share of tokens replaced by [MASK]")
     eval_every: Positive = Field(200, description="steps between validations")
-    save_every: Positive | None = Field(None, description="steps between saved states; None: as `eval_every`")
     device: str = Field("auto", description='torch device; "auto": a GPU where there is one')
     bf16: bool | None = Field(None, description="bfloat16 autocast; by default where the device is fast at it")
 
@@ -138,6 +137,7 @@ class Training(Steps):
     grey: Share = Field(0.0, description="share of grey views")
     flip: Share = Field(0.5, description="share of mirrored views")
     plain_view: Share = Field(0.2, description="share of views that are not cropped")
+    save_every: Positive | None = Field(None, description="steps between saved states; None: as `eval_every`")
     accumulate: Positive = Field(1, description="parts that a batch is cut into")
     gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass")
     shuffle_buffer: Positive = Field(65_536, description="pairs of shards that are shuffled together")
@@ -320,7 +320,7 @@ def _with_sizes(recipe: R, base: Path) -> R:
         folder = checkpoint_folder(init.checkpoint, base)
         if (folder / "config.json").is_file():
             model = inherited(model, folder, init.towers, init.differs)
-    if not model:
+    if not model and "model" not in recipe.raw:
         where = init.checkpoint or "init.checkpoint"
         raise ModelTableError(f"model is missing, and there is no checkpoint {where}: sizes come from one of them")
     check_values(model)

@@ -80,23 +80,21 @@ def load_text_backbone(tower: TextTower, folder: Path) -> None:
     """The weights of a transformers folder; of a longer table of positions the tower has the start.
 
     Raises:
-        EncoderError: there is no such model, or it is of other sizes, or computes otherwise.
+        SystemExit: there is no such model, or it is of other sizes, or computes otherwise.
     """
     from transformers import AutoModel
 
     if not (folder / "config.json").is_file():
-        raise EncoderError(
-            f"init.text = {folder} holds no transformers model: brivl-mini's is made by train.mini.graft"
-        )
+        raise SystemExit(f"init.text = {folder} holds no transformers model: brivl-mini's is made by train.mini.graft")
     try:
         model = AutoModel.from_pretrained(folder, dtype=torch.float32)
     except (OSError, ValueError, RuntimeError) as error:
-        raise EncoderError(f"init.text: {folder} cannot be read: {first_of(error)}") from None
+        raise SystemExit(f"init.text: {folder} cannot be read: {first_of(error)}") from None
     ours, theirs = tower.backbone.config, model.config
     for key in _COMPUTES:
         old, new = getattr(theirs, key, None), getattr(ours, key, None)
         if old != new:
-            raise EncoderError(f"model.text.backbone: {key} is {new!r}, {folder} has {old!r}: set it so")
+            raise SystemExit(f"model.text.backbone: {key} is {new!r}, {folder} has {old!r}: set it so")
     given = model.state_dict()
     wanted = tower.backbone.state_dict()
     state = {}
@@ -106,9 +104,7 @@ def load_text_backbone(tower: TextTower, folder: Path) -> None:
             source = source[: len(tensor)]
         if source is None or source.shape != tensor.shape:
             found = "nothing" if source is None else tuple(source.shape)
-            raise EncoderError(
-                f"{folder} does not fit model.text.backbone: {name} is {found}, not {tuple(tensor.shape)}"
-            )
+            raise SystemExit(f"{folder} does not fit model.text.backbone: {name} is {found}, not {tuple(tensor.shape)}")
         state[name] = source
     tower.backbone.load_state_dict(state)
 
