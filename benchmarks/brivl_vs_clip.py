@@ -56,7 +56,8 @@ def one_run(args: argparse.Namespace, batch: int, queue: int, seed: int) -> dict
             time.sleep(0.2)
         if child.returncode:
             raise SystemExit(f"a run failed: {' '.join(command)}\n{child.stderr.read() if child.stderr else ''}")
-        log = [json.loads(line) for line in (Path(folder) / "log.jsonl").read_text().splitlines()]
+        lines = [json.loads(line) for line in (Path(folder) / "log.jsonl").read_text().splitlines()]
+        log = [line for line in lines if "loss" in line]  # the first line is the start's recall
     speeds = [line["images_per_s"] for line in log[1:]] or [log[0]["images_per_s"]]
     recall = log[-1]["recall"][args.captions]
     return {

@@ -127,3 +127,8 @@ def average(value: float, device: torch.device) -> float:
     total = torch.tensor(value, dtype=torch.float64 if device.type == "cpu" else torch.float32, device=device)
     dist.all_reduce(total)
     return float(total) / dist.get_world_size()
+
+
+def any_of(value: bool, device: torch.device) -> bool:
+    """Whether the value is true in some process."""
+    return average(float(value), device) > 0

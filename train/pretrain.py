@@ -4,27 +4,32 @@
     python -m train.pretrain train/recipes/brivl-mini.toml --set train.steps=200 --set run=runs/try
     torchrun --nproc-per-node 4 -m train.pretrain train/recipes/brivl-mini.toml            # on four GPUs
     python -m train.pretrain train/recipes/brivl-mini.toml --export brivl_search/models/brivl-mini     # ship it
+    python -m train.pretrain train/recipes/own-photos.toml --photos FOLDER     # the bundled model, on your own pairs
     python -m train.pretrain train/recipes/brivl-2.0.toml --dry-run --gpus 112 --gpu a100-40    # how large is that?
 
-A run folder holds `last.pt` (towers, momentum towers, queues, optimiser, RNG, step), `log.jsonl`, `curves.png` and
-`checkpoint/`, the best momentum towers so far as a brivl-search checkpoint folder. Starting again continues from
-`last.pt` with the same loss curve.
+A run folder holds `last.pt` (towers, momentum towers, queues, optimiser, RNG, step), `previous.pt` (the state before),
+`log.jsonl`, `curves.png` and `checkpoint/`, the best momentum towers so far as a brivl-search checkpoint folder. Ctrl-C
+and SIGTERM save first. Starting again continues from `last.pt` with the same loss curve. Exit codes: 0, 1 for what
+failed, 2 for a wrong recipe, 130 and 143 for a run that was stopped.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 import torch
 
 from brivl_search.encoders.brivl.tokenizer import TextTokenizer
 from brivl_search.encoders.device import has_fast_bf16, pick_device
-from brivl_search.errors import UsageError
+from brivl_search.errors import BrivlSearchError, UsageError
 from train import distributed
 from train.data.build import build_data
+from train.data.photos import mask_id
 from train.model.build import build_towers, objective, optimizer_of, save_memory, start_from
-from train.model.start import load_momentum
+from train.model.sizes import checkpoint_folder
+from train.model.start import check_tokenizer, load_momentum
 from train.recipe import Recipe, read_recipe
 from train.run.cpu import quicken
 from train.run.loop import Session, fit
@@ -34,34 +39,64 @@ from train.run.validate import Validation
 def main(argv: list[str] | None = None) -> None:
     args, parser = arguments(argv)
     try:
-        recipe = read_recipe(args.recipe, args.set)
-    except UsageError as error:
-        parser.exit(2, f"train.pretrain: {error}\n")
-    if args.export:
-        export(Path(recipe.run), args.export)
-    elif args.dry_run:
-        dry_run(args, recipe)
-    else:
-        train(recipe, args.recipe.resolve().parent, stop_after=args.stop_after)
+        recipe = read_recipe(args.recipe, [*args.set, *own_photos(args.photos)])
+        if args.export:
+            export(Path(recipe.run), args.export)
+        elif args.dry_run:
+            dry_run(args, recipe)
+        else:
+            train(recipe, args.recipe.resolve().parent, stop_after=args.stop_after)
+    except BrivlSearchError as error:
+        parser.exit(error.exit_code, f"train.pretrain: {error}\n")
+    except KeyboardInterrupt:
+        parser.exit(130, "train.pretrain: interrupted; the same command goes on from what was saved\n")
+
+
+def own_photos(given: Path | None) -> list[str]:
+    """What `--photos` changes in a recipe: the folder, and the caption file if one is named.
+
+    Raises:
+        UsageError: neither is there.
+    """
+    if given is None:
+        return []
+    file = given / "captions.jsonl" if given.is_dir() else given
+    if not file.is_file():
+        raise UsageError(f"--photos {given}: there is no {file}: give a folder with captions.jsonl, or a caption file")
+    values = {"folder": str(file.resolve().parent), "file": file.name}
+    return [f"data.0.{key}={json.dumps(value)}" for key, value in values.items()]
 
 
 def train(recipe: Recipe, base: Path, *, stop_after: int | None = None) -> None:
-    """The whole run, or what is left of it. `base` is the folder that the recipe's paths are relative to."""
-    cfg, config, run = recipe.train, recipe.config, Path(recipe.run)
+    """The whole run, or what is left of it. `base` is the folder that the recipe's paths are relative to.
+
+    Raises:
+        BrivlSearchError: the recipe, the weights or the data cannot be used, or the loss is not finite any more.
+    """
+    cfg, config, run, init = recipe.train, recipe.config, Path(recipe.run), recipe.init
     run.mkdir(parents=True, exist_ok=True)
     rank, processes = distributed.start(cfg.device)
     if cfg.batch % (processes * cfg.accumulate):
-        raise SystemExit(f"train.batch = {cfg.batch} is no multiple of processes × train.accumulate: change one")
+        raise UsageError(f"train.batch = {cfg.batch} is no multiple of processes × train.accumulate: change one")
     torch.manual_seed(cfg.seed)  # the same towers everywhere
     device = pick_device(cfg.device)
     bf16 = has_fast_bf16(device) if cfg.bf16 is None else cfg.bf16
 
     # Model: towers of the recipe's sizes, filled from what [init] names, else random.
     towers = build_towers(config, cfg)
-    tokenizer = TextTokenizer((base / recipe.init.tokenizer).resolve(), config.text.max_length)
-    start_from(recipe.init, base, towers)
+    checkpoint = None if init.checkpoint is None else checkpoint_folder(init.checkpoint, base)
+    words = (base / init.tokenizer).resolve() if init.tokenizer is not None else checkpoint
+    assert words is not None  # `Init` asks for one of the two
+    tokenizer = TextTokenizer(words, config.text.max_length)
+    known = [checkpoint] if checkpoint is not None and "text" in init.towers else []
+    known += [] if init.text is None else [(base / init.text).resolve()]
+    check_tokenizer(tokenizer, config.text.backbone.get("vocab_size"), known)
+    mask_id(tokenizer, cfg.token_dropout)
+    start_from(init, base, towers)
     towers.to(device)
     towers.image.to(memory_format=torch.channels_last)
+    for line in notes(recipe, processes) if rank == 0 else ():
+        print(f"note: {line}", flush=True)
 
     # Data: photos with captions; crops either made on the fly or, behind frozen stages, cached as feature maps.
     data = build_data(recipe, base, towers.image, tokenizer, bf16=bf16, rank=rank, processes=processes)
@@ -73,8 +108,8 @@ def train(recipe: Recipe, base: Path, *, stop_after: int | None = None) -> None:
 
     # Objective: the momentum towers and the queues are made here. Optimiser: AdamW.
     model = objective(towers, config.dim, cfg)
-    if recipe.init.checkpoint is not None:
-        load_momentum(model.slow, towers, (base / recipe.init.checkpoint).resolve(), recipe.init.towers)
+    if checkpoint is not None:
+        load_momentum(model.slow, towers, checkpoint, init.towers)
     model.to(device)
     torch.manual_seed(cfg.seed + rank)  # dropout differs
     optimizer = optimizer_of(model, towers, cfg, device)
@@ -84,10 +119,23 @@ def train(recipe: Recipe, base: Path, *, stop_after: int | None = None) -> None:
         distributed.stop()
 
 
+def notes(recipe: Recipe, processes: int) -> list[str]:
+    """What a recipe does that one might not expect of it."""
+    cfg = recipe.train
+    said = [f"train.{key} changes nothing in this recipe" for key in cfg.unused()]
+    if (cfg.accumulate > 1 or processes > 1) and not recipe.config.image.freeze_bn:
+        said.append(
+            "BatchNorm is not frozen (model.image.freeze_bn): each part of a batch is normalised by its own "
+            f"{cfg.batch // cfg.accumulate // processes} photos, so that this is not the training of one large batch"
+        )
+    return said
+
+
 def arguments(argv: list[str] | None) -> tuple[argparse.Namespace, argparse.ArgumentParser]:
     """The command line, and its parser for errors."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", type=Path)
+    parser.add_argument("--photos", type=Path, help="the first [[data]] table's folder, or its caption file")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change a recipe value")
     parser.add_argument("--export", type=Path, help="write the run's best checkpoint here and stop")
     parser.add_argument("--stop-after", type=int, help="end this session at this step (the schedule stays)")
@@ -121,7 +169,10 @@ def export(run: Path, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     for file in (run / "checkpoint").iterdir():
         shutil.copy2(file, target / file.name)
-    print(f"wrote {target}")
+    config = json.loads((target / "config.json").read_text(encoding="utf-8"))
+    if config["training"].get("step") == 0:
+        print("note: this is what the run started from: no step of it scored better", flush=True)
+    print(f"wrote {target}; it has no `match` until `brivl-search models calibrate {target}` has measured one")
 
 
 if __name__ == "__main__":

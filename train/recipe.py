@@ -6,23 +6,15 @@ error cannot train another model than the one that was meant.
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, overload
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from brivl_search.corpus.pixels import PixelSpec
-from brivl_search.encoders.brivl.config import (
-    BackboneConfig,
-    HeadConfig,
-    ImageTowerConfig,
-    ModelConfig,
-    TextTowerConfig,
-)
+from brivl_search.encoders.brivl.config import ModelConfig
 from brivl_search.errors import EncoderError, UsageError
+from train.model.sizes import ModelTableError, check_keys, check_values, checkpoint_folder, inherited, unknown
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -41,11 +33,22 @@ class Table(BaseModel):
 class Init(Table):
     """`[init]`: what the towers start from. Paths are relative to the recipe."""
 
-    tokenizer: str = Field(description="folder with tokenizer.json or vocab.txt")
+    tokenizer: str | None = Field(
+        None, description="folder with tokenizer.json or vocab.txt; by default the checkpoint's"
+    )
     cnn: list[str] | None = Field(None, description="timm weights (.safetensors), a file for each backbone")
     text: str | None = Field(None, description="transformers folder for the text backbone")
-    checkpoint: str | None = Field(None, description="brivl-search checkpoint folder to start from")
+    checkpoint: str | None = Field(None, description='checkpoint folder to start from, or "brivl-mini"')
     towers: list[TowerName] = Field(["image", "text"], description="towers taken from `checkpoint`")
+    differs: list[str] = Field([], description="keys of [model] that are not as in `checkpoint`, on purpose")
+
+    @model_validator(mode="after")
+    def _has_words(self) -> Self:
+        if self.tokenizer is None and (self.checkpoint is None or "text" not in self.towers):
+            raise ValueError("tokenizer is missing: name a folder with tokenizer.json or vocab.txt")
+        if self.differs and self.checkpoint is None:
+            raise ValueError("differs is for a recipe with a `checkpoint`: leave it out")
+        return self
 
 
 class Data(Table):
@@ -53,12 +56,35 @@ class Data(Table):
 
     folder: str = Field(description="folder of the caption file, relative to the recipe")
     file: str = Field("captions.jsonl", description="the caption file in it: JSON lines")
-    captions: Captions = Field(description="caption field → how often it is drawn")
+    captions: Captions | None = Field(None, description="caption field → how often it is drawn; by default zh, en")
+    encoding: str | None = Field(None, description="of the caption file; by default UTF-8")
     templates: dict[str, list[str]] = Field({}, description="field → sentences; {} is the field's text")
     hold_out_last: Count = Field(0, description="last rows, kept for validation")
+    hold_out: Share = Field(0.0, description="share of the photos, chosen by name, kept for validation")
     skip_every: Count = Field(0, description="every n-th row is left out; 0: none")
     repeat: Positive = Field(1, description="draws of each photo in an epoch")
     missing_ok: bool = Field(False, description="go on without the folder where it is absent")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.captions is not None:
+            if not any(self.captions.values()):
+                raise ValueError("captions: every weight is 0, so that no caption is ever drawn")
+            if unknown := [name for name in self.templates if name not in self.captions]:
+                raise ValueError(f"templates: {unknown[0]} is no field of `captions`: add it there, or leave it out")
+        for name, forms in self.templates.items():
+            for form in forms:
+                try:
+                    said = form.format("caption")
+                except (IndexError, KeyError, ValueError):
+                    said = ""
+                if "caption" not in said:
+                    raise ValueError(
+                        f"templates: {name}: {form!r} needs {{}} where the caption goes, and no other brace"
+                    )
+            if not forms:
+                raise ValueError(f"templates: {name} has no sentence: leave it out")
+        return self
 
 
 class Shards(Table):
@@ -79,7 +105,7 @@ class Steps(Table):
     warmup: Count = Field(100, description="steps of linear warm-up")
     weight_decay: Rate = Field(0.0, description="AdamW's; not on biases, norms and embeddings")
     token_dropout: Share = Field(0.0, description="share of tokens replaced by [MASK]")
-    eval_every: Positive = Field(200, description="steps between validations and saved states")
+    eval_every: Positive = Field(200, description="steps between validations")
     device: str = Field("auto", description='torch device; "auto": a GPU where there is one')
     bf16: bool | None = Field(None, description="bfloat16 autocast; by default where the device is fast at it")
 
@@ -87,7 +113,7 @@ class Steps(Table):
 class Training(Steps):
     """`[train]`: objective, schedule, what is frozen, augmentation, machine."""
 
-    loss: Literal["moco", "clip"] = Field("moco", description="cross-modal MoCo, or CLIP's in-batch loss")
+    loss: Literal["moco", "clip", "siglip"] = Field("moco", description="cross-modal MoCo, or an in-batch loss")
     captions_per_image: Positive = Field(1, description="captions paired with each photo of a batch")
     clip_grad: Annotated[float, Field(gt=0)] = Field(1.0, description="largest norm of the gradient")
     cnn_lr_factor: Rate = Field(1.0, description="the CNNs' share of `lr`")
@@ -95,7 +121,8 @@ class Training(Steps):
     queue_size: Positive = Field(9600, description="keys in each queue")
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.99, description="m in θm ← m·θm + (1−m)·θ")
     temperature: Annotated[float, Field(gt=0)] = Field(0.07, description="τ of InfoNCE")
-    learned_temperature: bool = Field(False, description="CLIP's loss only: τ is trained too")
+    learned_temperature: bool = Field(False, description="τ is trained too")
+    bias: Annotated[float, Field(allow_inf_nan=False)] = Field(-10.0, description="SigLIP's b at the start")
     in_batch_negatives: bool = Field(False, description="the batch's other keys are negatives as well")
     text_weight: Rate = Field(0.0, description="share of a third InfoNCE, caption to caption of one photo")
     cached_blocks: list[Count] = Field([], description="frozen blocks of each CNN whose output is cached")
@@ -110,6 +137,7 @@ class Training(Steps):
     grey: Share = Field(0.0, description="share of grey views")
     flip: Share = Field(0.5, description="share of mirrored views")
     plain_view: Share = Field(0.2, description="share of views that are not cropped")
+    save_every: Positive | None = Field(None, description="steps between saved states; None: as `eval_every`")
     accumulate: Positive = Field(1, description="parts that a batch is cut into")
     gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass")
     shuffle_buffer: Positive = Field(65_536, description="pairs of shards that are shuffled together")
@@ -120,14 +148,32 @@ class Training(Steps):
         """Frozen blocks of each CNN."""
         return self.cached_blocks if self.frozen_blocks is None else self.frozen_blocks
 
+    def unused(self) -> list[str]:
+        """Keys that the recipe gives and that change nothing beside its other ones."""
+        given = self.model_fields_set
+        idle: list[str] = []
+        if self.loss != "moco":
+            idle += sorted(given & {"queue_size", "momentum", "in_batch_negatives", "text_weight"})
+        if not self.cached_blocks and self.views > 1:
+            idle.append("views")
+        return idle
+
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.batch % self.accumulate:
             raise ValueError(f"batch = {self.batch} is no multiple of accumulate = {self.accumulate}: change one")
-        if self.loss == "clip" and self.accumulate > 1:
-            raise ValueError('loss = "clip" needs the whole batch at once: leave `accumulate` out, or use "moco"')
-        if self.learned_temperature and self.loss != "clip":
-            raise ValueError('learned_temperature is for loss = "clip": leave it out')
+        if self.loss != "moco" and self.accumulate > 1:
+            raise ValueError(
+                f'loss = "{self.loss}" needs the whole batch at once: leave `accumulate` out, or use "moco"'
+            )
+        if self.loss != "siglip" and "bias" in self.model_fields_set:
+            raise ValueError('bias is for loss = "siglip": leave it out')
+        if self.text_weight and self.captions_per_image < 2:
+            raise ValueError("text_weight ties captions of one image: set captions_per_image to 2 or more")
+        if set(self.frozen_towers) == {"image", "text"}:
+            raise ValueError("frozen_towers names both towers, so that nothing would learn: leave one out")
+        if self.cached_blocks and len(self.frozen) != len(self.cached_blocks):
+            raise ValueError("frozen_blocks and cached_blocks need a number for each CNN: make them equally long")
         return self
 
 
@@ -141,7 +187,7 @@ class Common(Table):
     run: str = Field(description="folder of the run, relative to where you start")
     cache: str | None = Field(None, description="folder of cached features; by default in `run`")
     init: Init
-    model: dict[str, Any] = Field(description="sizes of both towers: brivl_search/encoders/brivl/config.py")
+    model: dict[str, Any] = Field({}, description="sizes: brivl_search/encoders/brivl/config.py, or the checkpoint's")
     data: list[Data] = []
     raw: dict[str, Any] = Field({}, exclude=True)
 
@@ -164,6 +210,21 @@ class Recipe(Common):
         if self.shards and self.train.cached_blocks:
             raise ValueError("cached_blocks caches every photo, which [[shards]] are too many for: use frozen_blocks")
         return self
+
+    def check_blocks(self) -> None:
+        """Raises ModelTableError if the numbers of frozen blocks or layers do not fit the model."""
+        config, cfg = self.config, self.train
+        cnns = len(config.image.backbones)
+        for name in ("cached_blocks", "frozen_blocks"):
+            if (blocks := getattr(cfg, name)) and len(blocks) != cnns:
+                raise ModelTableError(
+                    f"train.{name} = {blocks}: the image tower has {cnns} CNNs, give a number for each"
+                )
+        layers = config.text.backbone.get("num_hidden_layers")
+        if isinstance(layers, int) and cfg.frozen_text_layers > layers:
+            raise ModelTableError(
+                f"train.frozen_text_layers = {cfg.frozen_text_layers}: the text backbone has {layers} layers"
+            )
 
 
 class Teacher(Table):
@@ -236,14 +297,37 @@ def read_recipe(path: Path, changes: list[str], kind: type[Common] = Recipe) -> 
         _set(raw, change)
     try:
         recipe = kind.model_validate({**raw, "raw": raw})
-        _check_model(recipe.model)
-        recipe.config  # noqa: B018 - reads and checks the values of [model]
+        return _with_sizes(recipe, path.resolve().parent)
     except ValidationError as error:
         raise UsageError(f"{path}: {_first(error, kind)}") from None
-    except _UnknownKey as error:
+    except ModelTableError as error:
         raise UsageError(f"{path}: {error}") from None
     except EncoderError as error:
         raise UsageError(f"{path}: [model]: {str(error).removeprefix('config.json: ')}") from None
+
+
+def _with_sizes(recipe: R, base: Path) -> R:
+    """The recipe with its [model] table checked, and completed from `init.checkpoint`.
+
+    Where that checkpoint is not made yet (an earlier step's) the table stands for itself.
+
+    Raises:
+        ModelTableError, EncoderError: what is wrong with the table.
+    """
+    model, init = recipe.model, recipe.init
+    check_keys(model)
+    if init.checkpoint is not None:
+        folder = checkpoint_folder(init.checkpoint, base)
+        if (folder / "config.json").is_file():
+            model = inherited(model, folder, init.towers, init.differs)
+    if not model and "model" not in recipe.raw:
+        where = init.checkpoint or "init.checkpoint"
+        raise ModelTableError(f"model is missing, and there is no checkpoint {where}: sizes come from one of them")
+    check_values(model)
+    recipe = recipe.model_copy(update={"model": model})
+    recipe.config  # noqa: B018 - reads and checks what is left
+    if isinstance(recipe, Recipe):
+        recipe.check_blocks()
     return recipe
 
 
@@ -274,7 +358,7 @@ def _first(error: ValidationError, kind: type[Common]) -> str:
     where = ".".join(str(part) for part in found["loc"])
     if found["type"] == "extra_forbidden":
         known = _known(kind, found["loc"][:-1])
-        return _unknown(where, known)
+        return unknown(where, known)
     if found["type"] == "missing":
         return f"{where} is missing: every recipe needs it"
     if found["type"] == "value_error":
@@ -292,32 +376,3 @@ def _known(kind: type[Common], where: tuple[int | str, ...]) -> list[str]:
             inner = getattr(annotation, "__args__", (annotation,))
             table = next((t for t in inner if isinstance(t, type) and issubclass(t, BaseModel)), table)
     return [name for name in table.model_fields if name != "raw"]
-
-
-def _unknown(where: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(where.rpartition(".")[2], known, 1)
-    advice = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-    return f"there is no {where}: {advice}"
-
-
-class _UnknownKey(ValueError):
-    pass
-
-
-def _check_model(model: dict[str, Any]) -> None:
-    """Refuses unknown keys of [model]; its values are checked by `ModelConfig`."""
-    image, text = model.get("image", {}), model.get("text", {})
-    tables: list[tuple[str, Any, Any]] = [("model", model, ModelConfig), ("model.image", image, ImageTowerConfig)]
-    tables += [("model.text", text, TextTowerConfig)]
-    tables += [(f"model.{name}.head", tower.get("head", {}), HeadConfig) for name, tower in model.items() if _is(tower)]
-    tables += [("model.image.pixels", image.get("pixels", {}), PixelSpec)]
-    tables += [(f"model.image.backbones.{i}", one, BackboneConfig) for i, one in enumerate(image.get("backbones", []))]
-    for where, table, kind in tables:
-        known = [field.name for field in dataclasses.fields(kind)]
-        for key in table if _is(table) else ():
-            if key not in known:
-                raise _UnknownKey(_unknown(f"{where}.{key}", known))
-
-
-def _is(table: object) -> bool:
-    return isinstance(table, dict)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import io
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,9 @@ MAX_MEGAPIXELS = 178.0
 JPEG_MEGAPIXELS = 1000.0  # what the default means for a JPEG that is decoded in reduced size
 LARGE_JPEG_MEGAPIXELS = 356.0  # and for one of which all has to be held: progressive, or not reduced
 MAX_FILE_BYTES = 2 << 30
+
+Crop = Callable[[int, int], pixels.Box]
+"""Width and height of the upright picture → the part of it to be seen; the same answer for the same picture."""
 
 _UPRIGHT = {  # EXIF orientation -> the Transpose that undoes it
     2: "FLIP_LEFT_RIGHT",
@@ -64,13 +68,16 @@ class DecodedImage:
     look: str = ""
 
 
-def load_pixels(source: str | bytes, spec: PixelSpec, *, max_megapixels: float = MAX_MEGAPIXELS) -> NDArray[np.uint8]:
+def load_pixels(
+    source: str | bytes, spec: PixelSpec, *, max_megapixels: float = MAX_MEGAPIXELS, crop: Crop | None = None
+) -> NDArray[np.uint8]:
     """Decode one image.
 
     Args:
         source: a path (str; CONTAINER::MEMBER for an image inside a tar, TSV or LMDB) or the content of a file (bytes).
         spec: what the pixels shall look like.
         max_megapixels: refuse larger images before decoding them.
+        crop: the part of the picture that fills the square; None: what `spec.resize` says.
 
     Returns:
         uint8 (size, size, 3), RGB.
@@ -79,7 +86,7 @@ def load_pixels(source: str | bytes, spec: PixelSpec, *, max_megapixels: float =
         ImageError: the image cannot be read; see the reasons at the top of this module.
     """
     data = read_file(source) if isinstance(source, str) else source
-    return decode(data, spec, max_megapixels=max_megapixels).pixels
+    return decode(data, spec, max_megapixels=max_megapixels, crop=crop).pixels
 
 
 def read_file(path: str, *, max_bytes: int = MAX_FILE_BYTES, place: Place | None = None) -> bytes:
@@ -118,11 +125,14 @@ def read_file(path: str, *, max_bytes: int = MAX_FILE_BYTES, place: Place | None
         raise ImageError("read error", getattr(error, "strerror", None) or str(error)) from error
 
 
-def decode(data: bytes, spec: PixelSpec, *, max_megapixels: float = MAX_MEGAPIXELS) -> DecodedImage:
+def decode(
+    data: bytes, spec: PixelSpec, *, max_megapixels: float = MAX_MEGAPIXELS, crop: Crop | None = None
+) -> DecodedImage:
     """Decode the content of one image file: first frame, upright, in sRGB, greys by their depth, on an opaque ground.
 
     A file whose last bytes are missing is decoded if no pixel depends on them. With the default limit a JPEG may be
-    larger than other pictures, because it is decoded in reduced size.
+    larger than other pictures, because it is decoded in reduced size. Of a part (`crop`, as `load_pixels` takes it)
+    there is no `look`.
 
     Raises:
         ImageError: the image cannot be read.
@@ -131,7 +141,7 @@ def decode(data: bytes, spec: PixelSpec, *, max_megapixels: float = MAX_MEGAPIXE
         raise ImageError("empty file")
     try:
         with codecs.quiet():
-            return _decode(data, spec, max_megapixels)
+            return _decode(data, spec, max_megapixels, crop)
     except ImageError:
         raise
     except Exception as error:
@@ -140,12 +150,12 @@ def decode(data: bytes, spec: PixelSpec, *, max_megapixels: float = MAX_MEGAPIXE
             raise reason from error
     try:
         with codecs.quiet():
-            return _decode(whole, spec, max_megapixels)
+            return _decode(whole, spec, max_megapixels, crop)
     except Exception:
         raise reason from None
 
 
-def _decode(data: bytes, spec: PixelSpec, max_megapixels: float) -> DecodedImage:
+def _decode(data: bytes, spec: PixelSpec, max_megapixels: float, crop: Crop | None) -> DecodedImage:
     image_module = codecs.pillow()
     with image_module.open(io.BytesIO(data), formats=codecs.openable(data)) as image:
         width, height = image.size
@@ -156,14 +166,15 @@ def _decode(data: bytes, spec: PixelSpec, max_megapixels: float) -> DecodedImage
             # libjpeg scales by 1/2, 1/4 or 1/8 while decoding, never below the size asked for: twice the target,
             # so that the resize below still decides what the pixels look like.
             enough = 2 * max(spec.size, spec.short_side)
-            image.draft(None, (enough, enough))
+            left, top, right, bottom = _part(image, (width, height), crop) or pixels.WHOLE
+            image.draft(None, (round(enough / (right - left)), round(enough / (bottom - top))))
             image.load()
         else:
             image.load()
             width, height = image.size  # TIFF turns itself upright while loading
             _check_area(width, height, _limit(image, spec, max_megapixels))
         taken = taken or exif.taken(image)  # in a PNG the block may follow the pixels
-        return _prepare(image, spec, (width, height), taken)
+        return _prepare(image, spec, (width, height), taken, crop)
 
 
 def _limit(image: Image.Image, spec: PixelSpec, max_megapixels: float) -> float:
@@ -191,18 +202,36 @@ def prepare(image: Image.Image, spec: PixelSpec, *, max_megapixels: float = MAX_
         raise codecs.as_image_error(error, b"") from error
 
 
-def _prepare(image: Image.Image, spec: PixelSpec, stored: tuple[int, int], taken: str) -> DecodedImage:
+def _prepare(
+    image: Image.Image, spec: PixelSpec, stored: tuple[int, int], taken: str, crop: Crop | None = None
+) -> DecodedImage:
     """Loaded pixels → the tower's; `stored` is the size in the file, which `draft` may have divided and rounded."""
-    width, height = stored
     upright = _UPRIGHT.get(_orientation(image))
-    if upright and upright not in ("FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM"):
-        width, height = height, width
+    width, height = _turned(stored, upright)
     turn = codecs.pillow().Transpose[upright] if upright else None
+    part = _part(image, stored, crop)
     ready = colour.smooth(image)
-    square = pixels.to_square(ready, spec, stored, turn)
+    square = pixels.to_square(ready, spec, stored, turn, part)
+    if part is not None:
+        return DecodedImage(square, width, height, taken)
     squashed = spec.resize == "squash" and spec.antialias and spec.size >= phash.LOOK_SIDE
     whole = square if squashed else pixels.to_square(ready, PixelSpec(phash.LOOK_SIDE), stored, turn)
     return DecodedImage(square, width, height, taken, phash.look(whole))
+
+
+def _turned(stored: tuple[int, int], upright: str | None) -> tuple[int, int]:
+    lies = upright and upright not in ("FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM")
+    return stored[::-1] if lies else stored
+
+
+def _part(image: Image.Image, stored: tuple[int, int], crop: Crop | None) -> pixels.Box | None:
+    """What `crop` chooses, as shares of the picture as it lies in the file."""
+    if crop is None:
+        return None
+    upright = _UPRIGHT.get(_orientation(image))
+    width, height = _turned(stored, upright)
+    left, top, right, bottom = crop(width, height)
+    return pixels.as_stored((left / width, top / height, right / width, bottom / height), upright)
 
 
 def _check_area(width: int, height: int, max_megapixels: float) -> None:

@@ -19,6 +19,10 @@ from brivl_search.corpus.colour import to_rgb
 if TYPE_CHECKING:
     from PIL import Image
 
+Box = tuple[float, float, float, float]
+"""Left, top, right and bottom."""
+
+WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 _FIRST_FIELDS = ("size", "resize", "interpolation")
 
 
@@ -78,8 +82,29 @@ class PixelSpec:
         return cls(**values)
 
 
+def as_stored(part: Box, turn: str | None) -> Box:
+    """A part of an upright picture → the same part of the picture as it lies in the file.
+
+    Args:
+        part: shares of the upright picture's width and height.
+        turn: name of the `Transpose` that makes the stored picture upright; None: it lies upright.
+    """
+    left, top, right, bottom = part
+    if turn in ("TRANSPOSE", "ROTATE_270", "ROTATE_90", "TRANSVERSE"):
+        left, top, right, bottom = top, left, bottom, right
+    if turn in ("FLIP_LEFT_RIGHT", "ROTATE_180", "ROTATE_90", "TRANSVERSE"):
+        left, right = 1 - right, 1 - left
+    if turn in ("FLIP_TOP_BOTTOM", "ROTATE_180", "ROTATE_270", "TRANSVERSE"):
+        top, bottom = 1 - bottom, 1 - top
+    return left, top, right, bottom
+
+
 def to_square(
-    image: Image.Image, spec: PixelSpec, stored: tuple[int, int], turn: Image.Transpose | None
+    image: Image.Image,
+    spec: PixelSpec,
+    stored: tuple[int, int],
+    turn: Image.Transpose | None,
+    part: Box | None = None,
 ) -> NDArray[np.uint8]:
     """A decoded picture as `spec` says: uint8 (size, size, 3), RGB, writable.
 
@@ -88,6 +113,7 @@ def to_square(
         spec: what it shall become.
         stored: its size in the file, which `draft` may have divided and rounded.
         turn: what makes it upright.
+        part: what of it fills the square, in shares of the stored picture; None: what `spec.resize` says.
     """
     if spec.resize == "patches":
         lies = turn is not None and turn.name in ("ROTATE_90", "ROTATE_270", "TRANSPOSE", "TRANSVERSE")
@@ -96,7 +122,7 @@ def to_square(
         size = (rows * spec.patch, columns * spec.patch) if lies else (columns * spec.patch, rows * spec.patch)
         scaled = image.resize(size, _filter(spec), (0, 0, *_extent(image, stored)), reducing_gap=2.0)
     else:
-        scaled = _scaled(image, spec, stored)
+        scaled = _scaled(image, spec, stored, part)
     scaled = to_rgb(scaled)
     upright = np.array(scaled if turn is None else scaled.transpose(turn), dtype=np.uint8)  # turned when it is small
     return patches.pack(upright, spec.patch, spec.size) if spec.resize == "patches" else upright
@@ -115,11 +141,13 @@ def _filter(spec: PixelSpec) -> Image.Resampling:
     return Image.Resampling.BILINEAR if spec.interpolation == "bilinear" else Image.Resampling.BICUBIC
 
 
-def _scaled(image: Image.Image, spec: PixelSpec, stored: tuple[int, int]) -> Image.Image:
+def _scaled(image: Image.Image, spec: PixelSpec, stored: tuple[int, int], part: Box | None) -> Image.Image:
     """Scales to the square; `stored` is the size in the file, which `draft` may have divided and rounded."""
     width, height = _extent(image, stored)
     box = (0.0, 0.0, width, height)
-    if spec.resize == "crop":
+    if part is not None:
+        box = (part[0] * width, part[1] * height, part[2] * width, part[3] * height)
+    elif spec.resize == "crop":
         # What torchvision and transformers do, resize to whole pixels and cut whole pixels out of the middle, without
         # making the pixels that are cut away.
         short = min(stored)

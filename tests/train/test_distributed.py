@@ -29,7 +29,8 @@ def settings(*changes: str) -> list[str]:
 
 
 def losses(run: Path) -> np.ndarray:
-    return np.array([json.loads(line)["loss"] for line in (run / "log.jsonl").read_text().splitlines()])
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return np.array([line["loss"] for line in lines if line["step"]])
 
 
 def weights(run: Path) -> dict[str, Any]:

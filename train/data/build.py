@@ -12,6 +12,7 @@ import numpy as np
 from brivl_search.encoders.brivl.image_tower import ImageTower
 from brivl_search.encoders.brivl.tokenizer import TextTokenizer
 from train import distributed
+from train.data.check import check_words, usable
 from train.data.features import cached_views
 from train.data.photos import Augment, Photos, StepDataset, held_out, read_photos
 from train.data.stream import ShardSteps, read_sources
@@ -45,9 +46,20 @@ def build_data(
         tokenizer: of the text tower.
         bf16: whether feature maps are computed in bfloat16.
         rank, processes: of this process and how many there are.
+
+    Raises:
+        CorpusError: there is nothing to train on.
     """
+
+    def shown(line: str) -> None:
+        if not rank:
+            print(line, flush=True)
+
     cfg, pixels, run = recipe.train, recipe.config.image.pixels, Path(recipe.run)
     photos = held_out(recipe.data, base) if recipe.shards else read_photos(recipe.data, base)
+    with distributed.first_process_first():  # it remembers what it finds
+        photos = usable(photos, run / "looked-at.json", shown)
+    check_words([*photos.train, *photos.val], tokenizer, shown)
     augment = Augment(pixels, cfg.crop_scale, cfg.jitter, cfg.hue, cfg.grey)
     cached = val_cached = None
     if cfg.cached_blocks:

@@ -1,11 +1,17 @@
 """Caches what the frozen part of the CNNs gives for several augmented views of every photo, so that a CPU's time is
-spent on what learns. View 0 is the plain picture, as the encoder will see it; the rest are crops with colour jitter."""
+spent on what learns. View 0 is the plain picture, as the encoder will see it; the rest are crops with colour jitter.
+
+A cache is found again by all that decides what is in it: the files (path, size, time of change), the weights of the
+frozen blocks, how pixels become their input, the views.
+"""
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,11 +19,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.lib.format import open_memmap
-from rich.progress import Progress
 
 from brivl_search.corpus.images import PixelSpec, load_pixels
 from brivl_search.encoders.brivl.image_tower import ImageTower
 from train.data.photos import Augment, Photo
+from train.run.show import Bar
+
+DECODING = 2  # goes up when the same file becomes other pixels
 
 
 def cached_views(
@@ -33,9 +41,8 @@ def cached_views(
     bf16: bool = True,
 ) -> np.ndarray:
     """float16 memory map (photos, views, c, h, w) of `tower.early(…, blocks)`; made once, continued after a kill."""
-    key = hashlib.sha256(
-        json.dumps([[p.path for p in photos], list(blocks), views, pixels.to_dict(), repr(augment)]).encode()
-    ).hexdigest()[:12]
+    how = [weights_of(tower, blocks), list(blocks), views, pixels.to_dict(), repr(augment), bf16, DECODING]
+    key = hashlib.sha256(json.dumps([how, [_file(photo.path) for photo in photos]]).encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     data, done_file = folder / f"views-{key}.npy", folder / f"views-{key}.done"
     done = int(done_file.read_text()) if done_file.is_file() and data.is_file() else 0
@@ -62,8 +69,7 @@ def cached_views(
         shape = compute(view(0, 0)[None]).shape[1:]
         open_memmap(data, mode="w+", dtype=np.float16, shape=(len(photos), views, *shape)).flush()
     out = np.load(data, mmap_mode="r+")
-    with ThreadPoolExecutor(2) as readers, Progress() as progress:
-        task = progress.add_task(f"caching {views} views a photo", total=len(photos), completed=done)
+    with ThreadPoolExecutor(2) as readers, Bar(f"caching {views} views a photo", len(photos), done) as bar:
         for start in range(done, len(photos), batch):
             rows = range(start, min(start + batch, len(photos)))
             for number in range(views):
@@ -72,6 +78,25 @@ def cached_views(
             if start // batch % 8 == 0 or rows.stop == len(photos):
                 out.flush()
                 done_file.write_text(str(rows.stop))
-            progress.update(task, completed=rows.stop)
+            bar.to(rows.stop)
     made: np.ndarray = np.load(data, mmap_mode="r")
     return made
+
+
+def weights_of(tower: ImageTower, blocks: Sequence[int]) -> str:
+    """Hash of what `tower.early(…, blocks)` computes with: networks, normalisation, weights and statistics."""
+    digest = hashlib.sha256(json.dumps([dataclasses.asdict(b) for b in tower.config.backbones]).encode())
+    for module in tower.frozen_modules(blocks):
+        for name, tensor in module.state_dict().items():
+            digest.update(f"{name} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _file(path: str) -> list[object]:
+    """What a file is known by; a member of a container by its container."""
+    try:
+        status = os.stat(path.partition("::")[0])
+    except OSError:
+        return [path]
+    return [path, status.st_size, status.st_mtime_ns]

@@ -12,7 +12,8 @@ from brivl_search.encoders.brivl.checkpoint import load_tower
 from brivl_search.encoders.brivl.config import ModelConfig
 from brivl_search.encoders.brivl.image_tower import ImageTower
 from brivl_search.encoders.brivl.text_tower import TextTower
-from train.model.moco import Clip, MoCo
+from train.model.moco import Clip, Contrastive, MoCo, SigLip
+from train.model.sizes import checkpoint_folder
 from train.model.start import load_cnns, load_text_backbone
 from train.model.towers import SentenceCache, TwoTowers
 from train.recipe import Init, Training
@@ -76,37 +77,44 @@ def build_towers(config: ModelConfig, cfg: Training) -> TwoTowers:
     )
 
 
-def objective(towers: TwoTowers, dim: int, cfg: Training) -> MoCo | Clip:
+def objective(towers: TwoTowers, dim: int, cfg: Training) -> Contrastive:
     """The loss that `train.loss` names, over the towers and their slow copies."""
     if cfg.loss == "clip":
         return Clip(towers, temperature=cfg.temperature, learned_temperature=cfg.learned_temperature)
+    if cfg.loss == "siglip":
+        return SigLip(towers, temperature=cfg.temperature, learned_temperature=cfg.learned_temperature, bias=cfg.bias)
     return MoCo(
         towers,
         dim,
         queue_size=cfg.queue_size,
         momentum=cfg.momentum,
         temperature=cfg.temperature,
+        learned_temperature=cfg.learned_temperature,
         in_batch_negatives=cfg.in_batch_negatives,
         text_weight=cfg.text_weight,
     )
 
 
 def start_from(init: Init, base: Path, towers: TwoTowers) -> None:
-    """Fills the towers with the weights that `[init]` names; paths are relative to `base`."""
+    """Fills the towers with the weights that `[init]` names; paths are relative to `base`.
+
+    Raises:
+        EncoderError: they cannot be read, or do not fit.
+    """
     if init.cnn is not None:
         load_cnns(towers.image, [(base / name).resolve() for name in init.cnn])
     if init.text is not None:
         load_text_backbone(towers.text, (base / init.text).resolve())
     if init.checkpoint is not None:
         for name in init.towers:
-            load_tower((base / init.checkpoint).resolve(), name, getattr(towers, name))
+            load_tower(checkpoint_folder(init.checkpoint, base), name, getattr(towers, name))
 
 
-def optimizer_of(model: MoCo | Clip, towers: TwoTowers, cfg: Training, device: torch.device) -> torch.optim.Optimizer:
+def optimizer_of(model: Contrastive, towers: TwoTowers, cfg: Training, device: torch.device) -> torch.optim.Optimizer:
     """AdamW over all that learns."""
     groups = parameter_groups(towers, cfg)
-    if isinstance(model, Clip) and model.log_temperature.requires_grad:
-        groups.append({"params": [model.log_temperature], "lr": cfg.lr, "base_lr": cfg.lr, "weight_decay": 0.0})
+    if scalars := model.scalars():
+        groups.append({"params": scalars, "lr": cfg.lr, "base_lr": cfg.lr, "weight_decay": 0.0})
     return torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=device.type in ("cpu", "cuda"))
 
 

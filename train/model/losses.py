@@ -1,4 +1,4 @@
-"""Contrastive losses: BriVL's cross-modal InfoNCE against queues, and CLIP's in-batch loss beside it."""
+"""Contrastive losses: BriVL's cross-modal InfoNCE against queues; CLIP's and SigLIP's in-batch losses beside it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def info_nce(
     ids: Tensor,
     queue: Tensor,
     queue_ids: Tensor,
-    temperature: float,
+    temperature: Tensor | float,
     *,
     in_batch_keys: Tensor | None = None,
     in_batch_ids: Tensor | None = None,
@@ -34,15 +34,15 @@ def info_nce(
     Returns:
         Scalar.
     """
-    positive = (queries * keys).sum(1, keepdim=True)
+    positive = (queries * keys).sum(1, keepdim=True) / temperature
     negatives, negative_ids = [queue], [queue_ids]
     if in_batch_keys is not None and in_batch_ids is not None:
         negatives.append(in_batch_keys)
         negative_ids.append(in_batch_ids)
     every_id = torch.cat(negative_ids)
-    scores = queries @ torch.cat(negatives).T
+    scores = queries @ torch.cat(negatives).T / temperature  # before the mask: −∞ / τ has no gradient
     scores = scores.masked_fill((every_id[None, :] == ids[:, None]) | (every_id[None, :] < 0), float("-inf"))
-    logits = torch.cat([positive, scores], 1) / temperature
+    logits = torch.cat([positive, scores], 1)
     return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device))
 
 
@@ -61,3 +61,24 @@ def clip_loss(images: Tensor, texts: Tensor, ids: Tensor, temperature: Tensor | 
     logits = logits.masked_fill(same, float("-inf"))
     target = torch.arange(len(ids), device=logits.device)
     return F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)
+
+
+def siglip_loss(
+    images: Tensor, texts: Tensor, ids: Tensor, temperature: Tensor | float, bias: Tensor | float
+) -> Tensor:
+    """SigLIP's loss (arXiv 2303.15343): each of the B × B pairs of the batch is judged by itself, own pair or not.
+
+        −1/B Σ_i Σ_j log σ(y_ij (x_i·t_j / τ + b)),   y_ii = 1, else −1
+
+    Other pairs of the same image are left out.
+
+    Args:
+        images, texts: (B, dim), both with gradient.
+        ids: (B,) image ids.
+        temperature: τ; bias: b. Numbers or learned scalars.
+    """
+    logits = images @ texts.T / temperature + bias
+    own = torch.eye(len(ids), dtype=torch.bool, device=ids.device)
+    same = (ids[:, None] == ids[None, :]) & ~own
+    signs = torch.where(own, 1.0, -1.0).to(logits.dtype)
+    return -F.logsigmoid(signs * logits).masked_fill(same, 0.0).sum() / len(ids)

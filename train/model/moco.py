@@ -1,4 +1,4 @@
-"""Cross-modal MoCo as in BriVL: momentum towers and a queue of keys per modality.
+"""Cross-modal MoCo as in BriVL: momentum towers and a queue of keys per modality. CLIP and SigLIP beside it.
 
 One step: `update_momentum` (θm ← m·θm + (1−m)·θ, parameters only), keys by the momentum towers, both InfoNCE losses
 against the queues, and only then `enqueue`. Under `torchrun` keys are gathered from all processes first.
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from train.distributed import gather, gather_with_gradient
-from train.model.losses import clip_loss, info_nce
+from train.model.losses import clip_loss, info_nce, siglip_loss
 from train.model.towers import TwoTowers
 
 
@@ -43,16 +43,29 @@ class KeyQueue(nn.Module):
 
 
 class Contrastive(nn.Module):
-    """Online towers and their slow copies, θm ← m·θm + (1−m)·θ."""
+    """Online towers and their slow copies, θm ← m·θm + (1−m)·θ; τ, a number or learned."""
 
     online: TwoTowers
     slow: TwoTowers
 
-    def __init__(self, online: TwoTowers, momentum: float) -> None:
+    def __init__(self, online: TwoTowers, momentum: float, temperature: float, learned_temperature: bool) -> None:
         super().__init__()
         self.online = online
         self.slow = copy.deepcopy(online).requires_grad_(False)
         self.momentum = momentum
+        self.fixed_temperature = temperature
+        self.log_temperature = nn.Parameter(torch.tensor(temperature).log()) if learned_temperature else None
+
+    @property
+    def temperature(self) -> Tensor | float:
+        """τ. A learned one does not fall below 0.01, as in CLIP."""
+        if self.log_temperature is None:
+            return self.fixed_temperature
+        return self.log_temperature.exp().clamp(min=0.01)
+
+    def scalars(self) -> list[nn.Parameter]:
+        """What learns beside the towers."""
+        return [] if self.log_temperature is None else [self.log_temperature]
 
     def train(self, mode: bool = True) -> Contrastive:
         """Keys are made without dropout; a BatchNorm that is not frozen uses and tracks its own batches, as in MoCo."""
@@ -92,14 +105,15 @@ class MoCo(Contrastive):
         queue_size: int = 9600,
         momentum: float = 0.99,
         temperature: float = 0.07,
+        learned_temperature: bool = False,
         in_batch_negatives: bool = False,
         text_weight: float = 0.0,
     ) -> None:
         """`text_weight`: share of a third InfoNCE, from every caption to another one of its image (not BriVL's)."""
-        super().__init__(online, momentum)
+        super().__init__(online, momentum, temperature, learned_temperature)
         self.image_queue = KeyQueue(queue_size, dim)
         self.text_queue = KeyQueue(queue_size, dim)
-        self.temperature, self.in_batch_negatives = temperature, in_batch_negatives
+        self.in_batch_negatives = in_batch_negatives
         self.text_weight = text_weight
 
     @torch.no_grad()
@@ -115,9 +129,10 @@ class MoCo(Contrastive):
         """One step's loss in `parts` shares, to be back-propagated one by one; their sum is the whole batch's.
 
         L = L_i2t + L_t2i (+ `text_weight` · L_t2t) over N images with C captions each. Keys need no gradient. So those
-        of the whole batch, and of every process under `torchrun`, are there before the first share. Gradient
-        accumulation and more processes therefore give the loss of one large batch: with its in-batch negatives, and
-        with one entry in the queue for each of its pairs.
+        of the whole batch, and of every process under `torchrun`, are there before the first share. Where BatchNorm
+        is frozen, gradient accumulation and more processes therefore give the loss of one large batch: with its
+        in-batch negatives, and with one entry in the queue for each of its pairs. Where it is not, each part is
+        normalised by its own statistics.
         Advances momentum towers before the first share and queues after the last.
 
         Args:
@@ -170,15 +185,15 @@ class MoCo(Contrastive):
         self.text_queue.enqueue(all_texts, all_pairs)
 
 
-class Clip(Contrastive):
-    """The baseline beside MoCo: the same towers under CLIP's in-batch loss, with τ fixed or learned.
+class InBatch(Contrastive):
+    """A baseline beside MoCo: the same towers under a loss over the pairs of the batch, with τ fixed or learned.
 
     The slow towers make no keys here; they are an average of the weights, evaluated as MoCo's are.
     """
 
-    def __init__(self, online: TwoTowers, *, temperature: float = 0.07, learned_temperature: bool = False) -> None:
-        super().__init__(online, 0.99)
-        self.log_temperature = nn.Parameter(torch.tensor(temperature).log(), requires_grad=learned_temperature)
+    def loss_of(self, images: Tensor, texts: Tensor, ids: Tensor) -> Tensor:
+        """(B, dim) images and texts, image ids (B,) → the loss."""
+        raise NotImplementedError
 
     def losses(
         self, images: Tensor, token_ids: Tensor, token_mask: Tensor, ids: Tensor, parts: int = 1
@@ -189,7 +204,7 @@ class Clip(Contrastive):
         """
         if parts != 1:
             raise SystemExit(
-                "CLIP's loss needs its whole batch at once: set train.accumulate = 1, or train.loss = moco"
+                "an in-batch loss needs its whole batch at once: set train.accumulate = 1, or train.loss = moco"
             )
         captions = len(token_ids) // len(ids)
         self.update_momentum()
@@ -197,7 +212,31 @@ class Clip(Contrastive):
         image_vectors = gather_with_gradient(members).repeat_interleave(captions, 0).transpose(0, 1)
         text_vectors = gather_with_gradient(self.online.embed_texts(token_ids, token_mask))
         with torch.autocast(image_vectors.device.type, enabled=False):
-            temperature = self.log_temperature.exp().clamp(min=0.01)
             pair_ids = gather(ids).repeat_interleave(captions)
-            losses = [clip_loss(vectors, text_vectors, pair_ids, temperature) for vectors in image_vectors]
-            yield torch.stack(losses).mean()
+            yield torch.stack([self.loss_of(vectors, text_vectors, pair_ids) for vectors in image_vectors]).mean()
+
+
+class Clip(InBatch):
+    """CLIP's loss."""
+
+    def __init__(self, online: TwoTowers, *, temperature: float = 0.07, learned_temperature: bool = False) -> None:
+        super().__init__(online, 0.99, temperature, learned_temperature)
+
+    def loss_of(self, images: Tensor, texts: Tensor, ids: Tensor) -> Tensor:
+        return clip_loss(images, texts, ids, self.temperature)
+
+
+class SigLip(InBatch):
+    """SigLIP's loss; its bias is always learned, τ if asked."""
+
+    def __init__(
+        self, online: TwoTowers, *, temperature: float = 0.1, learned_temperature: bool = False, bias: float = -10.0
+    ) -> None:
+        super().__init__(online, 0.99, temperature, learned_temperature)
+        self.bias = nn.Parameter(torch.tensor(bias))
+
+    def scalars(self) -> list[nn.Parameter]:
+        return [*super().scalars(), self.bias]
+
+    def loss_of(self, images: Tensor, texts: Tensor, ids: Tensor) -> Tensor:
+        return siglip_loss(images, texts, ids, self.temperature, self.bias)

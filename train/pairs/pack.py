@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import io
 import json
 import os
 import sys
@@ -28,6 +27,7 @@ from brivl_search.corpus.atomic import appearing
 from brivl_search.corpus.captions import BadLine, CaptionLine, read_captions
 from brivl_search.corpus.decode_pool import Decoded, decode_all, default_workers
 from brivl_search.corpus.images import PixelSpec, read_file
+from brivl_search.corpus.thumbnails import shrink
 from brivl_search.corpus.walk import CAPTIONS_NAME, ImageFile
 from brivl_search.errors import BrivlSearchError, CorpusError, ImageError, UsageError
 from train.pairs.shards import IMAGES, MANIFEST, WRITERS, LmdbWriter, TarWriter
@@ -196,23 +196,6 @@ def _add(packing: Packing, line: CaptionLine, decoded: Decoded) -> None:
         data, extension = shrink(data, side, packing.settings.quality), "jpg"
     record = {**line.fields, **texts, "image": line.image, "width": decoded.width, "height": decoded.height}
     packing.add(data, extension if extension in IMAGES else "jpg", record)
-
-
-def shrink(data: bytes, side: int, quality: int) -> bytes:
-    """The image with its longer side `side` pixels, upright, transparency on white, as a JPEG."""
-    from PIL import Image, ImageOps
-
-    with Image.open(io.BytesIO(data)) as image:
-        image.draft("RGB", (side, side))
-        upright = ImageOps.exif_transpose(image)
-        if upright.has_transparency_data:
-            white = Image.new("RGBA", upright.size, "white")
-            upright = Image.alpha_composite(white, upright.convert("RGBA"))
-        small = upright.convert("RGB")
-        small.thumbnail((side, side), Image.Resampling.BICUBIC)
-        out = io.BytesIO()
-        small.save(out, "JPEG", quality=quality)
-        return out.getvalue()
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -16,7 +16,8 @@ def plot(history: list[dict[str, Any]], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), constrained_layout=True)
-    left.plot([h["step"] for h in history], [h["loss"] for h in history])
+    lossy = [h for h in history if "loss" in h]  # the start has been measured, and has no loss
+    left.plot([h["step"] for h in lossy], [h["loss"] for h in lossy])
     left.set(xlabel="step", ylabel="loss (image→text + text→image)")
     measured = [h for h in history if h.get("recall")]
     if measured:

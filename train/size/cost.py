@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from train.model.moco import Clip, MoCo
+from train.model.moco import Contrastive
 
 
 @dataclass
@@ -121,7 +121,7 @@ class _Counter(TorchFunctionMode):
             self.inside[-1] += flops
 
 
-def segments(model: MoCo | Clip) -> list[nn.Module]:
+def segments(model: Contrastive) -> list[nn.Module]:
     """What `train.gradient_checkpointing` recomputes: every block of a CNN and every layer of the text backbone."""
     found: list[nn.Module] = []
     for backbone in model.online.image.backbones:
@@ -131,7 +131,7 @@ def segments(model: MoCo | Clip) -> list[nn.Module]:
     return found
 
 
-def measure(model: MoCo | Clip, batch: dict[str, Tensor], *, bf16: bool) -> Cost:
+def measure(model: Contrastive, batch: dict[str, Tensor], *, bf16: bool) -> Cost:
     """The cost of one step's forward and backward pass; only the forward pass is run.
 
     Args:
@@ -197,7 +197,7 @@ def measure(model: MoCo | Clip, batch: dict[str, Tensor], *, bf16: bool) -> Cost
 
 
 @contextmanager
-def _parts(model: MoCo | Clip, counter: _Counter) -> Iterator[None]:
+def _parts(model: Contrastive, counter: _Counter) -> Iterator[None]:
     """Names the part of the model that the counter is in."""
     wrapped = []
     for towers, names in ((model.online, ("image", "image", "text")), (model.slow, ("momentum",) * 3)):

@@ -34,7 +34,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from brivl_search.encoders.brivl.config import ModelConfig
 from brivl_search.encoders.brivl.image_tower import ImageTower
 from train.model.build import build_towers, objective
-from train.model.moco import Clip, MoCo
+from train.model.moco import Contrastive
 from train.recipe import Recipe, Training
 from train.size.cost import Cost, measure
 
@@ -115,7 +115,7 @@ class Sizes:
         return max(math.floor((USABLE * memory - states) / (self.a_pair[kind] + self.passing)), 0)
 
 
-def on_meta(config: ModelConfig, cfg: Training) -> MoCo | Clip:
+def on_meta(config: ModelConfig, cfg: Training) -> Contrastive:
     """The recipe's model at full size without memory."""
     with torch.device("meta"):
         towers = build_towers(config, cfg)
@@ -161,7 +161,7 @@ def sizes(config: ModelConfig, cfg: Training, *, tokens: int = 0) -> Sizes:
     )
 
 
-def fake_cost(model: MoCo | Clip, config: ModelConfig, cfg: Training, pairs: int, tokens: int = 0) -> Cost:
+def fake_cost(model: Contrastive, config: ModelConfig, cfg: Training, pairs: int, tokens: int = 0) -> Cost:
     """`measure` for `pairs` pairs, with fake tensors."""
     length, side = tokens or config.text.max_length, config.image.pixels.size
     captions = cfg.captions_per_image

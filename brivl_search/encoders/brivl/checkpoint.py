@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from brivl_search.encoders.brivl.tokenizer import TextTokenizer
 
 TowerName = Literal["image", "text"]
+_SHOWN = 200  # characters of a message of torch
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 

@@ -57,6 +57,10 @@ class TextTokenizer:
         """Number of words in the vocabulary."""
         return int(self._tokenizer.get_vocab_size())
 
+    def words(self) -> dict[str, int]:
+        """The vocabulary: word → id."""
+        return dict(self._tokenizer.get_vocab())
+
     def save(self, folder: Path) -> None:
         self._tokenizer.save(str(folder / "tokenizer.json"))
 

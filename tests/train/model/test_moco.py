@@ -16,7 +16,7 @@ from brivl_search.encoders.brivl.text_tower import TextTower
 from tests.support.recipes import training
 from tests.support.tiny import tiny_model
 from train.model.build import build_towers, freeze_text, only_its_mlp_learns
-from train.model.losses import clip_loss, info_nce
+from train.model.losses import clip_loss, info_nce, siglip_loss
 from train.model.moco import Clip, KeyQueue, MoCo
 from train.model.towers import SentenceCache, TwoTowers
 
@@ -75,6 +75,17 @@ def test_clip_loss_is_two_cross_entropies() -> None:
     assert math.isclose(clip_loss(a, b, ids, 0.05).item(), np.mean(rows) + np.mean(columns), rel_tol=1e-4)
     same = clip_loss(a, b, torch.tensor([0, 0, 1, 2]), 0.05).item()
     assert same < clip_loss(a, b, ids, 0.05).item()
+
+
+def test_siglip_judges_every_pair_by_itself() -> None:
+    a, b, ids = unit(4, 8, seed=1).double(), unit(4, 8, seed=2).double(), torch.tensor([0, 0, 1, 2])
+    want = 0.0
+    for i in range(4):
+        for j in range(4):
+            sign = 1 if i == j else -1
+            if i == j or ids[i] != ids[j]:  # another caption of the same image is no wrong answer
+                want += math.log1p(math.exp(-sign * (float(a[i] @ b[j]) / 0.1 - 3.0)))
+    assert math.isclose(siglip_loss(a, b, ids, 0.1, -3.0).item(), want / 4, rel_tol=1e-9)
 
 
 def test_the_queue_is_a_ring() -> None:
@@ -156,6 +167,20 @@ def test_clip_learns_its_temperature() -> None:
     model = Clip(TwoTowers(Toy(), Toy()), temperature=0.07, learned_temperature=True)
     model(torch.randn(3, 4), torch.randn(3, 4), torch.ones(3, 1, dtype=torch.bool), torch.arange(3)).backward()
     assert model.log_temperature.grad is not None
+
+
+def test_moco_learns_its_temperature_in_parts_too() -> None:
+    found = []
+    for parts in (1, 2):
+        model = moco(learned_temperature=True, in_batch_negatives=True)
+        model.text_queue.enqueue(unit(3, 8, seed=5), torch.tensor([7, 8, 9]))
+        torch.manual_seed(1)
+        batch = torch.randn(4, 4), torch.randn(4, 4), torch.ones(4, 1, dtype=torch.bool), torch.arange(4)
+        for share in model.losses(*batch, parts):
+            share.backward()
+        found.append(model.log_temperature.grad)
+    torch.testing.assert_close(found[0], found[1])
+    assert found[0].abs() > 1e-3 and moco().scalars() == []
 
 
 def frozen_text() -> TextTower:
