@@ -11,14 +11,14 @@ from brivl_search.errors import UsageError
 from tests.support.folders import REPO
 from train import pretrain
 from train.mini import distill
-from train.recipe import Data, Init, Recipe, Shards, TextRecipe, Training, read_recipe
+from train.recipe import Data, HeadsRecipe, Init, Recipe, Shards, TextRecipe, Training, read_recipe
 
 RECIPES = REPO / "train" / "recipes"
 MINI = RECIPES / "brivl-mini.toml"
 
 
 def test_every_shipped_recipe_is_read() -> None:
-    paths = [path for path in RECIPES.glob("*.toml") if path.stem != "brivl-mini-text"]
+    paths = [path for path in RECIPES.glob("*.toml") if path.stem not in ("brivl-mini-text", "brivl-mini-3")]
     steps = {path.stem: read_recipe(path, []).train.steps for path in paths}
     assert steps == {
         "brivl-1.0": 57_292,
@@ -31,6 +31,8 @@ def test_every_shipped_recipe_is_read() -> None:
     }
     text = read_recipe(RECIPES / "brivl-mini-text.toml", [], TextRecipe)
     assert (text.train.steps, [teacher.name for teacher in text.teachers]) == (1200, ["english", "chinese"])
+    heads = read_recipe(RECIPES / "brivl-mini-3.toml", [], HeadsRecipe)
+    assert heads.config.image.classes == 1000 and {table.kind for table in heads.labelled} <= {*heads.kinds}
 
 
 def test_values_and_defaults() -> None:
