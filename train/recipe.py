@@ -234,7 +234,7 @@ class HeadTraining(Steps):
     class_temperature: Annotated[float, Field(gt=0)] = Field(0.05, description="τ of class names")
     label_weight: Rate = Field(1.0, description="share of the labels' loss")
     teacher_weight: Rate = Field(1.0, description="share of the classifiers' loss")
-    keep_weight: Rate = Field(0.0, description="share of staying near the first checkpoint's vectors of photos")
+    told_weight: Rate = Field(1.0, description="of that, the share on captioned photos")
     text_weight: Rate = Field(0.0, description="share of the names' own loss: a name and its translation")
     text_lr_factor: Rate = Field(0.0, description="the text tower's share of `lr`; 0: it does not learn")
     text_layers: Count = Field(1, description="last layers of the text backbone that learn with the text head")

@@ -26,15 +26,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from brivl_search.encoders.brivl.checkpoint import FolderCheckpoint, save_checkpoint
-from brivl_search.encoders.brivl.encoder import BriVLEncoder
 from brivl_search.encoders.brivl.image_tower import ImageTower, mean_direction
 from brivl_search.encoders.brivl.text_tower import TextTower
 from brivl_search.encoders.device import has_fast_bf16, pick_device
 from train.data.photos import draw_captions
 from train.mini.labelled import Name, Picture, all_names, read_pictures
-from train.mini.lessons import LANGUAGES, NameVectors, by_name, caption_loss, label_loss, teacher_loss
+from train.mini.lessons import (
+    LANGUAGES,
+    NameVectors,
+    by_name,
+    caption_loss,
+    label_loss,
+    teacher_loss,
+    translation_loss,
+)
 from train.mini.maps import Maps, load_maps
 from train.mini.progress import Progress
+from train.mini.tokens import LastLayers, Texts, cached_tokens
 from train.recipe import HeadsRecipe, HeadTraining, read_recipe
 from train.run.cpu import quicken
 from train.run.loop import rate_at, without_model
@@ -70,17 +78,20 @@ def start(recipe: HeadsRecipe, base: Path, names: Tensor) -> ImageTower:
     return tower
 
 
-def text_vectors(recipe: HeadsRecipe, base: Path, texts: list[str]) -> np.ndarray:
-    """Vectors (texts, dim) of the first checkpoint's text tower, without its correction of hubs; kept in the cache."""
-    encoder = BriVLEncoder((base / str(recipe.init.checkpoint)).resolve())
-    key = hashlib.sha256(json.dumps([encoder.fingerprint, texts]).encode()).hexdigest()[:12]
-    file = Path(recipe.cache or recipe.run) / f"texts-{key}.npy"
+def read_texts(recipe: HeadsRecipe, base: Path, texts: list[str], *, bf16: bool) -> tuple[Texts, TextTower]:
+    """All texts by the first checkpoint's text tower, without its correction of hubs; and that tower."""
+    cfg, cache = recipe.train, Path(recipe.cache or recipe.run)
+    checkpoint = FolderCheckpoint((base / str(recipe.init.checkpoint)).resolve())
+    tokens = cached_tokens(checkpoint, texts, cfg.text_layers, cache, bf16=bf16)
+    tower = TextTower(checkpoint.config.text, checkpoint.config.dim)
+    checkpoint.fill("text", tower)
+    last = LastLayers(tower, cfg.text_layers)
+    key = hashlib.sha256(json.dumps([checkpoint.fingerprint, cfg.text_layers, texts]).encode()).hexdigest()[:12]
+    file = cache / f"texts-{key}.npy"
     if not file.is_file():
-        vars(encoder.checkpoint)["hubness"] = None
-        found = np.concatenate([encoder.encode_texts(texts[at : at + 4096]) for at in range(0, len(texts), 4096)])
-        file.parent.mkdir(parents=True, exist_ok=True)
-        np.save(file, found.astype(np.float16))
-    return np.load(file).astype(np.float32)  # type: ignore[no-any-return]
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            np.save(file, last.embed(tokens, range(len(texts))))
+    return Texts(tokens, last, np.load(file), learns=cfg.text_lr_factor > 0), tower
 
 
 @dataclass
@@ -90,8 +101,10 @@ class Lessons:
     Attributes:
         pictures, maps: of the recipe, and what the CNNs give for them.
         captioned, labelled: numbers of the pictures that are trained on, each as often as it is drawn in an epoch.
-        captions, row: vectors of all captions, and the row of each text.
+        texts, text: vectors of all texts, and the tower that makes them.
+        captions, row: how many of the texts are captions, the first; and the row of each.
         names: vectors of the names; `shown` (pictures, names) and `among`, the names of its collection.
+        known: bool (names,), those that pictures are trained with: a name that is kept must not be a wrong answer.
         classes: (classes, names), which name a classifier's class has.
     """
 
@@ -99,11 +112,14 @@ class Lessons:
     maps: Maps
     captioned: np.ndarray
     labelled: np.ndarray
-    captions: Tensor
+    texts: Texts
+    text: TextTower
+    captions: int
     row: dict[str, int]
     names: NameVectors
     shown: Tensor
     among: Tensor
+    known: Tensor
     classes: Tensor
 
     def draw(self, numbers: np.ndarray, count: int, step: int, seed: tuple[int, ...]) -> np.ndarray:
@@ -114,7 +130,7 @@ class Lessons:
 
     def said(self, texts: list[str]) -> np.ndarray:
         """Vectors of captions, (texts, dim)."""
-        return self.captions[[self.row[text] for text in texts]].numpy()
+        return self.texts.bank[[self.row[text] for text in texts]].numpy()
 
     def views(self, chosen: np.ndarray, cfg: HeadTraining, rng: np.random.Generator) -> list[Tensor]:
         """Maps of a view of each picture, some mirrored."""
@@ -130,15 +146,15 @@ class Lessons:
         return maps
 
 
-def read_lessons(recipe: HeadsRecipe, base: Path) -> Lessons:
+def read_lessons(recipe: HeadsRecipe, base: Path, *, bf16: bool) -> Lessons:
     """Reads pictures and maps, and embeds captions and names."""
     pictures = read_pictures(recipe, base)
     maps = load_maps(recipe, base, pictures)
     names = all_names(pictures)
     vectors = NameVectors(names, recipe.kinds)
     captions = [*dict.fromkeys(t for p in pictures for group in p.captions.values() for t in group)]
-    found = torch.from_numpy(text_vectors(recipe, base, [*captions, *vectors.texts]))
-    vectors.fill(found[len(captions) :])
+    texts, text = read_texts(recipe, base, [*captions, *vectors.texts], bf16=bf16)
+    vectors.fill(texts.bank[len(captions) :])
     used = [i for i, p in enumerate(pictures) if not p.kept or recipe.everything]
     repeated = [i for i in used for _ in range(pictures[i].repeat)]
     shown = names.shown(pictures)
@@ -149,11 +165,14 @@ def read_lessons(recipe: HeadsRecipe, base: Path) -> Lessons:
         maps=maps,
         captioned=np.array([i for i in repeated if pictures[i].captions]),
         labelled=np.array([i for i in repeated if pictures[i].names]),
-        captions=found[: len(captions)],
+        texts=texts,
+        text=text,
+        captions=len(captions),
         row={text: at for at, text in enumerate(captions)},
         names=vectors,
         shown=torch.from_numpy(shown),
         among=torch.from_numpy(np.stack([own[p.collection] for p in pictures])),
+        known=torch.from_numpy(shown[used].any(0)),
         classes=by_name([names.number(Name(row["zh"], row["en"])) for row in rows], len(names.names)),
     )
 
@@ -163,7 +182,7 @@ class Teaching:
 
     def __init__(self, lessons: Lessons, tower: ImageTower, cfg: HeadTraining, *, bf16: bool) -> None:
         self.lessons, self.tower, self.cfg, self.bf16 = lessons, tower, cfg, bf16
-        self.past = torch.empty(0, lessons.captions.shape[1])
+        self.past = torch.empty(0, lessons.texts.bank.shape[1])
         # A name that a text says almost alike is no wrong answer.
         mean = torch.stack([lessons.names.mean(language) for language in LANGUAGES])
         self.alike = ((mean @ mean.transpose(1, 2)).amax(0) > 0.95).float()
@@ -188,29 +207,59 @@ class Teaching:
                 lessons.pictures[number].captions, lessons.pictures[number].weights, cfg.captions_per_image, rng
             )
         ]
-        others = rng.integers(len(lessons.captions), size=cfg.negatives)
-        captions, negatives = lessons.captions[texts], lessons.captions[self.strangers(others, told)]
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+            captions = lessons.texts.vectors(texts)
+        negatives = lessons.texts.bank[self.strangers(rng.integers(lessons.captions, size=cfg.negatives), told)]
         owners = torch.from_numpy(told)
-        parts = {"captions": torch.stack([
-            caption_loss(m[: len(told)], captions, negatives, self.past, owners, cfg.temperature) for m in members
-        ]).mean()}  # fmt: skip
-        flat = members.flatten(0, 1)
-        labels, teaching = [], []
-        for language in LANGUAGES:
-            table = lessons.names.drawn(language, rng)
-            scores = torch.unflatten(flat @ table.T / cfg.class_temperature, 0, members.shape[:2])
-            labels.append(self.labels(scores[:, len(told) :], named, None if teacher is None else teacher[len(told) :]))
-            if teacher is not None:
-                is_class = lessons.classes.sum(0) > 0
-                teaching.append(
-                    torch.stack([teacher_loss(s[:, is_class], teacher[:, is_class]) for s in scores]).mean()
-                )
-        parts["labels"] = cfg.label_weight * torch.stack(labels).mean()
-        if teaching:
-            parts["teachers"] = cfg.teacher_weight * torch.stack(teaching).mean()
+        heads = [caption_loss(m[: len(told)], captions, negatives, self.past, owners, cfg.temperature) for m in members]
+        parts = {"captions": torch.stack(heads).mean()}
+        parts |= self.names(members, len(told), named, teacher, rng)
         self.past = torch.cat([self.past, mean_direction(members[:, : len(told)].detach())])[-2048:]
         self.parts = {name: float(value.detach()) for name, value in parts.items()}
         return torch.stack([*parts.values()]).sum()
+
+    def names(
+        self, members: Tensor, told: int, named: np.ndarray, teacher: Tensor | None, rng: np.random.Generator
+    ) -> dict[str, Tensor]:
+        """What names teach, in both languages.
+
+        Args:
+            members: (members, B + L, dim), the vectors of all pictures of the step.
+            told: B, of which so many have captions.
+            named: numbers of the L others.
+            teacher: (B + L, names), the classifiers' probabilities; None: there are none.
+            rng: draws sentences.
+        """
+        cfg, lessons = self.cfg, self.lessons
+        labels, teaching, tables, chosen = [], [], [], None
+        is_class = lessons.classes.sum(0) > 0
+        learnt = lessons.shown[named].any(0)
+        if teacher is not None:
+            learnt[teacher.argmax(1)] = True
+        some = learnt.nonzero()[:, 0]
+        for language in LANGUAGES:
+            table, sentences = lessons.names.drawn(language, rng)
+            if lessons.texts.learns and sentences is not None:
+                with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+                    chosen = lessons.texts.vectors([lessons.captions + sentences[at] for at in some])
+                table = table.index_copy(0, some, chosen)
+                tables.append((chosen, table))
+            scores = torch.unflatten(members.flatten(0, 1) @ table.T / cfg.class_temperature, 0, members.shape[:2])
+            labels.append(self.labels(scores[:, told:], named, None if teacher is None else teacher[told:]))
+            if teacher is not None:
+                for rows, share in ((slice(told), cfg.told_weight), (slice(told, None), 1.0)):
+                    each = [teacher_loss(s[rows, is_class], teacher[rows, is_class]) for s in scores]
+                    teaching.append(share * torch.stack(each).mean())
+        parts = {"labels": cfg.label_weight * torch.stack(labels).mean()}
+        if teaching:
+            parts["teachers"] = cfg.teacher_weight * torch.stack(teaching).sum() / len(LANGUAGES)
+        if len(tables) == 2 and cfg.text_weight:
+            (one, all_one), (other, all_other) = tables
+            both = translation_loss(one, all_other.detach(), some, cfg.temperature) + translation_loss(
+                other, all_one.detach(), some, cfg.temperature
+            )
+            parts["translations"] = cfg.text_weight * both / 2
+        return parts
 
     def strangers(self, rows: np.ndarray, told: np.ndarray) -> np.ndarray:
         """Those of the captions that no picture of the batch has."""
@@ -228,24 +277,64 @@ class Teaching:
             teacher: (L, names), the classifiers' probability of a name.
         """
         shown, own = self.lessons.shown[named], self.lessons.among[named]
-        other = (shown.float() @ self.alike) == 0
+        own, other = own & self.lessons.known, ((shown.float() @ self.alike) == 0) & self.lessons.known
         if teacher is not None:
             other &= teacher < 0.01
         losses = [(label_loss(s, shown, own) + label_loss(s, shown, own | other)) / 2 for s in scores]
         return torch.stack(losses).mean()
 
 
-def learning(tower: ImageTower, cfg: HeadTraining) -> list[dict[str, object]]:
+def learning(tower: ImageTower, last: LastLayers, cfg: HeadTraining) -> list[dict[str, object]]:
     """AdamW groups: all but the CNNs and the classifier; no decay on biases, norms and the classes' vectors."""
     tower.backbones.requires_grad_(False)
-    groups: dict[float, list[nn.Parameter]] = {}
+    last.requires_grad_(cfg.text_lr_factor > 0)
     if tower.seen is not None:
         tower.seen.classifier.requires_grad_(False)
-    for name, parameter in tower.named_parameters():
-        if parameter.requires_grad:
-            decays = parameter.ndim > 1 and not name.startswith("seen.")
-            groups.setdefault(cfg.weight_decay if decays else 0.0, []).append(parameter)
-    return [{"params": ps, "weight_decay": decay, "lr": cfg.lr} for decay, ps in groups.items()]
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for module, rate in ((tower, cfg.lr), (last, cfg.lr * cfg.text_lr_factor)):
+        for name, parameter in module.named_parameters():
+            if parameter.requires_grad:
+                decays = parameter.ndim > 1 and not name.startswith("seen.")
+                groups.setdefault((rate, cfg.weight_decay if decays else 0.0), []).append(parameter)
+    return [{"params": ps, "weight_decay": wd, "lr": rate, "base_lr": rate} for (rate, wd), ps in groups.items()]
+
+
+class Judge:
+    """The running average of what learns, and its figures and checkpoints."""
+
+    def __init__(self, recipe: HeadsRecipe, base: Path, lessons: Lessons, tower: ImageTower, *, bf16: bool) -> None:
+        self.recipe, self.lessons, self.bf16 = recipe, lessons, bf16
+        self.fast = [tower, lessons.texts.last]
+        self.tower, self.last = (copy.deepcopy(module).eval().requires_grad_(False) for module in self.fast)
+        self.progress = Progress(lessons.pictures, lessons.maps, all_names(lessons.pictures), lessons.names)
+        self.tokenizer = FolderCheckpoint((base / str(recipe.init.checkpoint)).resolve()).tokenizer()
+        asked = {text for p in self.progress.kept for group in p.captions.values() for text in group}
+        self.asked = [*(lessons.row[text] for text in asked), *range(lessons.captions, len(lessons.texts.bank))]
+
+    @torch.no_grad()
+    def follow(self, step: int) -> None:
+        """Moves the average towards what is learnt; faster in the first steps."""
+        momentum = min(self.recipe.train.average, (1 + step) / (10 + step))
+        for slow, fast in zip((self.tower, self.last), self.fast, strict=True):
+            for kept, new in zip(slow.parameters(), fast.parameters(), strict=True):
+                if new.requires_grad:
+                    kept.lerp_(new, 1 - momentum)
+
+    def measure(self) -> dict[str, str]:
+        """Figures of the average."""
+        texts = self.lessons.texts
+        if texts.learns:
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+                texts.bank[self.asked] = torch.from_numpy(self.last.embed(texts.tokens, self.asked))
+        return self.progress.measure(self.tower, self.lessons.said, bf16=self.bf16)
+
+    def save(self, step: int, found: dict[str, str]) -> None:
+        """Writes the checkpoint."""
+        facts = {"recipe": without_model(self.recipe.raw), "step": step, "val": found}
+        text = copy.deepcopy(self.lessons.text)
+        LastLayers(text, self.recipe.train.text_layers).load_state_dict(self.last.state_dict())
+        folder = Path(self.recipe.run) / "checkpoint"
+        save_checkpoint(folder, replace(self.recipe.config, training=facts), self.tower, text, self.tokenizer)
 
 
 def train(recipe: HeadsRecipe, base: Path) -> None:
@@ -256,22 +345,19 @@ def train(recipe: HeadsRecipe, base: Path) -> None:
     device = pick_device(cfg.device)
     bf16 = has_fast_bf16(device) if cfg.bf16 is None else cfg.bf16
     quicken()
-    lessons = read_lessons(recipe, base)
+    lessons = read_lessons(recipe, base, bf16=bf16)
     zh, en = (lessons.names.mean(language) for language in LANGUAGES)
     tower = start(recipe, base, lessons.classes @ F.normalize(zh + en, dim=1)).train()
-    progress = Progress(lessons.pictures, lessons.maps, all_names(lessons.pictures), lessons.names)
-    checkpoint = FolderCheckpoint((base / str(recipe.init.checkpoint)).resolve())
-    text, tokenizer = TextTower(checkpoint.config.text, checkpoint.config.dim), checkpoint.tokenizer()
-    checkpoint.fill("text", text)
-    optimizer = torch.optim.AdamW(learning(tower, cfg), betas=(0.9, 0.98), fused=True)
-    slow = copy.deepcopy(tower).eval().requires_grad_(False)
+    last = lessons.texts.last.train(lessons.texts.learns)
+    optimizer = torch.optim.AdamW(learning(tower, last, cfg), betas=(0.9, 0.98), fused=True)
+    judge = Judge(recipe, base, lessons, tower, bf16=bf16)
     teaching = Teaching(lessons, tower, cfg, bf16=bf16)
     with (run / "log.jsonl").open("a", buffering=1) as log:
-        log.write(json.dumps({"step": 0, **progress.measure(slow, lessons.said, bf16=bf16)}, ensure_ascii=False) + "\n")
+        log.write(json.dumps({"step": 0, **judge.measure()}, ensure_ascii=False) + "\n")
         since, counted, sums = time.perf_counter(), 0, dict[str, float]()
         for step in range(cfg.steps):
             for group in optimizer.param_groups:
-                group["lr"] = cfg.lr * rate_at(step, cfg.steps, cfg.warmup)
+                group["lr"] = group["base_lr"] * rate_at(step, cfg.steps, cfg.warmup)
             optimizer.zero_grad(set_to_none=True)
             loss = teaching.loss(step)
             if not math.isfinite(value := float(loss.detach())):
@@ -279,11 +365,7 @@ def train(recipe: HeadsRecipe, base: Path) -> None:
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], cfg.clip_grad)
             optimizer.step()
-            momentum = min(cfg.average, (1 + step) / (10 + step))
-            with torch.no_grad():
-                for kept, fast in zip(slow.parameters(), tower.parameters(), strict=True):
-                    if fast.requires_grad:
-                        kept.lerp_(fast, 1 - momentum)
+            judge.follow(step)
             sums = {name: sums.get(name, 0.0) + value for name, value in teaching.parts.items()}
             counted += 1
             due = (done := step + 1) % cfg.eval_every == 0 or done == cfg.steps
@@ -291,10 +373,8 @@ def train(recipe: HeadsRecipe, base: Path) -> None:
                 line: dict[str, object] = {"step": done, "s": round((time.perf_counter() - since) / counted, 2)}
                 line |= {name: round(value / counted, 4) for name, value in sums.items()}
                 if due:
-                    line |= (found := progress.measure(slow, lessons.said, bf16=bf16))
-                    facts = {"recipe": without_model(recipe.raw), "step": done, "val": found}
-                    config = replace(recipe.config, training=facts)
-                    save_checkpoint(run / "checkpoint", config, slow, text, tokenizer)
+                    line |= (found := judge.measure())
+                    judge.save(done, found)
                 log.write(json.dumps(line, ensure_ascii=False) + "\n")
                 since, counted, sums = time.perf_counter(), 0, {}
     print(f"{run / 'checkpoint'}: after {cfg.steps} steps")

@@ -58,6 +58,18 @@ def label_loss(scores: Tensor, shown: Tensor, among: Tensor) -> Tensor:
     return torch.where(shown, each * weights, 0.0).sum(1).mean()
 
 
+def translation_loss(one: Tensor, other: Tensor, names: Tensor, temperature: float) -> Tensor:
+    """InfoNCE of names in one language to the same names in the other.
+
+    Args:
+        one: (N, dim), with gradient.
+        other: (names, dim), all names.
+        names: (N,), the place of each of `one` in `other`.
+        temperature: τ.
+    """
+    return F.cross_entropy(one @ other.T / temperature, names)
+
+
 def teacher_loss(scores: Tensor, teacher: Tensor) -> Tensor:
     """KL from the classifiers' probabilities (B, classes) to the softmax of `scores`, cosine / τ with their names."""
     return F.kl_div(scores.log_softmax(1), teacher, reduction="batchmean")
@@ -88,18 +100,19 @@ class NameVectors:
         self.vectors = torch.empty(0)
 
     def fill(self, vectors: Tensor) -> None:
-        """Takes the vectors (texts, dim) of `texts`."""
+        """Takes the vectors (texts, dim) of `texts`; what is changed in them is changed here."""
         self.vectors = vectors
 
     def mean(self, language: Language) -> Tensor:
         """As `classify` makes them: the direction of the mean over the built-in sentences, (names, dim)."""
         return F.normalize(self.vectors[self._usual[language]].mean(1), dim=1)
 
-    def drawn(self, language: Language, rng: np.random.Generator) -> Tensor:
-        """Half of the time `mean`, else one sentence for each name, (names, dim)."""
+    def drawn(self, language: Language, rng: np.random.Generator) -> tuple[Tensor, list[int] | None]:
+        """A vector for each name, (names, dim): half of the time `mean`, else of one sentence, and which that is."""
         if rng.random() < 0.5:
-            return self.mean(language)
-        return self.vectors[[forms[int(rng.integers(len(forms)))] for forms in self._forms[language]]]
+            return self.mean(language), None
+        rows = [forms[int(rng.integers(len(forms)))] for forms in self._forms[language]]
+        return self.vectors[rows], rows
 
 
 def by_name(classes: Sequence[int], count: int) -> Tensor:

@@ -26,7 +26,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from brivl_search.corpus.images import load_pixels
-from brivl_search.encoders.brivl.checkpoint import FolderCheckpoint
+from brivl_search.encoders.brivl.checkpoint import WEIGHTS, FolderCheckpoint
 from brivl_search.encoders.brivl.image_tower import ImageTower
 from brivl_search.encoders.device import has_fast_bf16, pick_device
 from train.data.photos import Augment
@@ -94,13 +94,24 @@ def cache_name(recipe: HeadsRecipe, pictures: Sequence[Picture], number: int, fi
     return f"maps-{number}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 
 
+def cnns_of(checkpoint: FolderCheckpoint) -> str:
+    """Hash of a checkpoint's CNNs: another one with the same CNNs has the same maps."""
+    from safetensors import safe_open
+
+    digest = hashlib.sha256(json.dumps([repr(cnn) for cnn in checkpoint.config.image.backbones]).encode())
+    with safe_open(str(checkpoint.folder / WEIGHTS), framework="pt") as file:
+        for name in sorted(n for n in file.keys() if n.startswith("image.backbones.")):  # noqa: SIM118 - not a dict
+            digest.update(name.encode() + file.get_tensor(name).numpy().tobytes())
+    return digest.hexdigest()
+
+
 def load_maps(recipe: HeadsRecipe, base: Path, pictures: Sequence[Picture]) -> Maps:
     """The views that are whole; unfinished ones are left out.
 
     Raises:
         SystemExit: not even the plain views are there.
     """
-    fingerprint = FolderCheckpoint((base / str(recipe.init.checkpoint)).resolve()).fingerprint
+    fingerprint = cnns_of(FolderCheckpoint((base / str(recipe.init.checkpoint)).resolve()))
     folder, kept, highest, places = Path(recipe.cache or recipe.run), [], [], []
     for number in range(max(p.views for p in pictures)):
         some = [i for i, p in enumerate(pictures) if p.views > number]
@@ -129,10 +140,11 @@ def cache_maps(recipe: HeadsRecipe, base: Path, pictures: Sequence[Picture]) -> 
     tower.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     folder = Path(recipe.cache or recipe.run)
     folder.mkdir(parents=True, exist_ok=True)
+    fingerprint = cnns_of(checkpoint)
     with ThreadPoolExecutor(2) as readers, Progress() as progress:
         for number in range(max(p.views for p in pictures)):
             some = [p for p in pictures if p.views > number]
-            name = cache_name(recipe, some, number, checkpoint.fingerprint)
+            name = cache_name(recipe, some, number, fingerprint)
             data, ranges, done_file = (folder / f"{name}{end}" for end in (".npy", "-highest.npy", ".done"))
             done = int(done_file.read_text()) if done_file.is_file() else 0
             task = progress.add_task(f"view {number} of {len(some)} pictures", total=len(some), completed=done)

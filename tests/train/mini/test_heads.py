@@ -13,11 +13,14 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from brivl_search.encoders import load_encoder
+from brivl_search.encoders.brivl.checkpoint import FolderCheckpoint
 from brivl_search.encoders.brivl.encoder import BriVLEncoder
+from brivl_search.encoders.brivl.text_tower import TextTower
 from tests.support.pictures import COLOURS, SHAPES, draw
 from train.mini import heads, maps, progress
-from train.mini.labelled import Name, all_names, names_of, read_pictures
+from train.mini.labelled import Language, Name, all_names, names_of, read_pictures
 from train.mini.lessons import NameVectors, by_name, caption_loss, label_loss, teacher_loss
+from train.mini.tokens import LastLayers, Texts, cached_tokens
 from train.recipe import HeadsRecipe, Labelled, read_recipe
 
 COLOUR, SHAPE = ("red", "green", "blue"), ("circle", "square", "cross")
@@ -165,16 +168,40 @@ def test_name_vectors_are_those_of_classify(tmp_path: Path, tiny_checkpoint: Pat
     names, encoder = all_names(read_pictures(recipe, tmp_path)), BriVLEncoder(tiny_checkpoint)
     vectors = NameVectors(names, recipe.kinds)
     vectors.fill(torch.from_numpy(encoder.encode_texts(vectors.texts)))
-    for language in ("zh", "en"):
+    languages: tuple[Language, ...] = ("zh", "en")
+    for language in languages:
         expected = class_vectors(encoder, [[getattr(name, language)] for name in names.names])
         np.testing.assert_allclose(vectors.mean(language).numpy(), expected, atol=1e-5)
-        assert vectors.drawn(language, np.random.default_rng(0)).shape == expected.shape
+        for seed in range(4):
+            table, rows = vectors.drawn(language, np.random.default_rng(seed))
+            assert table.shape == expected.shape and (rows is None or len(rows) == len(names.names))
 
 
+def test_last_layers_learn_on_kept_tokens(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    texts = ["一只狗在草地上", "a dog", "红色圆形 and a blue square", "a dog on grass"]
+    tokens = cached_tokens(FolderCheckpoint(tiny_checkpoint), texts, 1, tmp_path, bf16=False)
+    tower = TextTower(FolderCheckpoint(tiny_checkpoint).config.text, 32)
+    FolderCheckpoint(tiny_checkpoint).fill("text", tower)
+    last = LastLayers(tower.eval(), 1)
+    expected = BriVLEncoder(tiny_checkpoint, precision="fp32").encode_texts(texts)
+    np.testing.assert_allclose(last.embed(tokens, range(4)), expected, atol=2e-3)
+    known = Texts(tokens, last, expected.copy(), learns=True)
+    with torch.no_grad():
+        last.head.fc2.weight.mul_(torch.rand(32, 1) + 0.5)
+    found = known.vectors([2, 0])
+    found.sum().backward()
+    assert tower.backbone.encoder.layer[0].output.dense.weight.grad is not None
+    np.testing.assert_allclose(known.bank[[2, 0]].numpy(), found.detach().numpy())
+    assert np.abs(known.bank[0].numpy() - expected[0]).max() > 1e-3
+    np.testing.assert_array_equal(known.bank[1].numpy(), expected[1])  # not asked for
+
+
+@pytest.mark.parametrize("learns", [False, True])
 def test_heads_learn_and_the_checkpoint_loads(
-    tmp_path: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+    learns: bool, tmp_path: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = write_world(tmp_path, tiny_checkpoint, steps=6, eval_every=3)
+    more = {"text_lr_factor": 1.0, "text_weight": 0.5} if learns else {}
+    path = write_world(tmp_path, tiny_checkpoint, steps=6, eval_every=3, **more)
     with pytest.raises(SystemExit, match=r"train\.mini\.maps"):
         heads.main([str(path)])
     maps.main([str(path)])
@@ -191,7 +218,8 @@ def test_heads_learn_and_the_checkpoint_loads(
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-3)
     assert np.abs(vectors - old.encode_images(pixels)).max() > 0.01
     texts = ["一个红色圆形", "a red circle"]
-    np.testing.assert_allclose(new.encode_texts(texts), old.encode_texts(texts), atol=1e-3)  # float16 of the same
+    moved = np.abs(new.encode_texts(texts) - old.encode_texts(texts)).max()
+    assert moved > 1e-3 if learns else moved < 1e-3  # float16 of the same
     capsys.readouterr()
     progress.main([str(path), str(tmp_path / "run" / "checkpoint")])
     assert "named class" in capsys.readouterr().out
