@@ -254,6 +254,7 @@ class HeadsRecipe(Common):
     kinds: dict[str, dict[Literal["zh", "en"], list[str]]] = Field(description="kind → sentences about a name")
     classifiers: list[str] = Field(description="each CNN's ImageNet weights; empty: not read")
     names: str = Field(description="the classifiers' classes: JSON lines with zh and en, relative to the recipe")
+    go_on: str | None = Field(None, description="checkpoint of an earlier run whose weights are taken")
     everything: bool = Field(False, description="held-out pictures are trained on too; for the last run alone")
     train: HeadTraining
 

@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from brivl_search.encoders.brivl.checkpoint import FolderCheckpoint, save_checkpoint
+from brivl_search.encoders.brivl.checkpoint import FolderCheckpoint, load_tower, save_checkpoint
 from brivl_search.encoders.brivl.image_tower import ImageTower, mean_direction
 from brivl_search.encoders.brivl.text_tower import TextTower
 from brivl_search.encoders.device import has_fast_bf16, pick_device
@@ -62,6 +62,9 @@ def start(recipe: HeadsRecipe, base: Path, names: Tensor) -> ImageTower:
     tower = ImageTower(recipe.config.image, recipe.config.dim)
     known = ImageTower(checkpoint.config.image, checkpoint.config.dim)
     checkpoint.fill("image", known)
+    if recipe.go_on is not None:
+        load_tower((base / recipe.go_on).resolve(), "image", tower)
+        return tower
     missing, unknown = tower.load_state_dict(known.state_dict(), strict=False)
     if unknown or any(not name.startswith("seen.") for name in missing):
         raise SystemExit(f"{checkpoint.name} does not fit [model]: {[*unknown, *missing][:3]}")
@@ -85,8 +88,13 @@ def read_texts(recipe: HeadsRecipe, base: Path, texts: list[str], *, bf16: bool)
     tokens = cached_tokens(checkpoint, texts, cfg.text_layers, cache, bf16=bf16)
     tower = TextTower(checkpoint.config.text, checkpoint.config.dim)
     checkpoint.fill("text", tower)
-    last = LastLayers(tower, cfg.text_layers)
-    key = hashlib.sha256(json.dumps([checkpoint.fingerprint, cfg.text_layers, texts]).encode()).hexdigest()[:12]
+    last, of = LastLayers(tower, cfg.text_layers), checkpoint
+    if recipe.go_on is not None:
+        of = FolderCheckpoint((base / recipe.go_on).resolve())
+        learnt = copy.deepcopy(tower)
+        of.fill("text", learnt)
+        last.load_state_dict(LastLayers(learnt, cfg.text_layers).state_dict())
+    key = hashlib.sha256(json.dumps([of.fingerprint, cfg.text_layers, texts]).encode()).hexdigest()[:12]
     file = cache / f"texts-{key}.npy"
     if not file.is_file():
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):

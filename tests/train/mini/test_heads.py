@@ -220,6 +220,23 @@ def test_heads_learn_and_the_checkpoint_loads(
     texts = ["一个红色圆形", "a red circle"]
     moved = np.abs(new.encode_texts(texts) - old.encode_texts(texts)).max()
     assert moved > 1e-3 if learns else moved < 1e-3  # float16 of the same
+    last = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])
+    heads.main(
+        [
+            str(path),
+            "--set",
+            "go_on=run/checkpoint",
+            "--set",
+            f'run="{tmp_path / "more"}"',
+            "--set",
+            "train.steps=1",
+            "--set",
+            f'cache="{tmp_path / "run"}"',
+        ]
+    )
+    first = json.loads((tmp_path / "more" / "log.jsonl").read_text().splitlines()[0])
+    figures = [key for key in first if key != "step"]
+    assert figures and {key: first[key] for key in figures} == {key: last[key] for key in figures}
     capsys.readouterr()
     progress.main([str(path), str(tmp_path / "run" / "checkpoint")])
     assert "named class" in capsys.readouterr().out
