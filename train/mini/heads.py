@@ -228,12 +228,12 @@ class Judge:
                 texts.bank[self.asked] = torch.from_numpy(self.last.embed(texts.tokens, self.asked))
         return self.progress.measure(self.tower, self.lessons.said, bf16=self.bf16)
 
-    def save(self, step: int, found: dict[str, str]) -> None:
-        """Writes the checkpoint."""
+    def save(self, step: int, found: dict[str, str], name: str = "checkpoint") -> None:
+        """Writes a checkpoint into the run's folder."""
         facts = {"recipe": without_model(self.recipe.raw), "step": step, "val": found}
         text = copy.deepcopy(self.lessons.text)
         LastLayers(text, self.recipe.train.text_layers).load_state_dict(self.last.state_dict())
-        folder = Path(self.recipe.run) / "checkpoint"
+        folder = Path(self.recipe.run) / name
         save_checkpoint(folder, replace(self.recipe.config, training=facts), self.tower, text, self.tokenizer)
 
 
@@ -253,7 +253,9 @@ def train(recipe: HeadsRecipe, base: Path) -> None:
     judge = Judge(recipe, base, lessons, tower, bf16=bf16)
     teaching = Teaching(lessons, tower, cfg, bf16=bf16)
     with (run / "log.jsonl").open("a", buffering=1) as log:
-        log.write(json.dumps({"step": 0, **judge.measure()}, ensure_ascii=False) + "\n")
+        found = judge.measure()
+        judge.save(0, found, "start")
+        log.write(json.dumps({"step": 0, **found}, ensure_ascii=False) + "\n")
         since, counted, sums = time.perf_counter(), 0, dict[str, float]()
         for step in range(cfg.steps):
             for group in optimizer.param_groups:
@@ -273,7 +275,8 @@ def train(recipe: HeadsRecipe, base: Path) -> None:
                 line: dict[str, object] = {"step": done, "s": round((time.perf_counter() - since) / counted, 2)}
                 line |= {name: round(value / counted, 4) for name, value in sums.items()}
                 if due:
-                    line |= (found := judge.measure())
+                    found = judge.measure()
+                    line |= found
                     judge.save(done, found)
                 log.write(json.dumps(line, ensure_ascii=False) + "\n")
                 since, counted, sums = time.perf_counter(), 0, {}

@@ -106,10 +106,10 @@ def cnns_of(checkpoint: FolderCheckpoint) -> str:
 
 
 def load_maps(recipe: HeadsRecipe, base: Path, pictures: Sequence[Picture]) -> Maps:
-    """The views that are whole; unfinished ones are left out.
+    """The views that there are; of an unfinished one, what is done.
 
     Raises:
-        SystemExit: not even the plain views are there.
+        SystemExit: the plain views are not whole yet.
     """
     fingerprint = cnns_of(FolderCheckpoint((base / str(recipe.init.checkpoint)).resolve()))
     folder, kept, highest, places = Path(recipe.cache or recipe.run), [], [], []
@@ -117,12 +117,13 @@ def load_maps(recipe: HeadsRecipe, base: Path, pictures: Sequence[Picture]) -> M
         some = [i for i, p in enumerate(pictures) if p.views > number]
         name = cache_name(recipe, [pictures[i] for i in some], number, fingerprint)
         done = folder / f"{name}.done"
-        if not done.is_file() or int(done.read_text()) < len(some):
+        count = int(done.read_text()) if done.is_file() else 0
+        if not count or (number == 0 and count < len(some)):
             break
         kept.append(np.load(folder / f"{name}.npy", mmap_mode="r"))
         highest.append(np.load(folder / f"{name}-highest.npy"))
         place = np.full(len(pictures), -1)
-        place[some] = np.arange(len(some))
+        place[some[:count]] = np.arange(count)
         places.append(place)
     if not kept:
         raise SystemExit("the pictures' maps are not cached yet: run `python -m train.mini.maps RECIPE` first")
