@@ -29,7 +29,7 @@ def read_texts(recipe: HeadsRecipe, base: Path, texts: list[str], *, bf16: bool)
     tower = TextTower(checkpoint.config.text, checkpoint.config.dim)
     checkpoint.fill("text", tower)
     last, of = LastLayers(tower, cfg.text_layers), checkpoint
-    if recipe.go_on is not None:
+    if recipe.go_on is not None and cfg.text_lr_factor:
         of = FolderCheckpoint((base / recipe.go_on).resolve())
         learnt = copy.deepcopy(tower)
         of.fill("text", learnt)

@@ -237,8 +237,8 @@ class Judge:
         save_checkpoint(folder, replace(self.recipe.config, training=facts), self.tower, text, self.tokenizer)
 
 
-def train(recipe: HeadsRecipe, base: Path) -> None:
-    """The whole run."""
+def train(recipe: HeadsRecipe, base: Path, stop_after: int | None = None) -> None:
+    """The whole run, or its first steps; the schedule stays."""
     cfg, run = recipe.train, Path(recipe.run)
     run.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(cfg.seed)
@@ -257,7 +257,8 @@ def train(recipe: HeadsRecipe, base: Path) -> None:
         judge.save(0, found, "start")
         log.write(json.dumps({"step": 0, **found}, ensure_ascii=False) + "\n")
         since, counted, sums = time.perf_counter(), 0, dict[str, float]()
-        for step in range(cfg.steps):
+        last_step = min(cfg.steps, stop_after or cfg.steps)
+        for step in range(last_step):
             for group in optimizer.param_groups:
                 group["lr"] = group["base_lr"] * rate_at(step, cfg.steps, cfg.warmup)
             optimizer.zero_grad(set_to_none=True)
@@ -270,7 +271,7 @@ def train(recipe: HeadsRecipe, base: Path) -> None:
             judge.follow(step)
             sums = {name: sums.get(name, 0.0) + value for name, value in teaching.parts.items()}
             counted += 1
-            due = (done := step + 1) % cfg.eval_every == 0 or done == cfg.steps
+            due = (done := step + 1) % cfg.eval_every == 0 or done == last_step
             if done % 20 == 0 or due:
                 line: dict[str, object] = {"step": done, "s": round((time.perf_counter() - since) / counted, 2)}
                 line |= {name: round(value / counted, 4) for name, value in sums.items()}
@@ -280,15 +281,16 @@ def train(recipe: HeadsRecipe, base: Path) -> None:
                     judge.save(done, found)
                 log.write(json.dumps(line, ensure_ascii=False) + "\n")
                 since, counted, sums = time.perf_counter(), 0, {}
-    print(f"{run / 'checkpoint'}: after {cfg.steps} steps")
+    print(f"{run / 'checkpoint'}: after {last_step} steps")
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", type=Path)
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change a recipe value")
+    parser.add_argument("--stop-after", type=int, help="end at this step (the schedule stays)")
     args = parser.parse_args(argv)
-    train(read_recipe(args.recipe, args.set, HeadsRecipe), args.recipe.resolve().parent)
+    train(read_recipe(args.recipe, args.set, HeadsRecipe), args.recipe.resolve().parent, args.stop_after)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from brivl_search.encoders.brivl.checkpoint import FolderCheckpoint
 from brivl_search.encoders.brivl.encoder import BriVLEncoder
 from brivl_search.encoders.brivl.text_tower import TextTower
 from tests.support.pictures import COLOURS, SHAPES, draw
-from train.mini import between, heads, maps, progress
+from train.mini import between, heads, hubness, maps, progress
 from train.mini.labelled import Language, Name, all_names, names_of, read_pictures
 from train.mini.lessons import NameVectors, by_name, caption_loss, label_loss, teacher_loss
 from train.mini.tokens import LastLayers, Texts, cached_tokens
@@ -243,5 +243,8 @@ def test_heads_learn_and_the_checkpoint_loads(
         between.main([str(path), *ends, "--shares", "0,1"])
         shown = capsys.readouterr().out.split("share ")[1:]
         assert len(shown) == 2 and all(value in shown[1] for key, value in last.items() if key.startswith("told"))
+        hubness.main([str(path), str(tmp_path / "run" / "checkpoint"), "--captions", "20", "--photos", "20"])
+        hubs = FolderCheckpoint(tmp_path / "run" / "checkpoint").hubness
+        assert hubs is not None and hubs.of_images.shares.sum() == pytest.approx(1)
     progress.main([str(path), str(tmp_path / "run" / "checkpoint")])
     assert "named class" in capsys.readouterr().out
