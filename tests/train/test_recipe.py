@@ -11,6 +11,7 @@ from brivl_search.errors import UsageError
 from tests.support.folders import REPO
 from train import pretrain
 from train.mini import distill
+from train.mini.head_recipe import HeadsRecipe
 from train.recipe import Data, Init, Recipe, Shards, TextRecipe, Training, read_recipe
 
 RECIPES = REPO / "train" / "recipes"
@@ -18,7 +19,7 @@ MINI = RECIPES / "brivl-mini.toml"
 
 
 def test_every_shipped_recipe_is_read() -> None:
-    paths = [path for path in RECIPES.glob("*.toml") if path.stem != "brivl-mini-text"]
+    paths = [path for path in RECIPES.glob("*.toml") if path.stem not in ("brivl-mini-text", "brivl-mini-3")]
     steps = {path.stem: read_recipe(path, []).train.steps for path in paths}
     assert steps == {
         "brivl-1.0": 57_292,
@@ -32,6 +33,8 @@ def test_every_shipped_recipe_is_read() -> None:
     }
     text = read_recipe(RECIPES / "brivl-mini-text.toml", [], TextRecipe)
     assert (text.train.steps, [teacher.name for teacher in text.teachers]) == (1200, ["english", "chinese"])
+    heads = read_recipe(RECIPES / "brivl-mini-3.toml", [], HeadsRecipe)
+    assert heads.config.image.classes == 1000 and {table.kind for table in heads.labelled} <= {*heads.kinds}
 
 
 def test_values_and_defaults() -> None:

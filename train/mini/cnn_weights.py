@@ -3,6 +3,7 @@
     python -m train.mini.cnn_weights runs/cnns        # → runs/cnns/tf_efficientnet_lite2.safetensors
 
 The file in the package (Apache-2.0) has the tensors of timm's `tf_efficientnet_lite2`, in its order, under other names.
+Its classifier is kept: a tower leaves it out, and `train.mini.views` takes it as a teacher.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def fetch(folder: Path) -> Path:
     tensors = renamed(state, timm.create_model(NAME, pretrained=False).state_dict())
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{NAME}.safetensors"
-    write_tensors(target, {k: v for k, v in tensors.items() if not k.startswith("classifier.")}, half=False)
+    write_tensors(target, tensors, half=False)
     return target
 
 

@@ -1,6 +1,7 @@
 """Fits a checkpoint's hubness correction (`brivl_search.encoders.brivl.hubness`) to its training pairs, and writes it.
 
     python -m train.mini.hubness train/recipes/brivl-mini.toml brivl_search/models/brivl-mini
+    python -m train.mini.hubness train/recipes/brivl-mini-3.toml brivl_search/models/brivl-mini   # by its cached maps
 
 Nothing of the towers changes. The banks are spherical k-means of captions, all fields alike, and of photos, both drawn
 from the recipe's training pairs. It changes the checkpoint's vectors and fingerprint: calibrate it afterwards.
@@ -9,16 +10,22 @@ from the recipe's training pairs. It changes the checkpoint's vectors and finger
 from __future__ import annotations
 
 import argparse
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from brivl_search.corpus.images import load_pixels
-from brivl_search.encoders.brivl.checkpoint import write_hubness
+from brivl_search.encoders.brivl.checkpoint import load_tower, read_config, write_hubness
 from brivl_search.encoders.brivl.encoder import BriVLEncoder
 from brivl_search.encoders.brivl.hubness import HUBNESS, Bank, Hubness
+from brivl_search.encoders.brivl.image_tower import ImageTower
+from brivl_search.encoders.device import has_fast_bf16, pick_device
 from train.data.photos import Photo, read_photos
+from train.mini.given import read_lessons
+from train.mini.head_recipe import HeadsRecipe
 from train.recipe import read_recipe
 
 
@@ -76,6 +83,39 @@ def fit_hubs(
     return Hubness(np.ascontiguousarray(directions[:, 2:], np.float32), banks[0], banks[1], constant)
 
 
+def by_reading(recipe: Path, checkpoint: Path, captions: int, photos: int) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors of captions and photos of a recipe, by the whole checkpoint."""
+    encoder, rng = BriVLEncoder(checkpoint), np.random.default_rng(0)
+    given = read_photos(read_recipe(recipe, []).data, recipe.resolve().parent).train
+    texts = encoder.encode_texts(captions_of(given, captions, rng))
+    drawn = [given[i].path for i in rng.permutation(len(given))[:photos]]
+    images = [
+        encoder.encode_images(np.stack([load_pixels(path, encoder.pixels) for path in drawn[at : at + 64]]))
+        for at in range(0, len(drawn), 64)
+    ]
+    return texts, np.concatenate(images)
+
+
+def by_cache(recipe: HeadsRecipe, base: Path, checkpoint: Path, captions: int, photos: int) -> tuple[np.ndarray, ...]:
+    """As `by_reading`, from what a third round has cached: its CNNs and its text tower are the checkpoint's too."""
+    if recipe.train.text_lr_factor:
+        raise SystemExit("the text tower of this recipe learns, and its cached vectors are old: give another recipe")
+    bf16 = has_fast_bf16(pick_device("cpu")) if recipe.train.bf16 is None else recipe.train.bf16
+    lessons, rng = read_lessons(recipe, base, bf16=bf16), np.random.default_rng(0)
+    tower = ImageTower(read_config(checkpoint).image, recipe.config.dim).eval()
+    load_tower(checkpoint, "image", tower)
+    used = [i for i, picture in enumerate(lessons.pictures) if not picture.kept]
+    groups = [group for i in used for group in lessons.pictures[i].captions.values()]
+    rows = sorted({lessons.row[text] for group in groups for text in group})
+    texts = lessons.texts.bank.numpy()[rng.permutation(rows)[:captions]]
+    drawn, images = rng.permutation(used)[:photos].tolist(), []
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        for at in range(0, len(drawn), 64):
+            maps = lessons.maps.take(drawn[at : at + 64], [0] * len(drawn[at : at + 64]))
+            images.append(tower.embed(maps).float().numpy())
+    return texts, np.concatenate(images)
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", type=Path, help="whose [[data]] hold the training photos and captions")
@@ -84,16 +124,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--photos", type=int, default=4_000, help="drawn for the other bank")
     args = parser.parse_args(argv)
     (args.checkpoint / HUBNESS).unlink(missing_ok=True)
-    encoder, rng = BriVLEncoder(args.checkpoint), np.random.default_rng(0)
-    photos = read_photos(read_recipe(args.recipe, []).data, args.recipe.resolve().parent).train
-    texts = encoder.encode_texts(captions_of(photos, args.captions, rng))
-    drawn = [photos[i].path for i in rng.permutation(len(photos))[: args.photos]]
-    images = [
-        encoder.encode_images(np.stack([load_pixels(path, encoder.pixels) for path in drawn[at : at + 64]]))
-        for at in range(0, len(drawn), 64)
-    ]
-    write_hubness(args.checkpoint, fit_hubs(texts, np.concatenate(images)))
-    print(f"{args.checkpoint / HUBNESS}: of {len(texts):,} captions and {len(drawn):,} photos; calibrate it now")
+    if "labelled" in tomllib.loads(args.recipe.read_text(encoding="utf-8")):
+        recipe = read_recipe(args.recipe, [], HeadsRecipe)
+        found = by_cache(recipe, args.recipe.resolve().parent, args.checkpoint, args.captions, args.photos)
+    else:
+        found = by_reading(args.recipe, args.checkpoint, args.captions, args.photos)
+    texts, images = found
+    write_hubness(args.checkpoint, fit_hubs(texts, images))
+    print(f"{args.checkpoint / HUBNESS}: of {len(texts):,} captions and {len(images):,} photos; calibrate it now")
 
 
 if __name__ == "__main__":

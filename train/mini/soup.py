@@ -30,7 +30,8 @@ def shape(config: ModelConfig) -> tuple[object, ...]:
     heads = tuple(replace(head, dropout=0.0, mlp_dropout=0.0) for head in (image.head, text.head))
     sizes = {k: v for k, v in text.backbone.items() if "dropout" not in k}
     pictures = (repr(image.backbones), image.grids, image.width, image.members, image.pixels)
-    return config.dim, heads, sizes, pictures, text.max_length
+    classes = (image.classes, tuple(image.class_backbones))
+    return config.dim, heads, sizes, pictures, classes, text.max_length
 
 
 def average(states: Sequence[dict[str, torch.Tensor]], shares: Sequence[float]) -> dict[str, torch.Tensor]:

@@ -14,7 +14,7 @@ from brivl_search.corpus.images import PixelSpec
 from brivl_search.errors import EncoderError
 
 CONFIG_VERSION = 1
-_LATER_FIELDS = {"antialias", "short_side", "roi", "max_boxes", "padding", "members"}
+_LATER_FIELDS = {"antialias", "short_side", "roi", "max_boxes", "padding", "members", "classes", "class_backbones"}
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,9 @@ class ImageTowerConfig:
         width: token width; None: the backbones' channels, as in BriVL.
         members: heads on the same regions, each with its own projection. A picture's vector is the direction of the
             mean of theirs: an ensemble for the price of its heads. BriVL has 1.
+        classes: how many classes a classifier beside the heads tells apart; what it sees is added to every head's
+            vector (`seen.Seen`). 0, as BriVL: there is none.
+        class_backbones: the backbones whose maps it reads, counted from 0.
         roi: where a box is sampled. "brivl": as the published code does, by a factor of W / (W − 1) too far right and
             down, with zeros outside the map. "aligned": where the box is.
         max_boxes: how many of a detector's boxes are used, best first. The whole image is added after them.
@@ -72,6 +75,8 @@ class ImageTowerConfig:
     grids: list[int] = field(default_factory=lambda: [6, 1])
     width: int | None = None
     members: int = 1
+    classes: int = 0
+    class_backbones: list[int] = field(default_factory=list)
     roi: Literal["brivl", "aligned"] = "brivl"
     max_boxes: int = 36
     pixels: PixelSpec = field(default_factory=PixelSpec)
@@ -150,6 +155,12 @@ class ModelConfig:
                 raise EncoderError(f'config.json: image.roi is "brivl" or "aligned", not {image["roi"]!r}')
             if int(image.get("members", 1)) < 1:
                 raise EncoderError(f"config.json: image.members is 1 or more, not {image['members']}")
+            count, read = int(image.get("classes", 0)), image.get("class_backbones", [])
+            if count < 0 or bool(count) != bool(read) or not set(read) <= set(range(len(image.get("backbones", [0])))):
+                raise EncoderError(
+                    "config.json: image.classes and image.class_backbones go together: a number of classes, and which "
+                    f"of the backbones are classified, not {count} and {read}"
+                )
             if text.get("padding", "masked") not in ("masked", "seen"):
                 raise EncoderError(f'config.json: text.padding is "masked" or "seen", not {text["padding"]!r}')
             rest = {k: v for k, v in raw.items() if k not in ("image", "text")}

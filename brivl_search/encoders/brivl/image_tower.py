@@ -16,6 +16,7 @@ from brivl_search.encoders.brivl.backbones import Backbone
 from brivl_search.encoders.brivl.config import HeadConfig, ImageTowerConfig
 from brivl_search.encoders.brivl.heads import TowerHead
 from brivl_search.encoders.brivl.regions import box_weights, pooling_matrix
+from brivl_search.encoders.brivl.seen import Seen
 from brivl_search.errors import EncoderError
 
 
@@ -49,6 +50,10 @@ class ImageTower(nn.Module):
         self.project = nn.Linear(channels, width)  # BriVL's 1 × 1 convolution after the region sampling
         self.head = TowerHead(width, dim, config.head)
         self.members = nn.ModuleList(Member(channels, width, dim, config.head) for _ in range(config.members - 1))
+        self.seen: Seen | None = None
+        if config.classes:
+            read = sum(self.cnns()[at].channels for at in config.class_backbones)
+            self.seen = Seen(read, config.classes, dim, config.class_backbones)
         self._pooling: dict[tuple[int, int, str], Tensor] = {}
         self._widths: dict[tuple[int, ...], list[int]] = {}
 
@@ -135,7 +140,8 @@ class ImageTower(nn.Module):
             if self.training and vectors:
                 regions = self._regions(maps, boxes)
             vectors.append(member.head(member.project(regions), mask))
-        return torch.stack(vectors)
+        stacked = torch.stack(vectors)
+        return stacked if self.seen is None else F.normalize(stacked + self.seen(maps), dim=-1)
 
     def _regions(self, maps: Sequence[Tensor], boxes: Tensor | None) -> Tensor:
         """The regions' features (B, R, Σ channels); in training without some of both."""
