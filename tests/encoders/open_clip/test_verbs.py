@@ -1,4 +1,4 @@
-"""The command line with a model of open_clip: models show, build-index, query, info, calibrate, and what goes wrong."""
+"""The command line with a model of open_clip: models show, build-index, query, info, a calibration, lost weights."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ def test_verbs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from typer.testing import CliRunner
 
     from brivl_search.cli import app
+    from brivl_search.encoders import calibration
 
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     model = make_open_clip(tmp_path / "model", "xlm_roberta")
@@ -39,6 +40,9 @@ def test_verbs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (about["name"], about["fingerprint"]) == (encoder, load(model).fingerprint)
     hits = [json.loads(line) for line in run("query", "a red dog", "--index", index, "--device", "cpu").splitlines()]
     assert len(hits) == 5 and hits[0]["score"] >= hits[-1]["score"] and hits[0].get("match") is None
+    calibration.save(about["fingerprint"], {"slope": 10, "intercept": 0})
+    hits = [json.loads(line) for line in run("query", "a red dog", "--index", index, "--device", "cpu").splitlines()]
+    assert all(0 < hit["match"] < 1 for hit in hits)
     assert json.loads(run("models", "show", "open_clip:nllb-clip-base-siglip/mrl"))["needs"] == "open-clip"
     (model / "open_clip_model.safetensors").unlink()
     run("query", "a red dog", "--index", index, "--device", "cpu", code=1)
