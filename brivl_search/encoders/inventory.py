@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from brivl_search.encoders.brivl.weights import names_of
-from brivl_search.encoders.hf.files import is_open_clip
+from brivl_search.encoders.hf.family import is_open_clip
+from brivl_search.encoders.hf.layout import weight_file
 from brivl_search.encoders.known import KNOWN, KnownModel
-from brivl_search.encoders.open_clip.files import weight_file
 from brivl_search.encoders.plugins import package_of, plugins
 from brivl_search.errors import BrivlSearchError, UsageError
 

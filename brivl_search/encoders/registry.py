@@ -96,7 +96,14 @@ def _load(name: str, device: str, precision: Precision) -> LoadedEncoder:
     hub = base.removeprefix("hf:") if base.startswith("hf:") else str(path) if _is_hf(path) else None
     if hub is not None and regions is None:
         from brivl_search.encoders.hf import load_hf
+        from brivl_search.encoders.hf.family import is_open_clip
+        from brivl_search.encoders.hf.files import find_model
 
+        found_model = find_model(hub)
+        if is_open_clip(found_model.folder):
+            from brivl_search.encoders.open_clip import load_found
+
+            return load_found(found_model, device=device, precision=precision)
         return load_hf(hub, device=device, precision=precision)
     if hub is None and path.is_dir():
         return _brivl(FolderCheckpoint(path), str(path.resolve()), regions, device, precision)

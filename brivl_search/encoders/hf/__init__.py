@@ -3,6 +3,7 @@
 Those in the format of open_clip go to `brivl_search.encoders.open_clip`.
 
 files     finds the folder of a model, downloads it if necessary, hashes its files
+layout    names of files in open_clip's format
 family    reads the config files: sizes, preprocessing, text length, padding
 encoder   CLIP, Chinese-CLIP, AltCLIP, MetaCLIP 2, SigLIP and SigLIP 2, by transformers
 towers    loads one tower of such a model without the other
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from brivl_search.encoders.hf.files import find_model, is_open_clip
+from brivl_search.encoders.hf.files import find_model
 
 if TYPE_CHECKING:
     from brivl_search.encoders.base import LoadedEncoder, Precision
@@ -26,13 +27,9 @@ def load_hf(name: str, *, device: str = "auto", precision: Precision = "auto") -
 
     Raises:
         EncoderError: the model cannot be found, is damaged or of an unknown kind, or cannot be cut to N dimensions.
-        DependencyError: it needs sentence-transformers or open_clip, which is not installed.
+        DependencyError: it needs sentence-transformers, which is not installed.
     """
     found = find_model(name)
-    if is_open_clip(found.folder):
-        from brivl_search.encoders.open_clip import load_found
-
-        return load_found(found, device=device, precision=precision)
     if (found.folder / "modules.json").is_file():
         from brivl_search.encoders.hf.sentence import SentenceEncoder
 

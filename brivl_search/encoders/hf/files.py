@@ -16,11 +16,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from brivl_search.encoders.digests import file_sha256
+from brivl_search.encoders.hf.layout import CONFIG, WEIGHTS, weight_file
 from brivl_search.errors import EncoderError
 
 _HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[\w.-]+)(?:@([\w./-]+))?")
 _OLD_ID = re.compile(r"[A-Za-z0-9][\w.-]*")
-_OPEN_CLIP = "open_clip_config.json"
 _DIM = re.compile(r"(.*)\?dim=(\d+)")
 _BLOB = re.compile(r"[0-9a-f]{64}")
 
@@ -56,9 +56,9 @@ def find_model(name: str) -> FoundModel:
     suffix = f"?dim={dim}" if dim is not None else ""
     path = Path(name).expanduser()
     if path.is_dir():
-        if not any((path / one).is_file() for one in ("config.json", "modules.json", _OPEN_CLIP)):
+        if not any((path / one).is_file() for one in ("config.json", "modules.json", CONFIG)):
             raise EncoderError(
-                f"hf:{name} is not a model of transformers or open_clip: the folder has no config.json or {_OPEN_CLIP}"
+                f"hf:{name} is not a model of transformers or open_clip: the folder has no config.json or {CONFIG}"
             )
         return FoundModel(f"hf:{path.resolve()}{suffix}", path, dim)
     hub = _HUB_ID.fullmatch(name)
@@ -79,24 +79,11 @@ def hub_name(name: str) -> str | None:
     return name if _HUB_ID.fullmatch(name) or _OLD_ID.fullmatch(name) else None
 
 
-def is_open_clip(folder: Path) -> bool:
-    """Whether open_clip loads a folder: it has open_clip's config, and no model that transformers loads here."""
-    from brivl_search.encoders.hf.family import FAMILIES
-
-    if not (folder / _OPEN_CLIP).is_file() or (folder / "modules.json").is_file():
-        return False
-    try:
-        kind = read_json(folder / "config.json").get("model_type")
-    except EncoderError:
-        return True
-    return kind not in FAMILIES or not _has_weights(folder)
-
-
 def cached(repo: str, revision: str | None = None) -> Path | None:
     """The folder of a model in Hugging Face's cache on this disk; None unless it is complete."""
     from huggingface_hub import try_to_load_from_cache
 
-    for probe in ("config.json", "modules.json", _OPEN_CLIP):
+    for probe in ("config.json", "modules.json", CONFIG):
         path = try_to_load_from_cache(repo, probe, revision=revision)
         if isinstance(path, str) and complete(Path(path).parent):
             return Path(path).parent
@@ -109,19 +96,20 @@ def complete(folder: Path) -> bool:
         try:
             modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
             places = [folder / module.get("path", "") for module in modules]
-            return all(place.is_dir() for place in places) and any(_has_weights(place) for place in places)
+            return all(place.is_dir() for place in places) and any(has_weights(place) for place in places)
         except (OSError, ValueError, AttributeError, TypeError):
             return False
-    if is_open_clip(folder):
-        from brivl_search.encoders.open_clip.files import weight_file
-
-        return weight_file(folder) is not None
+    if (folder / CONFIG).is_file() and (weights := weight_file(folder)) is not None:
+        typed = (folder / "config.json").is_file() and "model_type" in read_json(folder / "config.json")
+        if weights.name.startswith("open_clip") or not typed:
+            return True
     has_preprocessing = any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json"))
     has_words = any(path.name in _WORDS or path.suffix == ".model" for path in tokenizer_files(folder))
-    return (folder / "config.json").is_file() and has_preprocessing and has_words and _has_weights(folder)
+    return (folder / "config.json").is_file() and has_preprocessing and has_words and has_weights(folder)
 
 
-def _has_weights(folder: Path) -> bool:
+def has_weights(folder: Path) -> bool:
+    """Whether a folder has weights that transformers reads."""
     try:
         return bool(weight_files(folder))
     except EncoderError:
@@ -188,7 +176,7 @@ def _content(path: Path) -> str:
 def wanted(files: Sequence[str]) -> list[str]:
     """The files of a hub repository that an encoder needs. Weights in several formats are taken once."""
     sentence = "modules.json" in files
-    if _OPEN_CLIP in files and not sentence and not _for_transformers(files):
+    if CONFIG in files and not sentence and not _for_transformers(files):
         return _wanted_by_open_clip(files)
     out = []
     for name in files:
@@ -212,8 +200,6 @@ def _for_transformers(files: Sequence[str]) -> bool:
 
 
 def _wanted_by_open_clip(files: Sequence[str]) -> list[str]:
-    from brivl_search.encoders.open_clip.files import WEIGHTS
-
     settings = [name for name in files if "/" not in name and any(fnmatch(name, one) for one in _SETTINGS)]
     return [*(name for name in settings if not name.endswith(".py")), *[name for name in WEIGHTS if name in files][:1]]
 

@@ -13,9 +13,9 @@ from typing import Any
 
 from brivl_search.corpus.pixels import PixelSpec
 from brivl_search.encoders.hf.files import read_json
+from brivl_search.encoders.hf.layout import CONFIG
 from brivl_search.errors import EncoderError
 
-CONFIG = "open_clip_config.json"
 TEXT_TOWERS = ("roberta", "xlm-roberta", "mt5", "bert", "m2m_100")  # of transformers, that open_clip can use
 _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _CONTEXT = 77

@@ -12,20 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from brivl_search.encoders.hf.files import digest, download, hub_name, read_json, tokenizer_files
+from brivl_search.encoders.hf.layout import WEIGHTS, weight_file
 from brivl_search.encoders.open_clip.config import TEXT_TOWERS, Description, read_description
 from brivl_search.errors import EncoderError
 
-# The order in which open_clip looks for weights in a folder; after these, any other, safetensors first.
-WEIGHTS = (
-    "open_clip_model.safetensors",
-    "open_clip_pytorch_model.safetensors",
-    "open_clip_pytorch_model.bin",
-    "open_clip_pytorch_model.pth",
-    "model.safetensors",
-    "pytorch_model.bin",
-    "pytorch_model.pth",
-    "model.pth",
-)
 _TEXT_TOWER_KEYS = ("transformers_version", "_name_or_path", "torch_dtype", "dtype", "architectures", "auto_map")
 
 
@@ -71,14 +61,6 @@ def in_folder(name: str, folder: Path, truncate_dim: int | None = None) -> OpenC
         raise EncoderError(f"{folder} has no weights: no {WEIGHTS[0]}, {WEIGHTS[2]} or the like")
     tokenizer, text_tower = parts_of(name, about, folder)
     return OpenClipModel(name, about, weights, tokenizer, text_tower, truncate_dim)
-
-
-def weight_file(folder: Path) -> Path | None:
-    """The file that open_clip would read in a folder; None if there is none."""
-    found = [path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin", ".pth") and path.is_file()]
-    known = [folder / name for name in WEIGHTS if folder / name in found]
-    others = sorted(found, key=lambda path: (path.suffix != ".safetensors", path.name))
-    return next(iter([*known, *others]), None)
 
 
 def parts_of(name: str, about: Description, folder: Path | None) -> tuple[Path | None, Path | None]:

@@ -9,8 +9,9 @@ from typing import Any
 from huggingface_hub import try_to_load_from_cache
 
 from brivl_search.encoders.hf.files import download
+from brivl_search.encoders.hf.layout import WEIGHTS
 from brivl_search.encoders.open_clip.config import describe
-from brivl_search.encoders.open_clip.files import WEIGHTS, OpenClipModel, parts_of
+from brivl_search.encoders.open_clip.files import OpenClipModel, parts_of
 from brivl_search.errors import EncoderError
 
 

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from brivl_search.encoders.hf.layout import CONFIG
 from brivl_search.encoders.hf.towers import quiet
-from brivl_search.encoders.open_clip.config import CONFIG
 from brivl_search.encoders.open_clip.files import OpenClipModel
 from brivl_search.errors import EncoderError
 

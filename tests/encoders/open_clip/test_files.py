@@ -16,9 +16,9 @@ import torch
 
 from brivl_search.encoders import load_encoder
 from brivl_search.encoders.hf.files import complete, wanted
+from brivl_search.encoders.hf.layout import WEIGHTS, weight_file
 from brivl_search.encoders.inventory import inventory
 from brivl_search.encoders.open_clip.encoder import OpenClipEncoder
-from brivl_search.encoders.open_clip.files import WEIGHTS, weight_file
 from brivl_search.errors import DependencyError, EncoderError
 from tests.support.tiny_hf import TEXTS, edit_json, make_hf
 from tests.support.tiny_open_clip import (
