@@ -40,6 +40,8 @@ class PixelSpec:
         short_side: what "crop" scales the short side to; 0: to `size`, so that only the long side is cut.
         patch: side of a patch, for "patches".
         max_patches: how many there are at most.
+        centre: of an odd number of pixels that "crop" cuts away, which side loses one more. "down": the right or lower
+            (transformers); "even": whichever makes the start even (torchvision).
     """
 
     size: int = 224
@@ -49,6 +51,7 @@ class PixelSpec:
     short_side: int = 0
     patch: int = 0
     max_patches: int = 0
+    centre: Literal["down", "even"] = "down"
 
     def __post_init__(self) -> None:
         known = self.resize in ("squash", "crop", "patches") and self.interpolation in ("bilinear", "bicubic")
@@ -62,6 +65,8 @@ class PixelSpec:
             raise ValueError("antialias = false needs interpolation = bilinear")
         if self.short_side and (self.resize != "crop" or self.short_side < self.size):
             raise ValueError(f"short_side needs resize = crop, and to be at least the size: {self}")
+        if self.centre not in ("down", "even") or (self.centre == "even" and self.resize != "crop"):
+            raise ValueError(f"centre is down, or for resize = crop even: {self}")
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready dictionary; `from_dict` reads it back. Fields that came later are left out at their default, so
@@ -135,6 +140,10 @@ def _extent(image: Image.Image, stored: tuple[int, int]) -> tuple[float, float]:
     return min(stored[0] / divided, image.width), min(stored[1] / divided, image.height)
 
 
+def _half(pixels: int, spec: PixelSpec) -> int:
+    return round(pixels / 2) if spec.centre == "even" else pixels // 2  # `round` takes a half to the even number
+
+
 def _filter(spec: PixelSpec) -> Image.Resampling:
     from PIL import Image
 
@@ -153,7 +162,7 @@ def _scaled(image: Image.Image, spec: PixelSpec, stored: tuple[int, int], part: 
         short = min(stored)
         scaled = [int((spec.short_side or spec.size) * side / short) for side in stored]
         x, y = width / scaled[0], height / scaled[1]
-        left, top = (scaled[0] - spec.size) // 2, (scaled[1] - spec.size) // 2
+        left, top = (_half(side - spec.size, spec) for side in scaled)
         box = (left * x, top * y, (left + spec.size) * x, (top + spec.size) * y)
     if not spec.antialias:
         sampled = sample_bilinear(np.asarray(to_rgb(image)), box, spec.size)

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from brivl_search.encoders.brivl.weights import names_of
+from brivl_search.encoders.hf.family import is_open_clip
+from brivl_search.encoders.hf.layout import weight_file
 from brivl_search.encoders.known import KNOWN, KnownModel
 from brivl_search.encoders.plugins import package_of, plugins
 from brivl_search.errors import BrivlSearchError, UsageError
@@ -125,6 +127,7 @@ def _below(folders: Sequence[Path]) -> Iterable[tuple[str, Location, Path]]:
         for path in [folder] if is_encoder(folder) else inside:
             if is_encoder(path):
                 prefix = "" if _config(path).get("model_type") is None and not _sentence(path) else "hf:"
+                prefix = "open_clip:" if is_open_clip(path) else prefix
                 found.append((f"{prefix}{os.fspath(path)}", "folder", path))
     return found
 
@@ -135,7 +138,7 @@ def is_encoder(folder: Path) -> bool:
 
     config = _config(folder)
     ours = isinstance(config.get("image"), dict) and isinstance(config.get("text"), dict)
-    return ours or config.get("model_type") in FAMILIES or _sentence(folder)
+    return ours or config.get("model_type") in FAMILIES or _sentence(folder) or is_open_clip(folder)
 
 
 def _sentence(folder: Path) -> bool:
@@ -153,7 +156,7 @@ def _config(folder: Path) -> dict[str, Any]:
 def _on_disk(place: Location, folder: Path) -> OnDisk:
     from brivl_search.encoders.hf.files import complete
 
-    ours = "model_type" not in _config(folder) and not _sentence(folder)
+    ours = "model_type" not in _config(folder) and not _sentence(folder) and not is_open_clip(folder)
     whole = (folder / "model.safetensors").is_file() if ours else complete(folder)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return OnDisk(place, folder, size, whole)
@@ -161,6 +164,10 @@ def _on_disk(place: Location, folder: Path) -> OnDisk:
 
 def _dim(folder: Path) -> int | None:
     try:
+        if is_open_clip(folder):
+            from brivl_search.encoders.open_clip.config import read_description
+
+            return read_description(folder).dim
         if "model_type" in _config(folder):
             from brivl_search.encoders.hf.family import read_facts
 
@@ -180,6 +187,9 @@ def _parameters(folder: Path) -> float | None:
     from safetensors import SafetensorError, safe_open
 
     files = [path for path in folder.rglob("*.safetensors") if path.name not in _BESIDE]
+    if is_open_clip(folder):  # other files there have the same weights in other formats
+        weights = weight_file(folder)
+        files = [weights] if weights is not None and weights.suffix == ".safetensors" else []
     total = 0
     try:
         for path in files:

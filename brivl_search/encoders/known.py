@@ -158,6 +158,50 @@ KNOWN = (
         note="own program code: BRIVL_SEARCH_TRUST_REMOTE_CODE=1; CC-BY-NC-4.0",
         matryoshka=(64, 1024),
     ),
+    KnownModel(
+        "open_clip:xlm-roberta-base-ViT-B-32/laion5b_s13b_b90k",
+        "multilingual",
+        512,
+        366,
+        224,
+        (
+            Figure("Crossmodal-3600, Chinese", "text → image", (53.7,), _OPEN_CLIP),
+            Figure("Crossmodal-3600, Chinese", "image → text", (57.4,), _OPEN_CLIP),
+        ),
+        needs="open-clip",
+    ),
+    KnownModel(
+        "open_clip:xlm-roberta-large-ViT-H-14/frozen_laion5b_s13b_b90k",
+        "multilingual",
+        1024,
+        1193,
+        224,
+        needs="open-clip",
+    ),
+    KnownModel(
+        "open_clip:nllb-clip-base-siglip/mrl",
+        "multilingual (201)",
+        768,
+        pixels=384,
+        needs="open-clip",
+        note="CC-BY-NC-4.0",
+        matryoshka=(32, 768),
+    ),
+    KnownModel(
+        "open_clip:nllb-clip-large-siglip/mrl",
+        "multilingual (201)",
+        1152,
+        pixels=384,
+        figures=(
+            Figure("Crossmodal-3600, Chinese", "text → image", (59.5,), _OPEN_CLIP),
+            Figure("Crossmodal-3600, Chinese", "image → text", (55.4,), _OPEN_CLIP),
+        ),
+        needs="open-clip",
+        note="CC-BY-NC-4.0",
+        matryoshka=(32, 1152),
+    ),
+    KnownModel("open_clip:MobileCLIP2-S0/dfndr2b", "en", 512, pixels=256, needs="open-clip"),
+    KnownModel("open_clip:PE-Core-B-16/meta", "en", 1024, pixels=224, needs="open-clip"),
     KnownModel("hf:Qwen/Qwen3-VL-Embedding-2B", "multilingual", 2048, needs="sentence"),
 )
 
@@ -165,6 +209,6 @@ _REVISION = re.compile(r"(@[\w./-]+)?(\?dim=\d+)?$")
 
 
 def known_matryoshka(name: str) -> tuple[int, ...]:
-    """The shortest and longest vectors that hf:ORG/NAME was trained to be cut to; empty: unknown or not at all."""
+    """The shortest and longest vectors that a model was trained to be cut to; empty: unknown, or not at all."""
     bare = _REVISION.sub("", name)
     return next((model.matryoshka for model in KNOWN if model.name == bare), ())

@@ -1,4 +1,4 @@
-"""Names of encoders → encoders: the bundled `brivl-mini`, checkpoint folders, Hugging Face models, plug-ins.
+"""Names of encoders → encoders: the bundled `brivl-mini`, folders, the hub's models, open_clip's, plug-ins.
 
 A BriVL name may end in the source of its regions: NAME+boxes=FILE.jsonl or NAME+detector=hf:ORG/NAME. Without it, the
 regions are a fixed grid. The source is part of the name because it changes the vectors, and an index keeps the name.
@@ -54,6 +54,7 @@ def load_encoder(
             official:FILE.pth: weights of the published BriVL code (`brivl_search.encoders.brivl.official`).
             hf:ORG/NAME[@REVISION], hf:FOLDER: a model of transformers or sentence-transformers
             (`brivl_search.encoders.hf`); ?dim=N at the end does what `truncate_dim` does.
+            open_clip:NAME/PRETRAINED, open_clip:FOLDER: a model of open_clip (`brivl_search.encoders.open_clip`).
             NAME, NAME:ARGUMENT: an encoder that a plug-in registered (`brivl_search.encoders.plugins`).
         device: a torch device, or "auto": the GPU where there is one.
         precision: "fp32", "bf16", or "auto": bfloat16 where the processor multiplies it natively.
@@ -85,13 +86,24 @@ def _load(name: str, device: str, precision: Precision) -> LoadedEncoder:
 
         checkpoint = OfficialCheckpoint(base.removeprefix("official:"))
         return _brivl(checkpoint, checkpoint.name, regions, device, precision)
+    if base.startswith("open_clip:") and regions is None:
+        from brivl_search.encoders.open_clip import load_open_clip
+
+        return load_open_clip(base.removeprefix("open_clip:"), device=device, precision=precision)
     path = Path(base).expanduser()
     if path.is_file() and path.suffix == ".safetensors":
         path = path.parent
     hub = base.removeprefix("hf:") if base.startswith("hf:") else str(path) if _is_hf(path) else None
     if hub is not None and regions is None:
         from brivl_search.encoders.hf import load_hf
+        from brivl_search.encoders.hf.family import is_open_clip
+        from brivl_search.encoders.hf.files import find_model
 
+        found_model = find_model(hub)
+        if is_open_clip(found_model.folder):
+            from brivl_search.encoders.open_clip import load_found
+
+            return load_found(found_model, device=device, precision=precision)
         return load_hf(hub, device=device, precision=precision)
     if hub is None and path.is_dir():
         return _brivl(FolderCheckpoint(path), str(path.resolve()), regions, device, precision)
@@ -108,7 +120,8 @@ def _load(name: str, device: str, precision: Precision) -> LoadedEncoder:
     near = difflib.get_close_matches(name, names, 1)
     raise UsageError(
         f"no encoder {name!r}: {f'did you mean {near[0]}? ' if near else ''}give a known name "
-        f"({', '.join(names) or 'none'}), the path of a checkpoint folder, official:FILE.pth or hf:ORG/NAME; "
+        f"({', '.join(names) or 'none'}), the path of a checkpoint folder, official:FILE.pth, hf:ORG/NAME or "
+        "open_clip:NAME/PRETRAINED; "
         "`brivl-search models list` shows more"
     )
 
@@ -118,20 +131,21 @@ def truncated(name: str, dim: int) -> str:
 
     Raises:
         UsageError: `dim` is less than 1.
-        EncoderError: it is no hf: model, and only those can be cut.
+        EncoderError: it is no model of hf: or open_clip:, and only those can be cut.
     """
     if dim < 1:
         raise UsageError(f"`truncate_dim` {dim}: give a whole number from 1 on")
-    if not name.startswith("hf:"):
+    if not name.startswith(("hf:", "open_clip:")):
         raise EncoderError(
-            f"{name} cannot be cut to {dim} dimensions: only Matryoshka models by hf: can; leave out `truncate_dim`"
+            f"{name} cannot be cut to {dim} dimensions: only Matryoshka models by hf: or open_clip: can; leave out "
+            "`truncate_dim`"
         )
     return re.sub(r"\?dim=\d+$", "", name) + f"?dim={dim}"
 
 
 def _is_hf(folder: Path) -> bool:
-    """Whether a folder holds a model of transformers or sentence-transformers rather than one of ours."""
-    if (folder / "modules.json").is_file():
+    """Whether a folder holds a model of transformers, sentence-transformers or open_clip rather than one of ours."""
+    if (folder / "modules.json").is_file() or (folder / "open_clip_config.json").is_file():
         return True
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))

@@ -1,6 +1,9 @@
 """`hf:ORG/NAME` and `hf:FOLDER`: encoders in the format of transformers and sentence-transformers.
 
+Those in the format of open_clip go to `brivl_search.encoders.open_clip`.
+
 files     finds the folder of a model, downloads it if necessary, hashes its files
+layout    names of files in open_clip's format
 family    reads the config files: sizes, preprocessing, text length, padding
 encoder   CLIP, Chinese-CLIP, AltCLIP, MetaCLIP 2, SigLIP and SigLIP 2, by transformers
 towers    loads one tower of such a model without the other

@@ -19,7 +19,8 @@ from typing import Any
 
 from brivl_search.corpus.patches import square_side
 from brivl_search.corpus.pixels import PixelSpec
-from brivl_search.encoders.hf.files import read_json
+from brivl_search.encoders.hf.files import has_weights, read_json
+from brivl_search.encoders.hf.layout import CONFIG
 from brivl_search.errors import EncoderError
 
 _CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -168,6 +169,17 @@ def read_facts(folder: Path) -> ModelFacts:
         "max_length": length,
     }
     return ModelFacts(family, dim, length, pixels, mean, std, matryoshka(folder), settings)
+
+
+def is_open_clip(folder: Path) -> bool:
+    """Whether open_clip loads a folder: it has open_clip's config, and no model that transformers loads here."""
+    if not (folder / CONFIG).is_file() or (folder / "modules.json").is_file():
+        return False
+    try:
+        kind = read_json(folder / "config.json").get("model_type")
+    except EncoderError:
+        return True
+    return kind not in FAMILIES or not has_weights(folder)
 
 
 def _part(config: dict[str, Any], name: str) -> dict[str, Any]:

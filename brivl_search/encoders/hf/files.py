@@ -9,16 +9,18 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from brivl_search.encoders.digests import file_sha256
+from brivl_search.encoders.hf.layout import CONFIG, WEIGHTS, weight_file
 from brivl_search.errors import EncoderError
 
 _HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[\w.-]+)(?:@([\w./-]+))?")
+_OLD_ID = re.compile(r"[A-Za-z0-9][\w.-]*")
 _DIM = re.compile(r"(.*)\?dim=(\d+)")
 _BLOB = re.compile(r"[0-9a-f]{64}")
 
@@ -50,27 +52,38 @@ def find_model(name: str) -> FoundModel:
     Raises:
         EncoderError: there is no such model, or it cannot be downloaded; the message says what to do.
     """
-    dim = None
-    if found := _DIM.fullmatch(name):
-        name, dim = found[1], int(found[2])
+    name, dim = without_dim(name)
     suffix = f"?dim={dim}" if dim is not None else ""
     path = Path(name).expanduser()
     if path.is_dir():
-        if not (path / "config.json").is_file() and not (path / "modules.json").is_file():
-            raise EncoderError(f"hf:{name} is not a model of transformers: the folder has no config.json")
+        if not any((path / one).is_file() for one in ("config.json", "modules.json", CONFIG)):
+            raise EncoderError(
+                f"hf:{name} is not a model of transformers or open_clip: the folder has no config.json or {CONFIG}"
+            )
         return FoundModel(f"hf:{path.resolve()}{suffix}", path, dim)
     hub = _HUB_ID.fullmatch(name)
     if hub is None or name.startswith("."):
         raise EncoderError(f"no encoder hf:{name}: there is no such folder, and it is not of the form ORG/NAME")
-    folder = cached(hub[1], hub[2]) or _download(hub[1], hub[2])
+    folder = cached(hub[1], hub[2]) or download(hub[1], hub[2], wanted)
     return FoundModel(f"hf:{name}{suffix}", folder, dim)
+
+
+def without_dim(name: str) -> tuple[str, int | None]:
+    """The name without ?dim=N, and N; None where it is not there."""
+    found = _DIM.fullmatch(name)
+    return (found[1], int(found[2])) if found else (name, None)
+
+
+def hub_name(name: str) -> str | None:
+    """ORG/NAME, or NAME for models that the hub has without one, if `name` can be that; else None."""
+    return name if _HUB_ID.fullmatch(name) or _OLD_ID.fullmatch(name) else None
 
 
 def cached(repo: str, revision: str | None = None) -> Path | None:
     """The folder of a model in Hugging Face's cache on this disk; None unless it is complete."""
     from huggingface_hub import try_to_load_from_cache
 
-    for probe in ("config.json", "modules.json"):
+    for probe in ("config.json", "modules.json", CONFIG):
         path = try_to_load_from_cache(repo, probe, revision=revision)
         if isinstance(path, str) and complete(Path(path).parent):
             return Path(path).parent
@@ -83,15 +96,20 @@ def complete(folder: Path) -> bool:
         try:
             modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
             places = [folder / module.get("path", "") for module in modules]
-            return all(place.is_dir() for place in places) and any(_has_weights(place) for place in places)
+            return all(place.is_dir() for place in places) and any(has_weights(place) for place in places)
         except (OSError, ValueError, AttributeError, TypeError):
             return False
+    if (folder / CONFIG).is_file() and (weights := weight_file(folder)) is not None:
+        typed = (folder / "config.json").is_file() and "model_type" in read_json(folder / "config.json")
+        if weights.name.startswith("open_clip") or not typed:
+            return True
     has_preprocessing = any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json"))
     has_words = any(path.name in _WORDS or path.suffix == ".model" for path in tokenizer_files(folder))
-    return (folder / "config.json").is_file() and has_preprocessing and has_words and _has_weights(folder)
+    return (folder / "config.json").is_file() and has_preprocessing and has_words and has_weights(folder)
 
 
-def _has_weights(folder: Path) -> bool:
+def has_weights(folder: Path) -> bool:
+    """Whether a folder has weights that transformers reads."""
     try:
         return bool(weight_files(folder))
     except EncoderError:
@@ -158,6 +176,8 @@ def _content(path: Path) -> str:
 def wanted(files: Sequence[str]) -> list[str]:
     """The files of a hub repository that an encoder needs. Weights in several formats are taken once."""
     sentence = "modules.json" in files
+    if CONFIG in files and not sentence and not _for_transformers(files):
+        return _wanted_by_open_clip(files)
     out = []
     for name in files:
         path = PurePosixPath(name)
@@ -174,14 +194,38 @@ def wanted(files: Sequence[str]) -> list[str]:
     return out
 
 
-def _download(repo: str, revision: str | None) -> Path:
+def _for_transformers(files: Sequence[str]) -> bool:
+    weights = any(_SAFETENSORS.fullmatch(name) or _PICKLES.fullmatch(name) for name in files)
+    return weights and "config.json" in files and "preprocessor_config.json" in files
+
+
+def _wanted_by_open_clip(files: Sequence[str]) -> list[str]:
+    settings = [name for name in files if "/" not in name and any(fnmatch(name, one) for one in _SETTINGS)]
+    return [*(name for name in settings if not name.endswith(".py")), *[name for name in WEIGHTS if name in files][:1]]
+
+
+def download(repo: str, revision: str | None, choose: Callable[[list[str]], list[str]], name: str = "") -> Path:
+    """Downloads files of a model of the hub into its cache.
+
+    Args:
+        repo: ORG/NAME.
+        revision: a branch, tag or commit; None: the main branch.
+        choose: of the names of all its files those that are wanted.
+        name: what needs it, for messages; "": hf:`repo`.
+
+    Returns:
+        The folder that they are in.
+
+    Raises:
+        EncoderError: there is no such model, or it cannot be reached; the message says what to do.
+    """
     from huggingface_hub import HfApi, constants, errors, snapshot_download
 
     where = constants.ENDPOINT
     try:
         # model_info asks once where list_repo_files would try for half a minute: no network is told at once
         siblings = HfApi().model_info(repo, revision=revision, timeout=20).siblings or []
-        files = wanted([one.rfilename for one in siblings])
+        files = choose([one.rfilename for one in siblings])
         return Path(snapshot_download(repo, revision=revision, allow_patterns=files))
     except errors.GatedRepoError:
         raise EncoderError(
@@ -199,6 +243,7 @@ def _download(repo: str, revision: str | None) -> Path:
         offline = isinstance(error, errors.OfflineModeIsEnabled) or constants.is_offline_mode()
         reason = "HF_HUB_OFFLINE is set" if offline else (" ".join(str(error).split())[:160] or type(error).__name__)
         raise EncoderError(
-            f"hf:{repo} is not on this disk and {where} cannot be reached ({reason}): set HF_ENDPOINT to a mirror, or "
-            f"run `hf download {repo} --local-dir FOLDER` where there is a network, copy the folder, and use hf:FOLDER"
+            f"{name or 'hf:' + repo} is not on this disk and {where} cannot be reached ({reason}): "
+            f"set HF_ENDPOINT to a mirror, or run `hf download {repo} --local-dir FOLDER` where there is a network, "
+            "copy the folder, and use hf:FOLDER"
         ) from None
