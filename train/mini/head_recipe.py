@@ -54,8 +54,8 @@ class HeadTraining(Steps):
 class HeadsRecipe(Common):
     """A recipe of `train.mini.maps` and `train.mini.heads`."""
 
-    data: list[Captioned] = []  # type: ignore[assignment]
-    labelled: list[Labelled] = []
+    data: list[Captioned] = Field([])  # type: ignore[assignment]
+    labelled: list[Labelled] = Field([])
     kinds: dict[str, dict[Literal["zh", "en"], list[str]]] = Field(description="kind → sentences about a name")
     classifiers: list[str] = Field(description="each CNN's ImageNet weights; empty: not read")
     names: str = Field(description="the classifiers' classes: JSON lines with zh and en, relative to the recipe")
