@@ -58,6 +58,7 @@ names = "classes.jsonl"
 [init]
 checkpoint = {json.dumps(str(checkpoint))}
 tokenizer = {json.dumps(str(checkpoint))}
+differs = ["image.classes", "image.class_backbones"]
 [model]
 dim = 32
 [model.image]
