@@ -17,7 +17,7 @@ _CONCEPTS = """
 狗|a dog|dogs?|pupp(y|ies)
 雪地里的狗|a dog in the snow|(?=.*\\bsnow)(?=.*\\b(dogs?|pupp))
 海滩|beach|beach(es)?
-骑自行车的人|a person riding a bicycle|bik(e|es|er|ers|ing)|bicycl(e|es|ist|ists|ing)
+骑自行车的人|a person riding a bicycle|bik(e|es|er|ers|ing)|bicycl(e|es|ing|ists?)
 滑雪|skiing|ski(s|ing|er|ers)?
 滑板|skateboard|skateboard\\w*
 冲浪|surfing|surf\\w*
