@@ -64,6 +64,8 @@ def moved_here(found: Looking, path: str) -> Source | None:
         others = any(not at(path + rest, source.path) for rest, _ in _below(found.known, path)) if same else False
         if same and not others and source.kind in ("folder", "dataset") and place_of(source.path) != place:
             files = _below(found.known, source.path)
+            if any(is_file_of(source.path + rest, size) for rest, size in files):
+                continue  # it is where it was: this is a copy that got its number
             if not files or any(is_file_of(path + rest, size) for rest, size in files):
                 return source
     if _is_in_the_index(found.known, path):

@@ -282,6 +282,21 @@ def test_an_inode_is_used_again(
     sound(index)
 
 
+def test_a_copy_with_the_inode_of_what_was_copied_anew(
+    tmp_path: Path, index: Path, encoder: StubEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backup that is copied back gives folders other numbers, and a copy may get the one that the root had."""
+    library(tmp_path / "a")
+    build([tmp_path / "a"], index, encoder)
+    shutil.copytree(tmp_path / "a", tmp_path / "copy")
+    before, place = moved.place_of(str(tmp_path / "a")), moved.place_of
+    numbers = {str(tmp_path / "a"): (1, 1), str(tmp_path / "copy"): before}
+    monkeypatch.setattr(moved, "place_of", lambda path: numbers.get(path) or place(path))
+    report = build([tmp_path / "copy"], index, encoder)
+    assert len(images(index)) == 8 and not any("has moved" in note for note in report.notes)
+    sound(index)
+
+
 def test_a_link_that_leads_elsewhere_now_is_a_folder_with_other_files(
     tmp_path: Path, index: Path, encoder: StubEncoder
 ) -> None:
