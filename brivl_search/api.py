@@ -140,15 +140,12 @@ class Index:
                 of the target.
             IndexIncompatibleError: nothing is left of the index, or it was built again with another encoder.
         """
-        fields = [f"{name}={value}" for name, value in where.items()] if isinstance(where, dict) else _many(where)
         options = SearchOptions(
             k,
             exact,
             min_score=min_score,
             min_match=min_match,
-            filter=Filter.of(
-                under=_many(under), glob=_many(glob), after=after, before=before, min_size=min_size, where=fields
-            ),
+            filter=_filter(under, glob, after, before, min_size, where),
             alike=(ALIKE if dedupe is True else float(dedupe)) if dedupe else None,
         )
         asked = compose(
@@ -192,10 +189,7 @@ class Index:
             UsageError: as of `query`; or the encoder does not know the chances of hits.
             IndexIncompatibleError: as of `query`.
         """
-        fields = [f"{name}={value}" for name, value in where.items()] if isinstance(where, dict) else _many(where)
-        wanted = Filter.of(
-            under=_many(under), glob=_many(glob), after=after, before=before, min_size=min_size, where=fields
-        )
+        wanted = _filter(under, glob, after, before, min_size, where)
         asked = compose(text, image=[_file(one) for one in _many(image)])
         found = self._engine.count(asked, SearchOptions(filter=wanted), target=_target(target))
         self._warn(asked)
@@ -354,6 +348,18 @@ def _options(
         max_megapixels=max_megapixels,
         caption_fields=None if captions is None else tuple(_many(captions)),
     )
+
+
+def _filter(
+    under: AnyPath | Sequence[AnyPath],
+    glob: str | Sequence[str],
+    after: str | None,
+    before: str | None,
+    min_size: str | None,
+    where: dict[str, str] | Sequence[str],
+) -> Filter:
+    fields = [f"{name}={value}" for name, value in where.items()] if isinstance(where, dict) else _many(where)
+    return Filter.of(under=_many(under), glob=_many(glob), after=after, before=before, min_size=min_size, where=fields)
 
 
 def _many(given: Any) -> list[Any]:

@@ -16,6 +16,7 @@ from brivl_search.encoders.base import LoadedEncoder, Precision
 from brivl_search.encoders.brivl.boxes import BoxFile, BoxSource
 from brivl_search.encoders.brivl.checkpoint import Checkpoint, FolderCheckpoint
 from brivl_search.encoders.brivl.encoder import BriVLEncoder
+from brivl_search.encoders.hf import layout
 from brivl_search.errors import EncoderError, UsageError
 
 DEFAULT = "brivl-mini"
@@ -104,7 +105,7 @@ def _load(name: str, device: str, precision: Precision) -> LoadedEncoder:
             from brivl_search.encoders.open_clip import load_found
 
             return load_found(found_model, device=device, precision=precision)
-        return load_hf(hub, device=device, precision=precision)
+        return load_hf(found_model, device=device, precision=precision)
     if hub is None and path.is_dir():
         return _brivl(FolderCheckpoint(path), str(path.resolve()), regions, device, precision)
     if regions is not None:
@@ -145,7 +146,7 @@ def truncated(name: str, dim: int) -> str:
 
 def _is_hf(folder: Path) -> bool:
     """Whether a folder holds a model of transformers, sentence-transformers or open_clip rather than one of ours."""
-    if (folder / "modules.json").is_file() or (folder / "open_clip_config.json").is_file():
+    if (folder / "modules.json").is_file() or (folder / layout.CONFIG).is_file():
         return True
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))

@@ -12,9 +12,10 @@ The steps, and the modules that hold them:
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from typing import TypeVar
 
 import numpy as np
 
@@ -34,6 +35,8 @@ from brivl_search.search.rows import RowId
 from brivl_search.search.unmatched import Reason
 from brivl_search.search.vectors import embed
 from brivl_search.search.words import is_empty_to, unknown_of
+
+T = TypeVar("T")
 
 __all__ = ["Engine", "Hit", "SearchOptions"]
 
@@ -171,17 +174,13 @@ class Engine(LiveIndex):
         if isinstance(found, UsageError):
             raise found
         wanted = replace(options, k=LOOKED_AT, alike=None)
-        while True:
-            reader = self.reader
-            try:
-                if cut := reader.cut_short(modality):
-                    raise DamagedRow(*cut)
-                allow = self.allowed(reader, modality, options.filter)
-                (best,) = nearest(reader, modality, found[None], wanted, allow)
-                return estimate(confidence, reader, modality, found, best, self.sample(reader, modality, allow))
-            except DamagedRow as damaged:
-                self.leave_out(reader, modality, damaged.shard, str(damaged))
-                self._check_count(modality)
+
+        def attempt(reader: IndexReader) -> Count:
+            allow = self.allowed(reader, modality, options.filter)
+            (best,) = nearest(reader, modality, found[None], wanted, allow)
+            return estimate(confidence, reader, modality, found, best, self.sample(reader, modality, allow))
+
+        return self._without_damage(modality, attempt)
 
     def remembers(self, query: Query, options: SearchOptions, *, target: Target = "auto") -> bool:
         """Whether a query's filter needs no evaluation any more; also if the query cannot be answered at all."""
@@ -243,11 +242,17 @@ class Engine(LiveIndex):
     def _search(
         self, modality: Modality, jobs: Sequence[_Job], options: SearchOptions
     ) -> list[list[Hit] | BrivlSearchError]:
-        """Hits of each query; a shard that turns out to be damaged is left out and the search done again."""
+        """Hits of each query."""
+        return self._without_damage(modality, lambda reader: list(self._attempt(reader, modality, jobs, options)))
+
+    def _without_damage(self, modality: Modality, attempt: Callable[[IndexReader], T]) -> T:
+        """What `attempt` finds; a shard that turns out to be damaged is left out, and it is done again."""
         while True:
             reader = self.reader
             try:
-                return list(self._attempt(reader, modality, jobs, options))
+                if cut := reader.cut_short(modality):
+                    raise DamagedRow(*cut)
+                return attempt(reader)
             except DamagedRow as damaged:
                 self.leave_out(reader, modality, damaged.shard, str(damaged))
                 self._check_count(modality)
@@ -255,8 +260,6 @@ class Engine(LiveIndex):
     def _attempt(
         self, reader: IndexReader, modality: Modality, jobs: Sequence[_Job], options: SearchOptions
     ) -> Iterator[list[Hit] | BrivlSearchError]:
-        if cut := reader.cut_short(modality):
-            raise DamagedRow(*cut)
         allow = self.allowed(reader, modality, options.filter)
         vectors = np.stack([job.vector for job in jobs])
         for job, rows in zip(jobs, nearest(reader, modality, vectors, options, allow), strict=True):

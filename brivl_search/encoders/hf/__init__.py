@@ -14,22 +14,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from brivl_search.encoders.hf.files import find_model
-
 if TYPE_CHECKING:
     from brivl_search.encoders.base import LoadedEncoder, Precision
+    from brivl_search.encoders.hf.files import FoundModel
 
 __all__ = ["load_hf"]
 
 
-def load_hf(name: str, *, device: str = "auto", precision: Precision = "auto") -> LoadedEncoder:
-    """Loads hf:`name`: a folder, or ORG/NAME[@REVISION]. `?dim=N` at its end keeps N dimensions.
+def load_hf(found: FoundModel, *, device: str = "auto", precision: Precision = "auto") -> LoadedEncoder:
+    """Loads a model that `files.find_model` found.
 
     Raises:
-        EncoderError: the model cannot be found, is damaged or of an unknown kind, or cannot be cut to N dimensions.
+        EncoderError: the model is damaged or of an unknown kind, or cannot be cut.
         DependencyError: it needs sentence-transformers, which is not installed.
     """
-    found = find_model(name)
     if (found.folder / "modules.json").is_file():
         from brivl_search.encoders.hf.sentence import SentenceEncoder
 

@@ -15,11 +15,10 @@ from brivl_search.corpus.spelling import Spelling
 from brivl_search.encoders.base import Origin, Precision
 from brivl_search.encoders.hf.family import read_facts
 from brivl_search.encoders.hf.files import FoundModel, digest, tokenizer_files, weight_files
-from brivl_search.encoders.hf.words import spelling, unknown
+from brivl_search.encoders.hf.words import spelling, unknown, unreadable
 from brivl_search.encoders.known import known_matryoshka
 from brivl_search.encoders.on_torch import TorchEncoder
 from brivl_search.encoders.truncate import check_dim, cut
-from brivl_search.errors import DependencyError, EncoderError, install_hint
 
 if TYPE_CHECKING:
     import torch
@@ -77,13 +76,8 @@ class TransformersEncoder(TorchEncoder):
 
         try:
             return AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
-        except Exception as error:  # transformers raises what its parts raise
-            reason = " ".join(str(error).split())
-            if isinstance(error, ImportError) or "sentencepiece" in reason.lower() or "protobuf" in reason.lower():
-                raise DependencyError(
-                    f"the tokenizer of {self.name} needs sentencepiece: {install_hint('hf')}"
-                ) from None
-            raise EncoderError(f"the tokenizer in {self.folder} cannot be read: {reason[:300]}") from None
+        except Exception as error:
+            raise unreadable(self.name, f"the tokenizer in {self.folder}", error) from None
 
     def _encode_pixels(self, pixels: NDArray[np.uint8], origins: Sequence[Origin] | None) -> NDArray[np.float32]:
         import torch

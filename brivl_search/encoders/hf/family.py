@@ -23,14 +23,14 @@ from brivl_search.encoders.hf.files import has_weights, read_json
 from brivl_search.encoders.hf.layout import CONFIG
 from brivl_search.errors import EncoderError
 
-_CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _CLIP_PICTURES = {
     "size": {"shortest_edge": 224},
     "crop_size": {"height": 224, "width": 224},
     "do_center_crop": True,
     "resample": 3,
-    "image_mean": _CLIP_MEAN,
-    "image_std": _CLIP_STD,
+    "image_mean": CLIP_MEAN,
+    "image_std": CLIP_STD,
 }
 _SIGLIP_PICTURES = {
     "size": {"height": 224, "width": 224},

@@ -9,6 +9,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from brivl_search.corpus.spelling import Spelling
+from brivl_search.errors import DependencyError, EncoderError, install_hint
+
+
+def unreadable(name: str, tokenizer: str, error: Exception) -> EncoderError | DependencyError:
+    """What to raise where transformers could not load a tokenizer: it raises what its parts raise.
+
+    Args:
+        name: of the model.
+        tokenizer: what could not be read, for the message.
+        error: that was raised.
+    """
+    reason = " ".join(str(error).split())
+    if isinstance(error, ImportError) or "sentencepiece" in reason.lower() or "protobuf" in reason.lower():
+        return DependencyError(f"the tokenizer of {name} needs sentencepiece: {install_hint('hf')}")
+    return EncoderError(f"{tokenizer} cannot be read: {reason[:300]}")
 
 
 def spelling(tokenizer: Any) -> Spelling:

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from brivl_search.corpus.pixels import PixelSpec
+from brivl_search.encoders.hf.family import CLIP_MEAN, CLIP_STD
 from brivl_search.encoders.hf.files import read_json
 from brivl_search.encoders.hf.layout import CONFIG
 from brivl_search.errors import EncoderError
 
 TEXT_TOWERS = ("roberta", "xlm-roberta", "mt5", "bert", "m2m_100")  # of transformers, that open_clip can use
-_MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _CONTEXT = 77
 _VOLATILE = {"hf_model_name", "hf_model_pretrained", "hf_tokenizer_name", "timm_model_pretrained"}
 # Of tokenizer_kwargs, those that say how texts are read. Anything else would go to transformers, which may run a
@@ -114,7 +114,7 @@ def describe(
     try:
         dim, context = int(model["embed_dim"]), int(text.get("context_length") or _CONTEXT)
         pixels = _pixels(vision, pictures)
-        mean, std = _channels(pictures.get("mean") or _MEAN), _channels(pictures.get("std") or _STD)
+        mean, std = _channels(pictures.get("mean") or CLIP_MEAN), _channels(pictures.get("std") or CLIP_STD)
     except (KeyError, TypeError, ValueError) as error:
         missing = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
         raise EncoderError(f"{where} is not supported: {missing}") from None

@@ -116,8 +116,8 @@ def _part(name: str, folder: Path | None, wanted: str, what: str) -> Path:
 def _cached(repo: str, what: str) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
-    probes = ("config.json",) if what == "text tower" else ("tokenizer.json", "sentencepiece.bpe.model", "vocab.txt")
-    for probe in (*probes, "spiece.model", "vocab.json") if what == "tokenizer" else probes:
+    words = ("tokenizer.json", "sentencepiece.bpe.model", "vocab.txt", "spiece.model", "vocab.json")
+    for probe in words if what == "tokenizer" else ("config.json",):
         path = try_to_load_from_cache(repo, probe)
         if isinstance(path, str):
             return Path(path).parent

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from brivl_search.corpus.spelling import Spelling
 from brivl_search.encoders.hf.towers import quiet
-from brivl_search.encoders.hf.words import spelling, unknown
+from brivl_search.encoders.hf.words import spelling, unknown, unreadable
 from brivl_search.encoders.open_clip.config import Description
 from brivl_search.encoders.open_clip.language import language
-from brivl_search.errors import DependencyError, EncoderError, install_hint
 
 if TYPE_CHECKING:
     import torch
@@ -54,11 +53,8 @@ class Tokens:
                         **about.reading,
                     )
                 self.words = self.tokenizer.tokenizer
-        except Exception as error:  # transformers raises what its parts raise
-            reason = " ".join(str(error).split())
-            if isinstance(error, ImportError) or "sentencepiece" in reason.lower() or "protobuf" in reason.lower():
-                raise DependencyError(f"the tokenizer of {name} needs sentencepiece: {install_hint('hf')}") from None
-            raise EncoderError(f"the tokenizer of {name} in {folder} cannot be read: {reason[:300]}") from None
+        except Exception as error:
+            raise unreadable(name, f"the tokenizer of {name} in {folder}", error) from None
         self._speaks = hasattr(self.tokenizer, "set_lang_fn")
         self._own_language = getattr(self.words, "src_lang", None)
         self._fixed = str(about.reading.get("language") or "")
