@@ -59,7 +59,7 @@ def expected_calibration_error(probability: np.ndarray, belongs: np.ndarray, bin
 
     Args:
         probability: float (n,), 0 to 1.
-        belongs: bool (n,).
+        belongs: bool (n,), or chances from 0 to 1.
     """
     bin_of = np.minimum((probability * bins).astype(np.int64), bins - 1)
     counts = np.bincount(bin_of, minlength=bins)

@@ -191,10 +191,12 @@ class CaptionStage:
             record = self.writer.record("image", image)
             if record is None:
                 continue
-            state = self.writer.known("image", image)
-            if not self.forget or shared(image) or (state is not None and state.origin == "import"):
-                fields = {**record.get("fields", {}), **fields}
-            if record.pop("fields", {}) != fields and state is not None:
+            before = record.pop("fields", {})
+            if before == fields or (state := self.writer.known("image", image)) is None:
+                continue
+            if not self.forget or shared(image) or state.origin == "import":
+                fields = {**before, **fields}
+            if before != fields:
                 record |= {"fields": fields} if fields else {}
                 self.writer.put("image", Item(image, state.content, state.size, state.mtime_ns, record, state.origin))
 

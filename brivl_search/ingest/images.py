@@ -115,9 +115,10 @@ class ImageStage:
         for one in batch:
             file = one.file
             origin: Origin = "file" if file.path in self.named else "scan"
-            if self._is_imported(file.path):
+            state = self.writer.known("image", file.path)
+            if imported := state is not None and state.origin == "import":
                 origin = "import"  # what it was given stays, whatever becomes of the picture
-            self._put(Item(file.path, one.sha256, file.size, file.mtime_ns, self._record(one), origin))
+            self._put(Item(file.path, one.sha256, file.size, file.mtime_ns, self._record(one, imported), origin))
         self.report.embedded += len(first)
         self.report.reused += len(batch) - len(first)
         self.progress.advance(len(batch))
@@ -128,19 +129,15 @@ class ImageStage:
         self.contents.add(item.content)
         self.writer.put("image", item)
 
-    def _is_imported(self, path: str) -> bool:
-        state = self.writer.known("image", path)
-        return state is not None and state.origin == "import"
-
     def _known(self, path: str) -> dict[str, object]:
         return self.writer.record("image", path) or {"path": path}
 
-    def _record(self, one: Decoded) -> dict[str, object]:
+    def _record(self, one: Decoded, imported: bool) -> dict[str, object]:
         """What users see of an image; one that was not decoded, because its content is known, keeps what it had."""
         if one.known and (before := self.writer.record("image", one.file.path)) is not None:
             return before
         record: dict[str, object] = {"path": one.file.path, "width": one.width, "height": one.height}
-        if self._is_imported(one.file.path):
+        if imported:
             record = {**self._known(one.file.path), **record}
             record.pop("phash", None)
         return record | ({"taken": one.taken} if one.taken else {}) | ({"phash": one.look} if one.look else {})

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from brivl_search.corpus.atomic import appearing
 from brivl_search.corpus.images import PixelSpec, load_pixels
 from brivl_search.encoders.brivl.tokenizer import TextTokenizer
 from brivl_search.errors import CorpusError, ImageError
@@ -90,8 +91,8 @@ def _decoded(photos: Sequence[Photo], known: Path) -> dict[str, str]:
             bar.to(done)
     if new:
         known.parent.mkdir(parents=True, exist_ok=True)
-        known.with_suffix(".tmp").write_text(json.dumps({path: told[path] for path in stamps}), encoding="ascii")
-        os.replace(known.with_suffix(".tmp"), known)
+        with appearing(known) as (temporary,):
+            temporary.write_text(json.dumps({path: told[path] for path in stamps}), encoding="ascii")
     return {path: str(told[path][-1]) for path in stamps}
 
 

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 
+from brivl_search.corpus.atomic import appearing
 from brivl_search.corpus.dataset import load_dataset
 from brivl_search.encoders.brivl.encoder import BriVLEncoder
 from brivl_search.evaluation.calibrating import fit_and_judge, true_and_random_pairs
@@ -33,6 +33,16 @@ def pairs(
     return true_and_random_pairs(encoder.encode_texts(texts), images, np.asarray(owners), seed)
 
 
+def write_calibration(folder: Path, found: dict[str, float]) -> Path:
+    """Puts what was fitted into a checkpoint's config.json, whole or not at all; the file."""
+    file = folder / "config.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    config["calibration"] = found
+    with appearing(file) as (temporary,):
+        temporary.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return file
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
@@ -40,12 +50,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--captions", default="zh,zh_mt_google,en", help="caption fields, comma-separated")
     args = parser.parse_args(argv)
     found = fit_and_judge(*pairs(BriVLEncoder(args.checkpoint), args.dataset, args.captions.split(",")))
-    file = args.checkpoint / "config.json"
-    config = json.loads(file.read_text(encoding="utf-8"))
-    config["calibration"] = found
-    temporary = file.with_suffix(".tmp")
-    temporary.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, file)
+    file = write_calibration(args.checkpoint, found)
     print(f"{file}: match = σ({found['slope']:.2f} · cosine {found['intercept']:+.2f}), ECE {found['ece']:.3f}")
 
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -28,11 +27,12 @@ from PIL import Image
 from brivl_search.encoders.brivl.checkpoint import FolderCheckpoint
 from brivl_search.encoders.brivl.encoder import BriVLEncoder
 from brivl_search.encoders.confidence import PAIR_TERMS, Chances, Collection, Confidence, how_many
-from brivl_search.evaluation.calibrating import fit_and_judge
+from brivl_search.evaluation.calibrating import expected_calibration_error, fit_and_judge
 from train.mini import strange
 from train.mini.alike import Alike
+from train.mini.calibrate import write_calibration
 from train.mini.couples import Couples, couples, strangers_to
-from train.mini.fitting import calibration_error, crossed, fit
+from train.mini.fitting import crossed, fit
 from train.mini.hits import SIZES, Rows, World, described, searched
 from train.mini.photos import CAPTIONED, Photo, Vectors, read
 
@@ -175,10 +175,10 @@ def _weight(rows: Rows) -> np.ndarray:
 def of_hits(rows: Rows, chance: np.ndarray) -> dict[str, Any]:
     """ECE of the first ten; and of each kind of query the first five: right, mean match, queries that reach half."""
     first, best = rows.rank < 10, rows.rank < 5
-    found: dict[str, Any] = {"ece": round(calibration_error(chance[first], rows.right[first]), 4)}
+    found: dict[str, Any] = {"ece": round(expected_calibration_error(chance[first], rows.right[first]), 4)}
     for world in dict.fromkeys(rows.world.tolist()):
         of = first & (rows.world == world)
-        found[f"ece {world}"] = round(calibration_error(chance[of], rows.right[of]), 4)
+        found[f"ece {world}"] = round(expected_calibration_error(chance[of], rows.right[of]), 4)
     for world, kind in dict.fromkeys(zip(rows.world.tolist(), rows.kind.tolist(), strict=True)):
         of = best & (rows.world == world) & (rows.kind == kind)
         highest = [chance[of & (rows.query == number)].max() for number in np.unique(rows.query[of])]
@@ -201,7 +201,7 @@ def of_pairs(pairs: Couples, chance: np.ndarray) -> dict[str, Any]:
         ("ece at home", drawn[pairs.home[drawn]]),
         ("ece off home", drawn[~pairs.home[drawn]]),
     ):
-        found[name] = round(calibration_error(chance[of], pairs.right[of].astype(float)), 4)
+        found[name] = round(expected_calibration_error(chance[of], pairs.right[of].astype(float)), 4)
     return found
 
 
@@ -261,12 +261,7 @@ def line_of(pairs: Couples) -> dict[str, float]:
 def write(encoder: BriVLEncoder, confidence: Confidence, line: dict[str, float], measured: dict[str, Any]) -> None:
     """Both files of the checkpoint's folder, each whole or not at all."""
     assert encoder.folder is not None
-    file = encoder.folder / "config.json"
-    config = json.loads(file.read_text(encoding="utf-8"))
-    config["calibration"] = line
-    temporary = file.with_suffix(".tmp")
-    temporary.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, file)
+    file = write_calibration(encoder.folder, line)
     path = confidence.save(encoder.folder, encoder.checkpoint.fingerprint, measured)
     print(f"wrote {path} ({path.stat().st_size / 1000:,.0f} kB) and {file}")
 

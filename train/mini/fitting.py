@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from brivl_search.encoders.confidence import Chances
-from brivl_search.evaluation.calibrating import expected_calibration_error
 
 PENALTY = 1e-3  # of a squared slope
 
@@ -42,8 +41,3 @@ def crossed(terms: np.ndarray, right: np.ndarray, weight: np.ndarray, half: np.n
     for judged in (half == 0, half == 1):
         found[judged] = fit(terms[~judged], right[~judged], weight[~judged])(terms[judged])
     return found
-
-
-def calibration_error(chance: np.ndarray, right: np.ndarray, bins: int = 15) -> float:
-    """ECE of chances against rightness that may itself be a chance."""
-    return expected_calibration_error(chance, right, bins)

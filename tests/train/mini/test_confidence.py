@@ -12,9 +12,10 @@ import pytest
 from brivl_search.encoders.brivl.encoder import BriVLEncoder
 from brivl_search.encoders.calibration import Calibration
 from brivl_search.encoders.confidence import CONFIDENCE, Chances
+from brivl_search.evaluation.calibrating import expected_calibration_error
 from tests.support.pictures import COLOURS, SHAPES, draw
 from train.mini import asked, confidence, hits, strange
-from train.mini.fitting import calibration_error, crossed, fit
+from train.mini.fitting import crossed, fit
 from train.mini.hits import World, half
 from train.mini.photos import Photo, read
 
@@ -29,8 +30,8 @@ def test_the_fit_finds_the_chances_that_made_the_answers() -> None:
     found = fit(terms, right, np.ones(len(true)))
     assert isinstance(found, Chances) and np.abs(found(terms) - true).mean() < 0.02
     judged = crossed(terms, right, np.ones(len(true)), np.arange(len(true)) % 2)
-    assert calibration_error(judged, right) < 0.02
-    assert calibration_error(np.full(100, 0.9), np.zeros(100)) == pytest.approx(0.9)
+    assert expected_calibration_error(judged, right) < 0.02
+    assert expected_calibration_error(np.full(100, 0.9), np.zeros(100)) == pytest.approx(0.9)
     whole = fit(terms, true, np.ones(len(true)))  # answers that are chances themselves
     assert np.abs(whole(terms) - true).mean() < 0.01
 
