@@ -181,7 +181,7 @@ def test_pages_of_different_text_stay_apart_and_copies_do_not(tmp_path: Path) ->
 
 
 def test_an_index_without_hashes_reads_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ImageStage, "_record", lambda self, one: {"path": one.file.path})
+    monkeypatch.setattr(ImageStage, "_record", lambda self, one, imported: {"path": one.file.path})
     monkeypatch.setattr(looks, "_known", {})
     index = pages_index(tmp_path)
     assert sorted(found(index, 0.97), key=sorted) == sorted(EXPECTED, key=sorted)
