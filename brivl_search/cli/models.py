@@ -139,17 +139,23 @@ def calibrate(
     form: ReportOption = None,
     quiet: Quiet = False,
 ) -> None:
-    """Learn what an encoder's cosines mean, so that its hits have a `match`: the probability of belonging together."""
+    """Learn what an encoder's cosines mean (`match`), and how to correct photos that are found by every text.
+
+    The first is the probability that text and photo belong together. The second is kept where it brings something.
+    """
     import json
 
-    from brivl_search.encoders import calibration, load_encoder
+    from brivl_search.encoders import calibration, hub_corrections, load_encoder
     from brivl_search.output import Bar, say
+    from brivl_search.output.models import hub_lines
 
     if forget == (dataset is not None):
         raise UsageError("give either --dataset FOLDER, photos with captions, or --forget")
     loaded = load_encoder(encoder, device=device)
     if dataset is None:
         was = calibration.forget(loaded.fingerprint)
+        if hub_corrections.forget(loaded.fingerprint):
+            say(f"{loaded.name}: its hub correction is gone; indexes keep theirs until compact --no-hub-correction")
         say(f"{loaded.name}: " + ("its calibration of your own is gone" if was else "there was none of your own"))
         return
     from brivl_search.corpus.dataset import load_dataset
@@ -159,17 +165,26 @@ def calibrate(
     data = load_dataset(dataset, fields, format=dataset_format, split=split, images=images, encoding=encoding)
     with Bar(quiet=quiet) as bar:
         bar.phase("images and captions", len(data.images) + sum(map(len, data.captions)))
-        found = calibrate_on(data, loaded, bar.advance)
+        found, hubs = calibrate_on(data, loaded, bar.advance)
     path = calibration.save(loaded.fingerprint, found)
+    if hubs.correction is not None:
+        hub_corrections.save(loaded.fingerprint, hubs.correction)
+    else:
+        hub_corrections.forget(loaded.fingerprint)
     if json_wanted(form):
-        typer.echo(json.dumps({"encoder": loaded.name, **found, "file": str(path)}, ensure_ascii=False, indent=2))
+        out = {"encoder": loaded.name, **found, "file": str(path), "hubs": hubs.to_dict()}
+        typer.echo(json.dumps(out, ensure_ascii=False, indent=2))
     else:
         typer.echo(
             f"{loaded.name}: match = σ({found['slope']:.2f} · cosine {found['intercept']:+.2f}), expected calibration "
             f"error {found['ece']:.3f} over {found['pairs']:,.0f} pairs"
         )
+        for line in hub_lines(hubs):
+            typer.echo(line)
     if not quiet:
         say(f"kept in {path}: queries with this encoder show it from now on")
+        if hubs.correction is not None:
+            say("new indexes correct hubs so; brivl-search compact brings it into one that is there")
 
 
 @models.command()

@@ -10,6 +10,7 @@ from brivl_search.display import harmless
 from brivl_search.encoders.inventory import Entry
 from brivl_search.encoders.known import Figure
 from brivl_search.errors import install_hint
+from brivl_search.evaluation.hub_fitting import HubFit
 from brivl_search.output.console import human_bytes, show, table
 
 
@@ -63,6 +64,26 @@ def show_model(entry: Entry) -> None:
     show(figures)
     for number, source in enumerate(sources, 1):
         show(Text(f"[{number}] {source}"))
+
+
+def hub_lines(fit: HubFit) -> list[str]:
+    """What a correction for hubs brings, and whether it is kept."""
+    if fit.before is None or fit.after is None:
+        return [f"hub correction: none: {fit.why}"]
+    moves = ", ".join(f"R@{k} {value:.1f} → {fit.after[k]:.1f}" for k, value in fit.before.items())
+    low, high = fit.interval
+    judged = (
+        f"text → image on {fit.queries:,} captions of {fit.photos:,} photos that it was not chosen on: {moves}; "
+        f"mean {fit.gain:+.1f} [{low:+.1f}, {high:+.1f}]"
+    )
+    if fit.correction is None:
+        return [f"hub correction: none, {fit.why}", f"  {judged}"]
+    kept = fit.correction
+    return [
+        f"hub correction: less {kept.weight:g} × the mean of a photo's {kept.nearest} nearest of "
+        f"{len(kept.references):,} captions",
+        f"  {judged}",
+    ]
 
 
 def _where(entry: Entry) -> str:
