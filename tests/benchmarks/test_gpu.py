@@ -108,7 +108,7 @@ def test_training_learns_and_the_group_of_one_is_right(job: gpu_parts.Job, monke
         assert case["first_loss"] == 0 < case["last_loss"] < 50  # the queue is empty at first: no negatives
     ways = [gpu_training.trainer(job, gpu_training.recipe_of(job), 4, checkpointing=way) for way in (False, True)]
     plain, checkpointed = ([one.step() for _ in range(3)] for one in ways)
-    assert plain[2] > 0 and len(plain) == len(checkpointed) == 3
+    assert plain[1] > 0 and checkpointed == pytest.approx(plain, rel=0.05)  # computed again, not otherwise
     flops = found["flops"]
     assert flops["together"] > flops["recomputed"] > 0
     rate = found["gradient checkpointing"]["flops_per_second"] / found["gradient checkpointing"]["pairs_per_second"]
