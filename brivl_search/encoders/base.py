@@ -20,7 +20,7 @@ from brivl_search.encoders.confidence import Confidence
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16"]  # of torch; `runtimes.choice` has what exports add
 Picture: TypeAlias = "str | os.PathLike[str] | bytes | NDArray[np.uint8] | Image"
 Pictures: TypeAlias = "Picture | Iterable[Picture]"
 Texts: TypeAlias = str | Iterable[str]

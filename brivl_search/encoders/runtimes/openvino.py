@@ -1,0 +1,53 @@
+"""Opens an exported tower with OpenVINO."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brivl_search.errors import DependencyError, EncoderError, install_hint
+
+Run = Callable[[Mapping[str, NDArray[Any]]], NDArray[np.float32]]
+
+
+def open_model(path: Path, *, bf16: bool = False, threads: int | None = None) -> Run:
+    """An ONNX or OpenVINO file → a function from inputs by name to its first output. Threads may share it.
+
+    Args:
+        path: the file.
+        bf16: compute in bfloat16 where the CPU has it, else in float32.
+        threads: of one run; None: as many as the machine has cores.
+
+    Raises:
+        DependencyError: OpenVINO is not installed.
+        EncoderError: the file cannot be read.
+    """
+    os.environ.setdefault("OPENVINO_TELEMETRY_DISABLED", "1")
+    try:
+        import openvino
+    except ImportError:
+        raise DependencyError(f"{path.name} needs OpenVINO: {install_hint('openvino')}") from None
+    settings: dict[str, Any] = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
+        "ENABLE_MMAP": True,
+    }
+    if threads:
+        settings["INFERENCE_NUM_THREADS"] = threads
+    try:
+        core = openvino.Core()
+        compiled = core.compile_model(core.read_model(str(path)), "CPU", settings)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[-200:]
+        raise EncoderError(f"{path} cannot be opened by OpenVINO: {reason}: delete it, and it is made again") from None
+
+    def run(inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        found = compiled.create_infer_request().infer(dict(inputs), share_inputs=True)
+        return np.array(found[compiled.outputs[0]], dtype=np.float32)
+
+    return run
