@@ -104,7 +104,15 @@ def options(
     pass
 
 
-def load_for(index: Path, encoder: str | None, device: str, regions: str = "", truncate_dim: int | None = None) -> Any:
+def load_for(
+    index: Path,
+    encoder: str | None,
+    device: str,
+    regions: str = "",
+    truncate_dim: int | None = None,
+    runtime: Any = "auto",
+    precision: Any = "auto",
+) -> Any:
     """The encoder asked for; else the one an existing index was built with; else the bundled one.
 
     `regions`, such as +boxes=FILE, replaces what the encoder's name says of them.
@@ -122,7 +130,7 @@ def load_for(index: Path, encoder: str | None, device: str, regions: str = "", t
         except IndexMissingError:
             encoder = DEFAULT
     name = without_regions(encoder) + regions if regions else encoder
-    return load_encoder(name, device=device, truncate_dim=truncate_dim)
+    return load_encoder(name, device=device, truncate_dim=truncate_dim, runtime=runtime, precision=precision)
 
 
 def caption_fields(text: str | None) -> tuple[str, ...] | None:

@@ -81,6 +81,15 @@ class Spells(Protocol):
         ...
 
 
+@runtime_checkable
+class Expects(Protocol):
+    """An `Encoder` that gets ready for many pictures in another way than for few."""
+
+    def expect(self, images: int) -> None:
+        """Says how many pictures will be embedded."""
+        ...
+
+
 class LoadedEncoder(Encoder, Protocol):
     """What `load_encoder` returns: an `Encoder` that also takes pictures and texts as a caller has them.
 
@@ -162,6 +171,12 @@ def unknown_words(encoder: Encoder, texts: Sequence[str]) -> list[list[str]]:
 def spelled(encoder: Encoder, texts: Sequence[str]) -> list[str]:
     """As `Spells.spelled`; the texts themselves for an encoder that cannot say."""
     return encoder.spelled(texts) if isinstance(encoder, Spells) else list(texts)
+
+
+def expect(encoder: Encoder, images: int) -> None:
+    """As `Expects.expect`; nothing for an encoder that does not ask."""
+    if isinstance(encoder, Expects):
+        encoder.expect(images)
 
 
 def confidence_of(encoder: Encoder) -> Confidence | None:

@@ -25,7 +25,9 @@ def cpu_name() -> str:
     """The CPU, its matrix instructions and its number of cores: what a measured speed is good for."""
     model = next((line.partition(":")[2].strip() for line in _cpuinfo().splitlines() if "model name" in line), "")
     kinds = [kind for kind in ("avx2", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16") if kind in _cpuinfo()]
-    return f"{model or platform.processor() or platform.machine()} ({', '.join(kinds) or 'plain'}), {os.cpu_count()} cores"
+    return (
+        f"{model or platform.processor() or platform.machine()} ({', '.join(kinds) or 'plain'}), {os.cpu_count()} cores"
+    )
 
 
 def has_gpu() -> bool:

@@ -1,4 +1,4 @@
-"""The towers of a model of transformers as modules that can be exported (see `brivl_search.encoders.runtimes.graph`)."""
+"""The towers of a model of transformers as modules that can be exported, see `runtimes.graph`."""
 
 from __future__ import annotations
 

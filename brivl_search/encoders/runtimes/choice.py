@@ -98,7 +98,11 @@ def choose(side: Side, runtime: Runtime, precision: Precision, device: str, meas
             return _auto(side, precision, measured)
     if runtime == "openvino":
         return Choice("openvino", precision if precision != "auto" else "bf16" if _bf16_pays(side) else "fp32")
-    return Choice("onnx", "fp32" if precision == "auto" else precision) if runtime == "onnx" else Choice("torch", precision)
+    return (
+        Choice("onnx", "fp32" if precision == "auto" else precision)
+        if runtime == "onnx"
+        else Choice("torch", precision)
+    )
 
 
 def _bf16_pays(side: Side) -> bool:

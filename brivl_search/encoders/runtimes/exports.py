@@ -123,7 +123,7 @@ class Exports:
                     return None
                 facts = self._made(side, choice)
             if facts.cosine < SAFE and not self._may_differ(side):
-                return self._torch_instead(f"{self.name}: {choice} would change its vectors (cosine {facts.cosine:.4f})")
+                raise EncoderError(f"{self.name}: {choice} would change its vectors (cosine {facts.cosine:.4f})")
             try:
                 return Tower(folder, facts, open_run(folder, choice))
             except EncoderError:  # damaged in spite of its length
@@ -132,7 +132,8 @@ class Exports:
         except EncoderError as error:
             if bound:
                 raise
-            return self._torch_instead(str(error))
+            tell(f"{error}; torch computes it")
+            return None
 
     def _may_differ(self, side: Side) -> bool:
         return side == "image" and self._explicit(side) and self.precision in ("int8", "bf16")
@@ -150,9 +151,6 @@ class Exports:
         except EncoderError as error:
             store.refuse(order.place, str(error))
             raise
-
-    def _torch_instead(self, why: str) -> None:
-        tell(f"{why}; torch computes it")
 
 
 def open_run(folder: Path, choice: Choice) -> Run:

@@ -42,7 +42,7 @@ class Exportable:
 class PlainAttention(nn.MultiheadAttention):
     """`nn.MultiheadAttention` by its definition; a module becomes one by its class."""
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         query: Tensor,
         key: Tensor,
@@ -57,9 +57,10 @@ class PlainAttention(nn.MultiheadAttention):
         if not self.batch_first:
             query, key, value = (one.transpose(0, 1) for one in (query, key, value))
         parts = zip((query, key, value), self._weights(), self._biases(), strict=True)
-        q, k, v = (F.linear(one, weight, bias).unflatten(-1, (self.num_heads, -1)) for one, weight, bias in parts)
-        q, k, v = (one.transpose(1, 2) for one in (q, k, v))
+        q, k, v = (self._by_head(F.linear(one, weight, bias)) for one, weight, bias in parts)
         scores = q @ k.transpose(-1, -2) * self.head_dim**-0.5
+        if attn_mask is not None and attn_mask.ndim == 3:  # one a head
+            attn_mask = attn_mask.reshape(-1, self.num_heads, *attn_mask.shape[1:])
         if attn_mask is not None:
             scores = scores.masked_fill(attn_mask, -1e30) if attn_mask.dtype == torch.bool else scores + attn_mask
         if key_padding_mask is not None:
@@ -68,6 +69,10 @@ class PlainAttention(nn.MultiheadAttention):
         mixed = (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
         found = F.linear(mixed, self.out_proj.weight, self.out_proj.bias)
         return (found if self.batch_first else found.transpose(0, 1)), None
+
+    def _by_head(self, x: Tensor) -> Tensor:
+        """(B, T, D) → (B, heads, T, D / heads)."""
+        return x.reshape(x.shape[0], x.shape[1], self.num_heads, self.head_dim).transpose(1, 2)
 
     def _weights(self) -> Sequence[Tensor]:
         if self.in_proj_weight is not None:
@@ -121,9 +126,11 @@ def _plain(module: nn.Module) -> None:
             part.__class__ = PlainAttention
         elif type(part) is Conv2dSame:
             part.__class__ = _SamePadding
-        elif hasattr(part, "set_attn_implementation"):
-            with contextlib.suppress(ValueError, NotImplementedError, AttributeError):
-                part.set_attn_implementation("eager")
+        else:
+            plainer: Any = getattr(part, "set_attn_implementation", None)
+            if plainer is not None:
+                with contextlib.suppress(ValueError, NotImplementedError, AttributeError):
+                    plainer("eager")
 
 
 class _SamePadding(nn.Conv2d):

@@ -124,9 +124,13 @@ def _fill(folder: Path, encoder: TorchEncoder, order: Order) -> store.Facts:
     inputs = {name: tensor.numpy() for name, tensor in zip(side.inputs, example, strict=True)}
     cosine = _cosine(folder, order.choice, inputs, wanted)
     if not cosine >= (_WRONG if order.precision == "int8" else SAFE - 0.05):
-        raise EncoderError(f"{encoder.name} cannot be exported: {order.choice} differs from torch (cosine {cosine:.3f})")
+        raise EncoderError(
+            f"{encoder.name} cannot be exported: {order.choice} differs from torch (cosine {cosine:.3f})"
+        )
     reading = _save_tokens(encoder, folder) if order.side == "text" else None
-    facts = store.Facts(cosine, list(side.inputs), texts=reading.to_dict() if reading else None, made_by=store.versions())
+    facts = store.Facts(
+        cosine, list(side.inputs), texts=reading.to_dict() if reading else None, made_by=store.versions()
+    )
     facts.write(folder)
     return facts
 
@@ -150,9 +154,7 @@ def _convert(path: Path, choice: Choice, size: int) -> None:
         path.unlink()
 
 
-def _cosine(
-    folder: Path, choice: Choice, inputs: Mapping[str, NDArray[Any]], wanted: NDArray[np.float32]
-) -> float:
+def _cosine(folder: Path, choice: Choice, inputs: Mapping[str, NDArray[Any]], wanted: NDArray[np.float32]) -> float:
     """The least cosine of the export's vectors and torch's. Rows go in batches of several sizes."""
     from brivl_search.encoders.runtimes.exports import open_run
 

@@ -38,7 +38,13 @@ def int8(source: Path, target: Path, choice: Choice, pictures: NDArray[np.uint8]
     """
     try:
         import onnx
-        from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_dynamic, quantize_static
+        from onnxruntime.quantization import (
+            CalibrationMethod,
+            QuantFormat,
+            QuantType,
+            quantize_dynamic,
+            quantize_static,
+        )
         from onnxruntime.quantization.shape_inference import quant_pre_process
     except ImportError as error:
         raise DependencyError(f"int8 needs {error.name}: {install_hint('onnx')}") from None
