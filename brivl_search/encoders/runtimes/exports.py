@@ -125,10 +125,10 @@ class Exports:
             if facts.cosine < SAFE and not self._may_differ(side):
                 raise EncoderError(f"{self.name}: {choice} would change its vectors (cosine {facts.cosine:.4f})")
             try:
-                return Tower(folder, facts, open_run(folder, choice))
+                return Tower(folder, facts, open_run(folder, choice, side))
             except EncoderError:  # damaged in spite of its length
                 store.drop(folder)
-                return Tower(folder, self._made(side, choice), open_run(folder, choice))
+                return Tower(folder, self._made(side, choice), open_run(folder, choice, side))
         except EncoderError as error:
             if bound:
                 raise
@@ -153,7 +153,7 @@ class Exports:
             raise
 
 
-def open_run(folder: Path, choice: Choice) -> Run:
+def open_run(folder: Path, choice: Choice, side: Side) -> Run:
     """Opens the model in an export's folder.
 
     Raises:
@@ -167,7 +167,7 @@ def open_run(folder: Path, choice: Choice) -> Run:
         return open_model(path, bf16=choice.precision == "bf16")
     from brivl_search.encoders.runtimes.session import open_session
 
-    session = open_session(path)
+    session = open_session(path, at_once=side == "text")
     return lambda inputs: np.asarray(session.run(None, dict(inputs))[0], dtype=np.float32)
 
 

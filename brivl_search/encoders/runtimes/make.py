@@ -122,7 +122,7 @@ def _fill(folder: Path, encoder: TorchEncoder, order: Order) -> store.Facts:
     export(side, path, encoder.name)
     _convert(path, order.choice, encoder.pixels.size)
     inputs = {name: tensor.numpy() for name, tensor in zip(side.inputs, example, strict=True)}
-    cosine = _cosine(folder, order.choice, inputs, wanted)
+    cosine = _cosine(folder, order, inputs, wanted)
     if not cosine >= (_WRONG if order.precision == "int8" else SAFE - 0.05):
         raise EncoderError(
             f"{encoder.name} cannot be exported: {order.choice} differs from torch (cosine {cosine:.3f})"
@@ -144,6 +144,12 @@ def _convert(path: Path, choice: Choice, size: int) -> None:
         smaller = path.with_name("int8.onnx")
         int8(path, smaller, choice, pictures(PICTURES, size, seed=1))
         smaller.replace(path)
+    if choice.runtime == "onnx":
+        from brivl_search.encoders.runtimes.session import optimized
+
+        plain = path.rename(path.with_name("plain.onnx"))
+        optimized(plain, path)
+        plain.unlink()
     if choice.runtime == "openvino":
         import openvino
 
@@ -154,11 +160,11 @@ def _convert(path: Path, choice: Choice, size: int) -> None:
         path.unlink()
 
 
-def _cosine(folder: Path, choice: Choice, inputs: Mapping[str, NDArray[Any]], wanted: NDArray[np.float32]) -> float:
+def _cosine(folder: Path, order: Order, inputs: Mapping[str, NDArray[Any]], wanted: NDArray[np.float32]) -> float:
     """The least cosine of the export's vectors and torch's. Rows go in batches of several sizes."""
     from brivl_search.encoders.runtimes.exports import open_run
 
-    run = open_run(folder, choice)
+    run = open_run(folder, order.choice, order.side)
     found, start = [], 0
     while start < len(wanted):
         rows = slice(start, start + max(start, 1))  # 1, 1, 2, 4 ...
