@@ -21,7 +21,7 @@ from brivl_search.errors import EncoderError, UsageError
 
 models = typer.Typer(
     name="models",
-    help="List, convert, check and calibrate encoders.",
+    help="List, convert, check, calibrate and time encoders.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -170,6 +170,54 @@ def calibrate(
         )
     if not quiet:
         say(f"kept in {path}: queries with this encoder show it from now on")
+
+
+@models.command()
+def runtimes(
+    encoder: Annotated[str, typer.Argument(metavar="ENCODER", help="Any name that build-index takes.")],
+    dataset: Annotated[
+        Path | None, typer.Option(help="Folder or annotation file: photos it was not trained on, with captions.")
+    ] = None,
+    dataset_format: LayoutOption = None,
+    split: SplitOption = None,
+    images: ImagesOption = None,
+    encoding: Encoding = None,
+    captions: Annotated[
+        str | None, typer.Option(metavar="FIELDS", help="Which captions [default: zh,en,captions].")
+    ] = None,
+    form: ReportOption = None,
+    quiet: Quiet = False,
+) -> None:
+    """Measure what computes an encoder fastest here, and its recall; `--runtime auto` follows it from then on."""
+    import json
+
+    from brivl_search.corpus.dataset import load_dataset
+    from brivl_search.encoders.cpu import cpu_name
+    from brivl_search.encoders.runtimes import measured
+    from brivl_search.evaluation.runtimes import measure
+    from brivl_search.output import Bar, say
+    from brivl_search.output.models import show_runtimes
+
+    data = None
+    if dataset is not None:
+        fields = caption_fields(captions)
+        data = load_dataset(dataset, fields, format=dataset_format, split=split, images=images, encoding=encoding)
+    with Bar(quiet=quiet) as bar:
+        fingerprint, found = measure(encoder, data, bar.note, bar.advance)
+    path = measured.save(fingerprint, found)
+    best = measured.fastest(found)
+    if json_wanted(form):
+        chosen = None if best is None else str(best.choice)
+        ways = [one.to_dict() for one in found]
+        typer.echo(json.dumps({"encoder": encoder, "cpu": cpu_name(), "ways": ways, "best": chosen}, indent=2))
+    else:
+        show_runtimes(found, best)
+    if not quiet:
+        say(
+            f"kept in {path}; without --dataset, only ways that keep the vectors are chosen"
+            if data is None
+            else f"kept in {path}"
+        )
 
 
 @models.command()

@@ -90,6 +90,8 @@ def choose(side: Side, runtime: Runtime, precision: Precision, device: str, meas
     if precision == "int8" and side == "text":
         precision = "auto"
     if runtime == "auto":
+        if measured is not None and measured.precision == precision == "int8" and installed(measured.runtime):
+            return measured
         if precision == "int8":
             runtime = "onnx" if installed("onnx") else "openvino"
         elif device not in ("auto", "cpu") or (device == "auto" and side == "image" and has_gpu()):

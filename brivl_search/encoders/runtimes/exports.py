@@ -80,7 +80,7 @@ class Exports:
         """What is to compute a side."""
         if side == "text" and self.runtime == "auto" and not self._texts:
             return TORCH
-        return choose(side, self.runtime, self.precision, self._device, measured.best(self.fingerprint))
+        return choose(side, self.runtime, self.precision, self._device, measured.best(self.fingerprint, self.precision))
 
     def tower(self, side: Side) -> Tower | None:
         """The open export of a side; None: torch computes it.

@@ -13,7 +13,7 @@ from typing import Any
 
 from brivl_search.corpus.atomic import appearing
 from brivl_search.encoders.cpu import cpu_name
-from brivl_search.encoders.runtimes.choice import PRECISIONS, RUNTIMES, SAFE, Choice
+from brivl_search.encoders.runtimes.choice import PRECISIONS, RUNTIMES, SAFE, Choice, choose
 
 MOST_LOST = 0.5  # points of recall@10 that speed may cost
 
@@ -87,7 +87,28 @@ def read(fingerprint: str) -> list[Measured]:
     return [one for one in ways if one.runtime in RUNTIMES and one.precision in PRECISIONS]
 
 
-def best(fingerprint: str) -> Choice | None:
-    """What `auto` takes for pictures of an encoder, of ways that keep its vectors; None: nothing was measured."""
-    found = fastest([one for one in read(fingerprint) if one.cosine >= SAFE])
+def best(fingerprint: str, precision: str = "auto") -> Choice | None:
+    """What `auto` takes for pictures of an encoder; None: nothing was measured.
+
+    Args:
+        fingerprint: of its vectors in float32.
+        precision: "int8": the fastest of these; else only ways that keep the vectors.
+    """
+    ways = read(fingerprint)
+    kept = [one for one in ways if one.cosine >= SAFE and precision in ("auto", one.precision)]
+    found = fastest([one for one in ways if one.precision == "int8"] if precision == "int8" else kept)
     return None if found is None else found.choice
+
+
+def best_for_new(fingerprint: str) -> Measured | None:
+    """The fastest way for a new index, whose vectors may differ from float32's; None: nothing was measured."""
+    return fastest(read(fingerprint))
+
+
+def describe(fingerprint: str) -> str:
+    """What `auto` takes for pictures of an encoder here, and why: a line for people."""
+    way = next((one for one in read(fingerprint) if one.choice == best(fingerprint)), None)
+    if way is None:
+        return f"{choose('image', 'auto', 'auto', 'auto')} (not measured here: models runtimes)"
+    lost = "" if way.lost is None else f", {max(way.lost, 0):.1f} points of recall@10 lost"
+    return f"{way.choice} (measured here: {way.rate:.0f} images/s{lost})"

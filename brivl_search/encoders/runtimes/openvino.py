@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from brivl_search.encoders.runtimes.session import default_threads
 from brivl_search.errors import DependencyError, EncoderError, install_hint
 
 Run = Callable[[Mapping[str, NDArray[Any]]], NDArray[np.float32]]
@@ -21,7 +22,7 @@ def open_model(path: Path, *, bf16: bool = False, threads: int | None = None) ->
     Args:
         path: the file.
         bf16: compute in bfloat16 where the CPU has it, else in float32.
-        threads: of one run; None: as many as the machine has cores.
+        threads: of a run; None: OMP_NUM_THREADS as for torch, else as many as there are CPUs for this process.
 
     Raises:
         DependencyError: OpenVINO is not installed.
@@ -36,9 +37,8 @@ def open_model(path: Path, *, bf16: bool = False, threads: int | None = None) ->
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
         "ENABLE_MMAP": True,
+        "INFERENCE_NUM_THREADS": threads or default_threads(),
     }
-    if threads:
-        settings["INFERENCE_NUM_THREADS"] = threads
     try:
         core = openvino.Core()
         compiled = core.compile_model(core.read_model(str(path)), "CPU", settings)

@@ -75,13 +75,14 @@ def _options(threads: int | None) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or _threads()
+    options.intra_op_num_threads = threads or default_threads()
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = _ERRORS_ONLY + 1  # errors are raised
     return options
 
 
-def _threads() -> int:
+def default_threads() -> int:
+    """Threads of a run: OMP_NUM_THREADS as for torch, else as many as there are CPUs for this process."""
     given = os.environ.get("OMP_NUM_THREADS", "")
     return int(given) if given.isdecimal() and int(given) else usable_cpus()

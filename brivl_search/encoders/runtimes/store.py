@@ -1,4 +1,4 @@
-"""The files of an export in the user's cache: $XDG_CACHE_HOME/brivl-search/exports/FINGERPRINT-SIDE-RUNTIME-PRECISION/.
+"""The files of an export in the user's cache: brivl-search/exports/FINGERPRINT-SIDE-RUNTIME-PRECISION/.
 
 facts.json comes with the folder's last rename and lists every file with its size. A folder whose files are not those is
 made again: a copy that was cut short, say. Deleting the cache loses time and nothing else.
@@ -47,7 +47,9 @@ class Facts:
 
 
 def home() -> Path:
-    """The folder of all exports."""
+    """The folder of all exports: $BRIVL_SEARCH_EXPORTS, else in $XDG_CACHE_HOME, else in ~/.cache."""
+    if own := os.environ.get("BRIVL_SEARCH_EXPORTS"):
+        return Path(own).expanduser()
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return Path(base) / "brivl-search" / "exports"
 
