@@ -68,13 +68,16 @@ def measure(
         if way != Choice("torch", "fp32"):
             encoder = load_encoder(name, runtime=way.runtime, precision=way.precision, device="cpu")
         vectors = encoder.encode_images(made)
-        if way.runtime != "torch" and encoder.exports.tower("image") is None:
+        tower = None if way.runtime == "torch" else encoder.exports.tower("image")
+        if way.runtime != "torch" and tower is None:
             continue
         rate = _PICTURES / min(_seconds(encoder, made) for _ in range(_ROUNDS))
         recall = None if dataset is None else _recall(encoder, dataset, advance)
         lost = None if recall is None or not found or found[0].recall is None else found[0].recall - recall
         cosine = float((vectors * wanted).sum(1).min())
-        found.append(Measured(way.runtime, way.precision, rate, cosine, recall, 0.0 if recall and not found else lost))
+        same = tower is None or tower.facts.same
+        lost = 0.0 if recall is not None and not found else lost
+        found.append(Measured(way.runtime, way.precision, rate, cosine, same, recall, lost))
     return plain.fingerprint, found
 
 

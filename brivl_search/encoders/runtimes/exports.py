@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brivl_search.encoders.runtimes import measured, store
-from brivl_search.encoders.runtimes.choice import SAFE, TORCH, Choice, Precision, Runtime, Side, choose
+from brivl_search.encoders.runtimes.choice import TORCH, Choice, Precision, Runtime, Side, choose
 from brivl_search.encoders.runtimes.openvino import Run
+from brivl_search.encoders.runtimes.session import default_threads
 from brivl_search.encoders.runtimes.tokens import FastTokens, Reading
 from brivl_search.errors import EncoderError, TowerWarning
 
 WORTH = 1000  # pictures that wait, from which on `auto` makes an export: it takes about as long as 500 of them
-BATCH = 32
+CHUNK = 8  # pictures of a run: several small runs side by side are faster than one large one (benchmarks/README.md)
 
 
 @dataclass(frozen=True)
@@ -30,21 +32,24 @@ class Tower:
     Attributes:
         folder: where its files are.
         facts: what is known of it.
-        run: inputs by name → vectors float32 (n, dim).
+        run: inputs by name → vectors float32 (n, dim); threads may share it.
+        streams: how many runs go side by side.
     """
 
     folder: Path
     facts: store.Facts
     run: Run
+    streams: int = 1
 
     def images(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """uint8 (n, S, S, 3) → float32 (n, dim), not of unit length."""
-        return np.concatenate(
-            [
-                self.run({"pixels": np.ascontiguousarray(pixels[start : start + BATCH])})
-                for start in range(0, len(pixels), BATCH)
-            ]
-        )
+        parts = [np.ascontiguousarray(pixels[at : at + CHUNK]) for at in range(0, len(pixels), CHUNK)]
+        together = map if len(parts) == 1 else self._pool.map
+        return np.concatenate(list(together(lambda part: self.run({"pixels": part}), parts)))
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self.streams, thread_name_prefix="tower")
 
     def texts(self, inputs: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Token ids and what belongs to them → float32 (n, dim), not of unit length."""
@@ -108,7 +113,7 @@ class Exports:
     def variant(self) -> str | None:
         """The fingerprint of vectors that an export changes by more than rounding; None: it does not."""
         tower = self.tower("image") if self.precision in ("int8", "bf16") and self._explicit("image") else None
-        return None if tower is None or tower.facts.cosine >= SAFE else variant(self.fingerprint, self.precision)
+        return None if tower is None or tower.facts.same else variant(self.fingerprint, self.precision)
 
     def _explicit(self, side: Side) -> bool:
         return self.runtime in ("onnx", "openvino") or (side == "image" and self.precision == "int8")
@@ -122,13 +127,13 @@ class Exports:
                 if not bound and not self._explicit(side) and self.expected < WORTH:
                     return None
                 facts = self._made(side, choice)
-            if facts.cosine < SAFE and not self._may_differ(side):
+            if not facts.same and not self._may_differ(side):
                 raise EncoderError(f"{self.name}: {choice} would change its vectors (cosine {facts.cosine:.4f})")
             try:
-                return Tower(folder, facts, open_run(folder, choice, side))
+                return Tower(folder, facts, open_run(folder, choice, side), streams(side))
             except EncoderError:  # damaged in spite of its length
                 store.drop(folder)
-                return Tower(folder, self._made(side, choice), open_run(folder, choice, side))
+                return Tower(folder, self._made(side, choice), open_run(folder, choice, side), streams(side))
         except EncoderError as error:
             if bound:
                 raise
@@ -164,11 +169,17 @@ def open_run(folder: Path, choice: Choice, side: Side) -> Run:
     if choice.runtime == "openvino":
         from brivl_search.encoders.runtimes.openvino import open_model
 
-        return open_model(path, bf16=choice.precision == "bf16")
+        return open_model(path, bf16=choice.precision == "bf16", streams=streams(side))
     from brivl_search.encoders.runtimes.session import open_session
 
-    session = open_session(path, at_once=side == "text")
+    session = open_session(path, at_once=side == "text", threads=max(1, default_threads() // streams(side)))
     return lambda inputs: np.asarray(session.run(None, dict(inputs))[0], dtype=np.float32)
+
+
+def streams(side: Side) -> int:
+    """Runs of a tower that go side by side: one for texts; for pictures one a thread, with many threads one for two."""
+    threads = default_threads()
+    return 1 if side == "text" else threads if threads <= 4 else threads // 2
 
 
 def variant(fingerprint: str, precision: str) -> str:

@@ -116,8 +116,12 @@ def _fill(folder: Path, encoder: TorchEncoder, order: Order) -> store.Facts:
 
     side = encoder.exportable(order.side)
     example = side.example(CHECKED)
+    least = SAFE
     with torch.inference_mode():
         wanted = side.module(*example).numpy()
+        if order.precision == "bf16":
+            with torch.autocast("cpu", torch.bfloat16):
+                least = min(SAFE, _least(side.module(*example).float().numpy(), wanted))
     path = folder / store.MODELS["onnx"]
     export(side, path, encoder.name)
     _convert(path, order.choice, encoder.pixels.size)
@@ -128,9 +132,8 @@ def _fill(folder: Path, encoder: TorchEncoder, order: Order) -> store.Facts:
             f"{encoder.name} cannot be exported: {order.choice} differs from torch (cosine {cosine:.3f})"
         )
     reading = _save_tokens(encoder, folder) if order.side == "text" else None
-    facts = store.Facts(
-        cosine, list(side.inputs), texts=reading.to_dict() if reading else None, made_by=store.versions()
-    )
+    texts = None if reading is None else reading.to_dict()
+    facts = store.Facts(cosine, list(side.inputs), least, texts=texts, made_by=store.versions())
     facts.write(folder)
     return facts
 
@@ -170,7 +173,11 @@ def _cosine(folder: Path, order: Order, inputs: Mapping[str, NDArray[Any]], want
         rows = slice(start, start + max(start, 1))  # 1, 1, 2, 4 ...
         found.append(run({name: values[rows] for name, values in inputs.items()}))
         start = rows.stop
-    vectors = np.concatenate(found)
+    return _least(np.concatenate(found), wanted)
+
+
+def _least(vectors: NDArray[np.float32], wanted: NDArray[np.float32]) -> float:
+    """The least cosine of rows (n, dim)."""
     lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(wanted, axis=1)
     return float(((vectors * wanted).sum(1) / np.maximum(lengths, 1e-12)).min())
 

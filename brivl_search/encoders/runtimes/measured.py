@@ -13,7 +13,7 @@ from typing import Any
 
 from brivl_search.corpus.atomic import appearing
 from brivl_search.encoders.cpu import cpu_name
-from brivl_search.encoders.runtimes.choice import PRECISIONS, RUNTIMES, SAFE, Choice, choose
+from brivl_search.encoders.runtimes.choice import PRECISIONS, RUNTIMES, Choice, choose
 
 MOST_LOST = 0.5  # points of recall@10 that speed may cost
 
@@ -26,6 +26,7 @@ class Measured:
         runtime, precision: the way.
         rate: pictures a second.
         cosine: the least one to torch's vectors in float32.
+        same: whether its vectors count as torch's, see `store.Facts.least`.
         recall: recall@10 in percent, the mean of both directions; None: not measured.
         lost: points of it less than torch in float32; None: not measured.
     """
@@ -34,6 +35,7 @@ class Measured:
     precision: str
     rate: float
     cosine: float
+    same: bool
     recall: float | None = None
     lost: float | None = None
 
@@ -44,7 +46,7 @@ class Measured:
     @property
     def safe(self) -> bool:
         """Whether it may be used: it keeps the recall, or, where that is not known, the vectors."""
-        return self.cosine >= SAFE if self.lost is None else self.lost <= MOST_LOST
+        return self.same if self.lost is None else self.lost <= MOST_LOST
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "safe": self.safe}
@@ -95,7 +97,7 @@ def best(fingerprint: str, precision: str = "auto") -> Choice | None:
         precision: "int8": the fastest of these; else only ways that keep the vectors.
     """
     ways = read(fingerprint)
-    kept = [one for one in ways if one.cosine >= SAFE and precision in ("auto", one.precision)]
+    kept = [one for one in ways if one.same and precision in ("auto", one.precision)]
     found = fastest([one for one in ways if one.precision == "int8"] if precision == "int8" else kept)
     return None if found is None else found.choice
 

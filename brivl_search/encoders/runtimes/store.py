@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from brivl_search.encoders.runtimes.choice import Choice, Side
+from brivl_search.encoders.runtimes.choice import SAFE, Choice, Side
 
 FORMAT = 1  # of the exports; another one has another place
 FACTS = "facts.json"
@@ -28,6 +28,8 @@ class Facts:
 
     Attributes:
         cosine: the least one, of its vectors and torch's in float32 for the same made pictures or texts.
+        least: from this cosine on its vectors count as torch's: SAFE; in bfloat16 that of torch's own bfloat16 if it
+            is lower, which has always counted as the same.
         inputs: names of the tower's inputs.
         files: sizes of the files in bytes, by name.
         texts: how texts become token ids (`tokens.Reading` as a dictionary); None: for pictures, or only torch can.
@@ -36,9 +38,15 @@ class Facts:
 
     cosine: float
     inputs: list[str]
+    least: float = SAFE
     files: dict[str, int] = field(default_factory=dict)
     texts: dict[str, Any] | None = None
     made_by: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def same(self) -> bool:
+        """Whether its vectors count as torch's."""
+        return self.cosine >= self.least
 
     def write(self, folder: Path) -> None:
         """Writes facts.json for the files that are in `folder` now."""

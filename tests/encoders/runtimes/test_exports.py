@@ -218,7 +218,7 @@ def test_int8_is_another_encoder_where_it_changes_vectors(clip: str, monkeypatch
 
 
 def test_int8_that_keeps_vectors_is_the_same_encoder(clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exports, "SAFE", 0.9)
+    monkeypatch.setattr(store.Facts, "same", True)
     torch, ours = both(clip, precision="int8")
     assert (ours.name, ours.fingerprint) == (torch.name, torch.fingerprint)
 

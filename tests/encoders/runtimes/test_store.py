@@ -78,3 +78,8 @@ def test_a_refusal_is_remembered_until_a_package_changes(tmp_path: Path, monkeyp
     assert store.refusal(place) == "no such layer"
     monkeypatch.setattr(store, "versions", lambda: {"torch": "99"})
     assert store.refusal(place) == ""
+
+
+def test_vectors_count_as_torchs_from_a_cosine_on() -> None:
+    assert store.Facts(0.9995, ["pixels"]).same and not store.Facts(0.998, ["pixels"]).same
+    assert store.Facts(0.997, ["pixels"], 0.995).same  # torch's own bfloat16 is further away
