@@ -59,6 +59,7 @@ def int8(source: Path, target: Path, choice: Choice, pictures: NDArray[np.uint8]
         cnn = len(convolutions) >= _CNN
         layers = convolutions if cnn else products
         spared = [*layers[:1], *layers[-1:], *(products if cnn else convolutions)]
+        spared += [f"{name}_MatMul" for name in spared]  # what a Gemm becomes before it is looked at
         if len(layers) < 3:
             raise EncoderError("it has no layers between the first and the last")
         if cnn:
