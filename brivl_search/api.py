@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
+from brivl_search.encoders.runtimes.choice import Precision, Runtime
 from brivl_search.errors import BrivlSearchError, NothingFitsWarning, UnknownWordsWarning, UsageError
 from brivl_search.index import IndexInfo
 from brivl_search.search.count import Count
@@ -310,7 +311,12 @@ class Index:
 
 
 def open_index(
-    path: str | os.PathLike[str] = "indexes/default", *, encoder: str | None = None, device: str = "auto"
+    path: str | os.PathLike[str] = "indexes/default",
+    *,
+    encoder: str | None = None,
+    device: str = "auto",
+    runtime: Runtime = "auto",
+    precision: Precision = "auto",
 ) -> Index:
     """Open an index for queries.
 
@@ -318,12 +324,14 @@ def open_index(
         path: its folder.
         encoder: name or folder of the encoder; None: the one it was built with.
         device: torch device of the towers.
+        runtime: what computes them: "torch", "onnx", "openvino" or "auto".
+        precision: "fp32", "bf16", "int8" or "auto".
 
     Raises:
         IndexMissingError: there is none.
         IndexIncompatibleError: it is damaged, or of another format.
     """
-    return Index(Engine(Path(path), encoder=encoder, device=device, stays=True))
+    return Index(Engine(Path(path), encoder=encoder, device=device, runtime=runtime, precision=precision, stays=True))
 
 
 def _target(name: str) -> Target:

@@ -129,6 +129,10 @@ class NothingFitsWarning(UserWarning):
     """A filter lets no row of the index through; the message says which part of it, beside what there is."""
 
 
+class TowerWarning(UserWarning):
+    """A tower is exported now, or cannot be: torch computes it."""
+
+
 class UnknownWordsWarning(UserWarning):
     """The encoder does not know words of a query; `words` names them. If it knows none, hits have no `match`."""
 

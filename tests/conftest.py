@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: more threads only wait for each other
 os.environ["XDG_DATA_HOME"] = os.path.join(tempfile.gettempdir(), "brivl-search-tests-keep-nothing-here")
-for name in ("BRIVL_SEARCH_INDEX", "BRIVL_SEARCH_ENCODER"):
+os.environ["BRIVL_SEARCH_EXPORTS"] = os.path.join(os.environ["XDG_DATA_HOME"], "exports")
+for name in ("BRIVL_SEARCH_INDEX", "BRIVL_SEARCH_ENCODER", "BRIVL_SEARCH_RUNTIME"):
     os.environ.pop(name, None)  # a developer's own settings must not leak into tests
 
 

@@ -104,25 +104,44 @@ def options(
     pass
 
 
-def load_for(index: Path, encoder: str | None, device: str, regions: str = "", truncate_dim: int | None = None) -> Any:
+def load_for(
+    index: Path,
+    encoder: str | None,
+    device: str,
+    regions: str = "",
+    truncate_dim: int | None = None,
+    runtime: Any = "auto",
+    precision: Any = "auto",
+) -> Any:
     """The encoder asked for; else the one an existing index was built with; else the bundled one.
 
-    `regions`, such as +boxes=FILE, replaces what the encoder's name says of them.
+    `regions`, such as +boxes=FILE, replaces what the encoder's name says of them. A new index may get vectors in int8,
+    where `models runtimes` has measured that they lose nothing; an existing one keeps its own.
     """
     from brivl_search.encoders import DEFAULT, load_encoder
-    from brivl_search.encoders.registry import without_regions
+    from brivl_search.encoders.registry import without_precision, without_regions
+    from brivl_search.encoders.runtimes.measured import best_for_new
     from brivl_search.errors import IndexMissingError
     from brivl_search.index import IndexReader, gpu
 
     gpu.choose(device)
-    if encoder is None:
-        try:
-            with IndexReader.open(index) as reader:
-                encoder = reader.info.encoder.name
-        except IndexMissingError:
-            encoder = DEFAULT
+    built_with = None
+    try:
+        with IndexReader.open(index) as reader:
+            built_with = reader.info.encoder.name
+    except IndexMissingError:
+        pass
+    encoder = encoder or built_with or DEFAULT
     name = without_regions(encoder) + regions if regions else encoder
-    return load_encoder(name, device=device, truncate_dim=truncate_dim)
+    options: dict[str, Any] = {"device": device, "truncate_dim": truncate_dim, "runtime": runtime}
+    loaded = load_encoder(name, precision=precision, **options)
+    if precision != "auto" or loaded.name == built_with:
+        return loaded
+    if built_with is not None:
+        its_own = without_precision(built_with)[0] == loaded.name
+        return load_encoder(built_with, device=device, runtime=runtime) if its_own else loaded
+    best = best_for_new(loaded.fingerprint) if runtime == "auto" and device in ("auto", "cpu") else None
+    return load_encoder(name, precision="int8", **options) if best is not None and best.precision == "int8" else loaded
 
 
 def caption_fields(text: str | None) -> tuple[str, ...] | None:

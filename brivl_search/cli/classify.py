@@ -15,7 +15,11 @@ from brivl_search.cli.options import (
     Encoding,
     Hidden,
     Megapixels,
+    PrecisionKind,
+    PrecisionOption,
     Quiet,
+    RuntimeKind,
+    RuntimeOption,
     Strict,
     Verbose,
     Workers,
@@ -47,6 +51,8 @@ def classify(
     strict: Strict = False,
     encoder: EncoderOption = None,
     device: DeviceOption = "auto",
+    runtime: RuntimeOption = RuntimeKind.auto,
+    precision: PrecisionOption = PrecisionKind.auto,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -59,7 +65,7 @@ def classify(
     classes = zero_shot.read_labels(labels, check_encoding(encoding))
     zero_shot.check_templates(template or ())
     found = find_pictures(images, include_hidden=include_hidden)
-    loaded = load(encoder, device)
+    loaded = load(encoder, device, runtime.value, precision.value)
     shown = form.value if form else default_format()
     printer = _Guesses(shown)
     with bar_beside(quiet, shown) as bar:

@@ -17,7 +17,11 @@ from brivl_search.cli.options import (
     Encoding,
     Hidden,
     Megapixels,
+    PrecisionKind,
+    PrecisionOption,
     Quiet,
+    RuntimeKind,
+    RuntimeOption,
     Strict,
     Verbose,
     Workers,
@@ -56,6 +60,8 @@ def embed(
     strict: Strict = False,
     encoder: EncoderOption = None,
     device: DeviceOption = "auto",
+    runtime: RuntimeOption = RuntimeKind.auto,
+    precision: PrecisionOption = PrecisionKind.auto,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -74,7 +80,7 @@ def embed(
     found = find_pictures(images, include_hidden=include_hidden) if images else None
     if out is not None and out.suffix != ".npy":
         raise UsageError(f"--out {out}: give a name that ends in .npy; the records go beside it, in .jsonl")
-    loaded = load(encoder, device)
+    loaded = load(encoder, device, runtime.value, precision.value)
     read = None
 
     def rows(bar: Bar) -> Iterator[tuple[dict[str, Any], Any]]:

@@ -19,8 +19,12 @@ from brivl_search.cli.options import (
     ImagesOption,
     IndexOption,
     LayoutOption,
+    PrecisionKind,
+    PrecisionOption,
     Quiet,
     ReportOption,
+    RuntimeKind,
+    RuntimeOption,
     SplitOption,
     TruncateOption,
 )
@@ -70,6 +74,8 @@ def evaluate(
     encoder: EncoderOption = None,
     truncate_dim: TruncateOption = None,
     device: DeviceOption = "auto",
+    runtime: RuntimeOption = RuntimeKind.auto,
+    precision: PrecisionOption = PrecisionKind.auto,
     quiet: Quiet = False,
 ) -> None:
     """Measure recall both ways, over known caption pairs."""
@@ -100,8 +106,10 @@ def evaluate(
 
         fields = caption_fields(captions)
         data = load_dataset(dataset, fields, format=dataset_format, split=split, images=images, encoding=encoding)
-        loaded = [load_encoder(encoder or DEFAULT, device=device, truncate_dim=truncate_dim)]
-        loaded += [load_encoder(name, device=device) for name in compare or []]
+        computed: dict[str, Any] = {"device": device, "runtime": runtime.value, "precision": precision.value}
+        loaded = [load_encoder(encoder or DEFAULT, truncate_dim=truncate_dim, **computed)]
+        # What an encoder says of its own precision is what is compared; the options are for the first one.
+        loaded += [load_encoder(name, device=device, runtime=runtime.value) for name in compare or []]
         texts = len(data.images) if recall is RecallKind.diagonal else len(data.queries()[0])
         with Bar(quiet=quiet) as bar:
             for one in loaded:

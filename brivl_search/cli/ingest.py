@@ -27,9 +27,13 @@ from brivl_search.cli.options import (
     Kind,
     Memory,
     Move,
+    PrecisionKind,
+    PrecisionOption,
     Quiet,
     RememberedHidden,
     RememberedMegapixels,
+    RuntimeKind,
+    RuntimeOption,
     Split,
     Strict,
     TruncateOption,
@@ -133,6 +137,8 @@ def build_index(
     batch_size: Batch = 64,
     strict: Strict = False,
     device: DeviceOption = "auto",
+    runtime: RuntimeOption = RuntimeKind.auto,
+    precision: PrecisionOption = PrecisionKind.auto,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -156,7 +162,7 @@ def build_index(
         images,
         encoding=encoding,
     )
-    loaded = load_for(index, encoder, device, _regions(boxes, detector), truncate_dim)
+    loaded = load_for(index, encoder, device, _regions(boxes, detector), truncate_dim, runtime.value, precision.value)
     with Bar(quiet=quiet) as bar:
         report = build(folders, index, loaded, choices, bar)
     _finish(report, index, quiet, verbose, strict, loaded)
@@ -178,6 +184,8 @@ def sync(
     batch_size: Batch = 64,
     strict: Strict = False,
     device: DeviceOption = "auto",
+    runtime: RuntimeOption = RuntimeKind.auto,
+    precision: PrecisionOption = PrecisionKind.auto,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -200,7 +208,7 @@ def sync(
         encoding=encoding,
     )
     check(index, folders or ())
-    loaded = load_for(index, None, device)
+    loaded = load_for(index, None, device, runtime=runtime.value, precision=precision.value)
     with Bar(quiet=quiet) as bar:
         report = build(folders or (), index, loaded, choices, bar)
     _finish(report, index, quiet, verbose, strict, loaded)
@@ -228,6 +236,8 @@ def add(
     batch_size: Batch = 64,
     strict: Strict = False,
     device: DeviceOption = "auto",
+    runtime: RuntimeOption = RuntimeKind.auto,
+    precision: PrecisionOption = PrecisionKind.auto,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -251,7 +261,7 @@ def add(
         images,
         encoding=encoding,
     )
-    loaded = load_for(index, encoder, device, _regions(boxes, detector), truncate_dim)
+    loaded = load_for(index, encoder, device, _regions(boxes, detector), truncate_dim, runtime.value, precision.value)
     with Bar(quiet=quiet) as bar:
         report = add_paths(paths, index, loaded, choices, bar)
     _finish(report, index, quiet, verbose, strict, loaded)

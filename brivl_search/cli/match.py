@@ -9,7 +9,14 @@ from typing import Annotated, Any
 import typer
 
 from brivl_search.cli.app import app
-from brivl_search.cli.options import DeviceOption, EncoderOption
+from brivl_search.cli.options import (
+    DeviceOption,
+    EncoderOption,
+    PrecisionKind,
+    PrecisionOption,
+    RuntimeKind,
+    RuntimeOption,
+)
 from brivl_search.cli.reading import NO_PROBABILITY, RowOption, load
 from brivl_search.cli.texts import pair_note
 
@@ -21,6 +28,8 @@ def match(
     form: RowOption = None,
     encoder: EncoderOption = None,
     device: DeviceOption = "auto",
+    runtime: RuntimeOption = RuntimeKind.auto,
+    precision: PrecisionOption = PrecisionKind.auto,
 ) -> None:
     """Score texts against pictures: cosine, and probability (match)."""
     from brivl_search.corpus.spelling import nothing_known
@@ -31,7 +40,7 @@ def match(
     from brivl_search.search.words import named
 
     texts = [take_text(one, "--text") for one in text]
-    loaded = load(encoder, device)
+    loaded = load(encoder, device, runtime.value, precision.value)
     matched = zero_shot.match(loaded, texts, [str(path) for path in image])
     for said, cut in zip(texts, loaded.cut_tokens(texts), strict=True):
         if cut:

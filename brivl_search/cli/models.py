@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -15,18 +14,15 @@ from brivl_search.cli.options import (
     Encoding,
     ImagesOption,
     LayoutOption,
+    PrecisionKind,
+    PrecisionOption,
     Quiet,
     ReportOption,
+    RuntimeKind,
+    RuntimeOption,
     SplitOption,
 )
 from brivl_search.errors import EncoderError, UsageError
-
-
-class PrecisionKind(StrEnum):
-    auto = "auto"
-    fp32 = "fp32"
-    bf16 = "bf16"
-
 
 models = typer.Typer(
     name="models",
@@ -97,7 +93,8 @@ def bench(
         Path | None, typer.Option("--images", metavar="FOLDER", help="Pictures to measure with [default: made ones].")
     ] = None,
     seconds: Annotated[float, typer.Option(metavar="S", help="That the pictures of each are measured for.")] = 8.0,
-    precision: Annotated[PrecisionKind, typer.Option(help="Of the towers.")] = PrecisionKind.auto,
+    runtime: RuntimeOption = RuntimeKind.auto,
+    precision: PrecisionOption = PrecisionKind.auto,
     device: DeviceOption = "auto",
     form: ReportOption = None,
     quiet: Quiet = False,
@@ -121,7 +118,7 @@ def bench(
         from brivl_search.embedding.pictures import find_pictures
 
         pictures = [Path(file.path) for file in find_pictures([images]).files[: speed.MOST_PICTURES]]
-    options = {"device": device, "precision": precision.value}
+    options = {"device": device, "runtime": runtime.value, "precision": precision.value}
     with Bar(quiet=quiet) as bar:
         found = speed.measure_all(
             names, options, pictures=pictures, seconds=seconds, told=lambda name: bar.phase(f"measuring {name}", None)
@@ -248,6 +245,54 @@ def calibrate(
         say(f"kept in {path}: queries with this encoder show it from now on")
         if hubs.correction is not None:
             say("new indexes correct hubs so; brivl-search compact brings it into one that is there")
+
+
+@models.command()
+def runtimes(
+    encoder: Annotated[str, typer.Argument(metavar="ENCODER", help="Any name that build-index takes.")],
+    dataset: Annotated[
+        Path | None, typer.Option(help="Folder or annotation file: photos it was not trained on, with captions.")
+    ] = None,
+    dataset_format: LayoutOption = None,
+    split: SplitOption = None,
+    images: ImagesOption = None,
+    encoding: Encoding = None,
+    captions: Annotated[
+        str | None, typer.Option(metavar="FIELDS", help="Which captions [default: zh,en,captions].")
+    ] = None,
+    form: ReportOption = None,
+    quiet: Quiet = False,
+) -> None:
+    """Measure what computes an encoder fastest here, and its recall; `--runtime auto` follows it from then on."""
+    import json
+
+    from brivl_search.corpus.dataset import load_dataset
+    from brivl_search.encoders.cpu import cpu_name
+    from brivl_search.encoders.runtimes import measured
+    from brivl_search.evaluation.runtimes import measure
+    from brivl_search.output import Bar, say
+    from brivl_search.output.models import show_runtimes
+
+    data = None
+    if dataset is not None:
+        fields = caption_fields(captions)
+        data = load_dataset(dataset, fields, format=dataset_format, split=split, images=images, encoding=encoding)
+    with Bar(quiet=quiet) as bar:
+        fingerprint, found = measure(encoder, data, bar.note, bar.advance)
+    path = measured.save(fingerprint, found)
+    best = measured.fastest(found)
+    if json_wanted(form):
+        chosen = None if best is None else str(best.choice)
+        ways = [one.to_dict() for one in found]
+        typer.echo(json.dumps({"encoder": encoder, "cpu": cpu_name(), "ways": ways, "best": chosen}, indent=2))
+    else:
+        show_runtimes(found, best)
+    if not quiet:
+        say(
+            f"kept in {path}; without --dataset, only ways that keep the vectors are chosen"
+            if data is None
+            else f"kept in {path}"
+        )
 
 
 @models.command()

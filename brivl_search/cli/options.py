@@ -32,6 +32,20 @@ class CodecKind(StrEnum):
     pq8 = "pq8"
 
 
+class RuntimeKind(StrEnum):
+    auto = "auto"
+    torch = "torch"
+    onnx = "onnx"
+    openvino = "openvino"
+
+
+class PrecisionKind(StrEnum):
+    auto = "auto"
+    fp32 = "fp32"
+    bf16 = "bf16"
+    int8 = "int8"
+
+
 class Target(StrEnum):
     auto = "auto"
     images = "images"
@@ -74,6 +88,22 @@ ImagesOption = Annotated[Path | None, typer.Option("--images", help="Folder of t
 
 
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
+
+
+RuntimeOption = Annotated[
+    RuntimeKind,
+    typer.Option(
+        "--runtime",
+        envvar="BRIVL_SEARCH_RUNTIME",
+        help="What computes the towers; onnx and openvino need their extras, and export a tower once.",
+        show_envvar=True,
+    ),
+]
+
+
+PrecisionOption = Annotated[
+    PrecisionKind, typer.Option("--precision", help="Of the towers; int8 is for pictures, by onnx or openvino.")
+]
 
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary; errors only.")]

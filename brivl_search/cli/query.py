@@ -20,6 +20,10 @@ from brivl_search.cli.options import (
     Encoding,
     HitFormat,
     IndexOption,
+    PrecisionKind,
+    PrecisionOption,
+    RuntimeKind,
+    RuntimeOption,
     Target,
 )
 from brivl_search.errors import BrivlSearchError, UsageError
@@ -107,6 +111,8 @@ def query(
     index: IndexOption = DEFAULT_INDEX,
     encoder: EncoderOption = None,
     device: DeviceOption = "auto",
+    runtime: RuntimeOption = RuntimeKind.auto,
+    precision: PrecisionOption = PrecisionKind.auto,
 ) -> None:
     """Find images by a text, or captions (else similar images) by a picture. Several may be summed."""
     text = " ".join(words) if words else None
@@ -157,7 +163,9 @@ def query(
     aim = TARGETS[target.value]
     shown = "paths" if print0 else form.value if form else None
     if batch is not None:
-        opened = partial(Engine, index, encoder=encoder, device=device, stays=True)
+        opened = partial(
+            Engine, index, encoder=encoder, device=device, runtime=runtime.value, precision=precision.value, stays=True
+        )
         _batch(batch, encoding, opened, search, aim, shown, print0)
         return
     asked = compose(
@@ -165,7 +173,7 @@ def query(
     )
     from brivl_search import output
 
-    engine = Engine(index, encoder=encoder, device=device)
+    engine = Engine(index, encoder=encoder, device=device, runtime=runtime.value, precision=precision.value)
     if count:
         _count(engine, asked, search, shown)
         return

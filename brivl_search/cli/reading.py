@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from brivl_search.embedding.batches import Embedded
     from brivl_search.embedding.pictures import Pictures
     from brivl_search.encoders.base import Encoder
+    from brivl_search.encoders.runtimes.choice import Precision, Runtime
     from brivl_search.output import Bar
 
 
@@ -32,10 +33,10 @@ NO_PROBABILITY = "this encoder has no calibration: the score is the cosine, and 
 # -- what the verbs share ----------------------------------------------------------------------------------------
 
 
-def load(encoder: str | None, device: str) -> Encoder:
+def load(encoder: str | None, device: str, runtime: Runtime, precision: Precision) -> Encoder:
     from brivl_search.encoders import DEFAULT, load_encoder
 
-    return load_encoder(encoder or DEFAULT, device=device)
+    return load_encoder(encoder or DEFAULT, device=device, runtime=runtime, precision=precision)
 
 
 def read_lines(option: str, source: str, encoding: str | None, what: str) -> list[str]:

@@ -8,12 +8,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from brivl_search.cli.app import app, byte_count
-from brivl_search.cli.options import DEFAULT_INDEX, DeviceOption, EncoderOption, IndexOption, Quiet
+from brivl_search.cli.options import (
+    DEFAULT_INDEX,
+    DeviceOption,
+    EncoderOption,
+    IndexOption,
+    PrecisionKind,
+    PrecisionOption,
+    Quiet,
+    RuntimeKind,
+    RuntimeOption,
+)
 from brivl_search.errors import BrivlSearchError, DependencyError, install_hint
 
 if TYPE_CHECKING:
     import socket
 
+    from brivl_search.encoders.runtimes.choice import Precision, Runtime
     from brivl_search.server import Settings
 
 MORE = "the HTTP server needs more packages"
@@ -55,6 +66,8 @@ def serve(
     log_queries: Annotated[bool, typer.Option("--log-queries", help="Write what is asked into the log.")] = False,
     encoder: EncoderOption = None,
     device: DeviceOption = "auto",
+    runtime: RuntimeOption = RuntimeKind.auto,
+    precision: PrecisionOption = PrecisionKind.auto,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Log every request: pages, thumbnails and health checks too.")
     ] = False,
@@ -80,11 +93,19 @@ def serve(
         warm=warm,
         log_queries=log_queries,
     )
-    _run(index, settings, port, encoder, device, quiet, verbose)
+    _run(index, settings, port, encoder, device, runtime.value, precision.value, quiet, verbose)
 
 
 def _run(
-    index: Path, settings: Settings, port: int, encoder: str | None, device: str, quiet: bool, verbose: bool
+    index: Path,
+    settings: Settings,
+    port: int,
+    encoder: str | None,
+    device: str,
+    runtime: Runtime,
+    precision: Precision,
+    quiet: bool,
+    verbose: bool,
 ) -> None:
     """Until interrupted or terminated. Requests under way are answered first."""
     import logging
@@ -100,7 +121,7 @@ def _run(
 
     few_heaps()
     gpu.choose(device)
-    engine = Engine(index, encoder=encoder, device=device, stays=True)
+    engine = Engine(index, encoder=encoder, device=device, runtime=runtime, precision=precision, stays=True)
     for line in engine.reader.damage:
         warn(line)
     _ = engine.encoder  # one that does not fit the index is told now

@@ -9,7 +9,6 @@ Start-up is about a third of a second and overlaps the caller's work, so even sm
 from __future__ import annotations
 
 import itertools
-import os
 import signal
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sized
@@ -21,6 +20,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from brivl_search.corpus.cpus import usable_cpus
 from brivl_search.corpus.decode_worker import Decoder, Job, Outcome, Task, decode_chunk, decode_one, settle_in
 from brivl_search.corpus.images import MAX_FILE_BYTES, MAX_MEGAPIXELS, PixelSpec, decode
 from brivl_search.corpus.walk import ImageFile
@@ -291,5 +291,4 @@ def _signal_name(number: int) -> str:
 
 def default_workers() -> int:
     """Processes worth starting here: the CPUs this process may use, at most 16."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(16, usable))
+    return min(16, usable_cpus())

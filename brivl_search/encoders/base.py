@@ -20,7 +20,7 @@ from brivl_search.encoders.confidence import Confidence
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16"]  # of torch; `runtimes.choice` has what exports add
 Picture: TypeAlias = "str | os.PathLike[str] | bytes | NDArray[np.uint8] | Image"
 Pictures: TypeAlias = "Picture | Iterable[Picture]"
 Texts: TypeAlias = str | Iterable[str]
@@ -78,6 +78,15 @@ class Spells(Protocol):
 
     def spelled(self, texts: Sequence[str], /) -> list[str]:
         """Each text as the tokenizer gets it. Doing it twice changes nothing more."""
+        ...
+
+
+@runtime_checkable
+class Expects(Protocol):
+    """An `Encoder` that gets ready for many pictures in another way than for few."""
+
+    def expect(self, images: int) -> None:
+        """Says how many pictures will be embedded."""
         ...
 
 
@@ -162,6 +171,12 @@ def unknown_words(encoder: Encoder, texts: Sequence[str]) -> list[list[str]]:
 def spelled(encoder: Encoder, texts: Sequence[str]) -> list[str]:
     """As `Spells.spelled`; the texts themselves for an encoder that cannot say."""
     return encoder.spelled(texts) if isinstance(encoder, Spells) else list(texts)
+
+
+def expect(encoder: Encoder, images: int) -> None:
+    """As `Expects.expect`; nothing for an encoder that does not ask."""
+    if isinstance(encoder, Expects):
+        encoder.expect(images)
 
 
 def confidence_of(encoder: Encoder) -> Confidence | None:

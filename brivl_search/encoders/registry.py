@@ -2,6 +2,7 @@
 
 A BriVL name may end in the source of its regions: NAME+boxes=FILE.jsonl or NAME+detector=hf:ORG/NAME. Without it, the
 regions are a fixed grid. The source is part of the name because it changes the vectors, and an index keeps the name.
+So is a precision that changes them, in any name: NAME+precision=int8.
 """
 
 from __future__ import annotations
@@ -10,18 +11,26 @@ import difflib
 import json
 import re
 from pathlib import Path
+from typing import Literal
 
+from brivl_search.encoders import base as bases
 from brivl_search.encoders import calibration
-from brivl_search.encoders.base import LoadedEncoder, Precision
+from brivl_search.encoders.base import LoadedEncoder
 from brivl_search.encoders.brivl.boxes import BoxFile, BoxSource
 from brivl_search.encoders.brivl.checkpoint import Checkpoint, FolderCheckpoint
 from brivl_search.encoders.brivl.encoder import BriVLEncoder
 from brivl_search.encoders.hf import layout
+from brivl_search.encoders.on_torch import TorchEncoder
+from brivl_search.encoders.runtimes import choice
+from brivl_search.encoders.runtimes.choice import Precision, Runtime
 from brivl_search.errors import EncoderError, UsageError
 
 DEFAULT = "brivl-mini"
 BUNDLED = Path(__file__).resolve().parent.parent / "models"
 _REGIONS = re.compile(r"(.*?)\+(boxes|detector)=(.*)", re.DOTALL)
+
+
+_PRECISION = re.compile(r"(.*)\+precision=(int8|bf16)", re.DOTALL)
 
 
 def bundled() -> list[str]:
@@ -38,7 +47,12 @@ def without_regions(name: str) -> str:
 
 
 def load_encoder(
-    name: str = DEFAULT, *, device: str = "auto", precision: Precision = "auto", truncate_dim: int | None = None
+    name: str = DEFAULT,
+    *,
+    device: str = "auto",
+    precision: Precision = "auto",
+    truncate_dim: int | None = None,
+    runtime: Runtime = "auto",
 ) -> LoadedEncoder:
     """Loads the encoder called `name`.
 
@@ -58,8 +72,12 @@ def load_encoder(
             open_clip:NAME/PRETRAINED, open_clip:FOLDER: a model of open_clip (`brivl_search.encoders.open_clip`).
             NAME, NAME:ARGUMENT: an encoder that a plug-in registered (`brivl_search.encoders.plugins`).
         device: a torch device, or "auto": the GPU where there is one.
-        precision: "fp32", "bf16", or "auto": bfloat16 where the processor multiplies it natively.
+        precision: "fp32", "bf16", "int8", or "auto": bfloat16 where the processor multiplies it natively. int8 is for
+            the image tower; if it changes vectors by more than rounding, the encoder is another one, and its name
+            ends in +precision=int8.
         truncate_dim: keep so many dimensions of each vector; for Matryoshka models only.
+        runtime: "torch", "onnx", "openvino", or "auto": see `brivl_search.encoders.runtimes`. A tower that cannot be
+            exported is computed by torch.
 
     A calibration that the user has measured (`models calibrate`) replaces all that the encoder says of itself.
 
@@ -68,16 +86,45 @@ def load_encoder(
         EncoderError: there is no such encoder; the message lists the names that exist.
         UsageError: regions are asked of an encoder that has none, or their file cannot be read.
     """
+    base, bound = without_precision(name)
+    if bound is not None and precision not in ("auto", bound):
+        raise UsageError(f"{name} is of {bound}: leave out `precision` {precision}")
+    precision = bound or precision
+    choice.check(runtime, precision, device)
     if truncate_dim is not None:
-        name = truncated(name, truncate_dim)
-    encoder = _load(name, device, precision)
-    own = calibration.saved(encoder.fingerprint)
+        base = truncated(base, truncate_dim)
+    encoder = _load(base, device, "auto" if precision == "int8" else precision)
+    plain = encoder.fingerprint
+    if isinstance(encoder, TorchEncoder):
+        _export(encoder, runtime, precision, device, bound is not None)
+    elif runtime not in ("auto", "torch") or precision == "int8":
+        raise UsageError(f"{name} computes its towers by itself: leave out `runtime` and `precision` int8")
+    own = calibration.saved(encoder.fingerprint) or calibration.saved(plain)
     if own is not None:
         encoder.calibration, encoder.confidence = own, None
     return encoder
 
 
-def _load(name: str, device: str, precision: Precision) -> LoadedEncoder:
+def without_precision(name: str) -> tuple[str, Literal["int8", "bf16"] | None]:
+    """The name without +precision=…, and the precision that it says."""
+    found = _PRECISION.fullmatch(name)
+    return (found[1], found[2]) if found else (name, None)  # type: ignore[return-value]
+
+
+def _export(encoder: TorchEncoder, runtime: Runtime, precision: Precision, device: str, bound: bool) -> None:
+    """Lets exported towers compute in the place of torch's where `runtime` says so."""
+    from brivl_search.encoders.runtimes.exports import Exports, variant
+
+    texts = not (isinstance(encoder, BriVLEncoder) and encoder.has_numpy_texts)
+    exports = Exports(encoder.name, encoder.fingerprint, runtime, precision, device, texts=texts)
+    encoder.exports = exports
+    changed = variant(encoder.fingerprint, precision) if bound else exports.variant()
+    if changed is not None:
+        exports.bound = precision
+        encoder.name, encoder.fingerprint = f"{encoder.name}+precision={precision}", changed
+
+
+def _load(name: str, device: str, precision: bases.Precision) -> LoadedEncoder:
     found = _REGIONS.fullmatch(name)
     base, regions = (found[1], (found[2], found[3])) if found else (name, None)
     if base in bundled():
@@ -156,7 +203,7 @@ def _is_hf(folder: Path) -> bool:
 
 
 def _brivl(
-    checkpoint: Checkpoint, name: str, regions: tuple[str, str] | None, device: str, precision: Precision
+    checkpoint: Checkpoint, name: str, regions: tuple[str, str] | None, device: str, precision: bases.Precision
 ) -> BriVLEncoder:
     boxes: BoxSource | None = None
     if regions is not None:

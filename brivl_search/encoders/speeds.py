@@ -10,14 +10,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from brivl_search.corpus.atomic import appearing
+from brivl_search.encoders.cpu import cpu_name
 
 _KEPT = 200  # measurements remembered, the newest
 
@@ -29,7 +28,7 @@ class Speed:
     Attributes:
         name: of the encoder.
         fingerprint: of the encoder.
-        machine: as `this_machine` calls it.
+        machine: as `cpu_name` calls it.
         device, precision: that it ran with.
         options: what else it was loaded with, by the names of `load_encoder`'s arguments.
         images: pictures/s of the image tower, in batches; decoding excluded.
@@ -70,16 +69,6 @@ class Speed:
         return asdict(self)
 
 
-@cache
-def this_machine() -> str:
-    """The processor and how many there are; what a measured speed is good for."""
-    model = ""
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-        model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    return f"{model or platform.processor() or platform.machine()}, {os.cpu_count()} cores"
-
-
 def path() -> Path:
     """$XDG_CACHE_HOME/brivl-search/speeds.json; XDG_CACHE_HOME is ~/.cache where it is not set."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
@@ -88,7 +77,7 @@ def path() -> Path:
 
 def read() -> list[Speed]:
     """All that was measured on this machine, oldest first; a file that cannot be read counts as none."""
-    return [speed for speed in _all() if speed.machine == this_machine()]
+    return [speed for speed in _all() if speed.machine == cpu_name()]
 
 
 def _all() -> list[Speed]:

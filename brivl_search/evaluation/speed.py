@@ -14,9 +14,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from brivl_search.encoders.cpu import cpu_name
 from brivl_search.encoders.registry import DEFAULT
 from brivl_search.encoders.speeds import Speed as Speed
-from brivl_search.encoders.speeds import this_machine
 
 REFERENCE = DEFAULT  # measured in every run: what others are compared with
 SECONDS = 8.0  # that the pictures of an encoder are measured for
@@ -89,7 +89,7 @@ def measure(
     if not found:
         return Failed(name, _why(done))
     known = {key: value for key, value in options.items() if key not in ("device", "precision")}
-    return Speed(name=name, machine=this_machine(), measured=date.today().isoformat(), options=known, **found)
+    return Speed(name=name, machine=cpu_name(), measured=date.today().isoformat(), options=known, **found)
 
 
 def _environment() -> dict[str, str]:

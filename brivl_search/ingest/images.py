@@ -8,7 +8,7 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from brivl_search.corpus.decode_pool import Decoded, decode_all, default_workers
 from brivl_search.corpus.walk import ImageFile, Skipped
 from brivl_search.embedding.batches import encode_decoded, in_batches, look_ahead
-from brivl_search.encoders.base import Encoder
+from brivl_search.encoders.base import Encoder, expect
 from brivl_search.index import IndexWriter, Item, Origin
 from brivl_search.ingest.forget import PASSING_REASONS
 from brivl_search.ingest.options import BuildOptions
@@ -66,6 +66,7 @@ class ImageStage:
         """Decodes and embeds files; each content is embedded once."""
         if not todo:
             return
+        expect(self.encoder, len(todo))
         self.progress.phase("images", len(todo))
         for batch in in_batches(self._decoded(todo), self.options.batch_size, self._is_fresh):
             self._embed(batch)

@@ -10,6 +10,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from brivl_search.encoders.runtimes.measured import describe
 from brivl_search.index import IndexInfo, Modality, ModalityInfo, Tuning, VerifyReport
 from brivl_search.index.sources import Source
 from brivl_search.index.types import Correction
@@ -52,6 +53,7 @@ def info_dict(info: IndexInfo) -> dict[str, Any]:
         "format_version": info.format_version,
         "generation": info.generation,
         "encoder": {"name": info.encoder.name, "fingerprint": info.encoder.fingerprint, "dim": info.encoder.dim},
+        "runtime": describe(info.encoder.fingerprint),
         "identity": info.identity,
         "folders": [{"given": given, "absolute": absolute} for given, absolute in info.roots],
         "sources": [source_dict(source) for source in info.sources],
@@ -70,6 +72,7 @@ def print_info(info: IndexInfo) -> None:
         "index", PathCell(str(info.directory), f"  (format {info.format_version}, generation {info.generation})")
     )
     facts.add_row("encoder", Text(f"{info.encoder.name}  {info.encoder.dim} dimensions  {info.encoder.fingerprint}"))
+    facts.add_row("runtime", Text(describe(info.encoder.fingerprint)))
     for source in info.sources:
         facts.add_row(_KINDS[source.kind], PathCell(source.path, _read_with(source)))
     for name, part in (("images", info.image), ("captions", info.text)):

@@ -1,4 +1,4 @@
-"""What `models list` and `models show` print."""
+"""What `models list`, `models show` and `models runtimes` print."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from brivl_search.display import harmless
 from brivl_search.encoders.inventory import Entry
 from brivl_search.encoders.known import Figure, KnownModel
 from brivl_search.encoders.recommended import RECOMMENDED, Advice, purposes_of
+from brivl_search.encoders.runtimes.measured import Measured
 from brivl_search.encoders.speeds import Speed
 from brivl_search.errors import install_hint
 from brivl_search.output.console import human_bytes, show, table
@@ -216,3 +217,16 @@ def _recall(figure: Figure) -> str:
     if figure.mean_recall is not None:
         return f"mean {figure.mean_recall:.1f}"
     return " / ".join(f"{value:.1f}" for value in figure.recall)
+
+
+def show_runtimes(ways: Sequence[Measured], best: Measured | None) -> None:
+    """What `models runtimes` measured."""
+    out = table("image tower")
+    out.add_column("runtime")
+    for title in ("images/s", "", "cosine", "R@10", "lost"):
+        out.add_column(title, justify="right")
+    for way in ways:
+        recall = ["", ""] if way.recall is None else [f"{way.recall:.1f}", f"{way.lost or 0:+.1f}"]
+        name = f"{way.choice}{'  (auto)' if way == best else ''}"
+        out.add_row(name, f"{way.rate:.1f}", f"{way.rate / ways[0].rate:.2f} ×", f"{way.cosine:.4f}", *recall)
+    show(out)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from brivl_search.encoders.base import Encoder
 from brivl_search.encoders.registry import load_encoder
+from brivl_search.encoders.runtimes.choice import Precision, Runtime
 from brivl_search.errors import EncoderError, IndexIncompatibleError, IndexMissingError
 from brivl_search.index import IndexReader, Modality
 from brivl_search.search.allowed import Masks, allowed
@@ -33,6 +34,7 @@ class LiveIndex:
         directory: the index.
         encoder: name of an encoder; None: the one the index was built with.
         device: torch device for the towers.
+        runtime, precision: what computes them, see `load_encoder`.
         stays: many queries will come: bring the index into memory in the background, see `IndexReader.warm`.
 
     Attributes:
@@ -44,13 +46,21 @@ class LiveIndex:
     """
 
     def __init__(
-        self, directory: Path, *, encoder: str | None = None, device: str = "auto", stays: bool = False
+        self,
+        directory: Path,
+        *,
+        encoder: str | None = None,
+        device: str = "auto",
+        runtime: Runtime = "auto",
+        precision: Precision = "auto",
+        stays: bool = False,
     ) -> None:
         self.reader = IndexReader.open(directory)
         self._stays = stays
         if stays:
             self.reader.warm()
         self._encoder_name, self._device = encoder, device
+        self._runtime, self._precision = runtime, precision
         self._masks: dict[tuple[IndexReader, Modality, Filter], Masks] = {}
         self._reasons: dict[tuple[IndexReader, Modality, Filter], Reason | None] = {}
         self._samples: dict[tuple[IndexReader, Modality], NDArray[np.float32]] = {}
@@ -107,7 +117,12 @@ class LiveIndex:
         built_with = self.reader.info.encoder
         where = self.reader.directory
         try:
-            encoder = load_encoder(self._encoder_name or built_with.name, device=self._device)
+            encoder = load_encoder(
+                self._encoder_name or built_with.name,
+                device=self._device,
+                runtime=self._runtime,
+                precision=self._precision,
+            )
         except EncoderError as error:
             if self._encoder_name:
                 raise

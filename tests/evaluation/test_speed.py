@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from brivl_search.encoders import load_encoder, speeds
+from brivl_search.encoders.cpu import cpu_name
 from brivl_search.encoders.inventory import inventory
 from brivl_search.encoders.known import KNOWN
 from brivl_search.encoders.recommended import RECOMMENDED, purposes_of
@@ -33,7 +34,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def made(name: str, **changes: object) -> Speed:
-    machine = speeds.this_machine()
+    machine = cpu_name()
     plain = Speed(name, "f-" + name, machine, "cpu", "fp32", 10.0, 8, 99.0, 1 << 30, None, 1.5, 0.5, "2026-11-30")
     return replace(plain, **changes)  # type: ignore[arg-type]
 
@@ -61,7 +62,7 @@ def test_each_in_a_process_of_its_own(
     for one, expected in ((reference, load_encoder(str(tiny_checkpoint))), (other, load_encoder(f"hf:{clip}"))):
         assert one["fingerprint"] == expected.fingerprint and (one["device"], one["precision"]) == ("cpu", "fp32")
         assert one["images"] > 0 and one["texts"] > 0 and 1 <= one["batch"] <= 64 and one["gpu_memory"] is None
-        assert one["text_ready"] > 0 and one["image_ready"] > 0 and one["machine"] == speeds.this_machine()
+        assert one["text_ready"] > 0 and one["image_ready"] > 0 and one["machine"] == cpu_name()
         assert 50 << 20 < one["memory"] < 3 << 30
     kept = speeds.read()
     assert [one.name for one in kept] == [str(tiny_checkpoint), f"hf:{clip}"]

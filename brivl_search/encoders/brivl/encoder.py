@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from brivl_search.encoders.brivl.image_tower import ImageTower
     from brivl_search.encoders.brivl.text_tower import TextTower
+    from brivl_search.encoders.runtimes.choice import Side
+    from brivl_search.encoders.runtimes.graph import Exportable
 
 # So few tokens take a CPU longer in bfloat16 than in float32: benchmarks/README.md, "What the towers cost".
 FEW_TOKENS = 64
@@ -129,7 +131,7 @@ class BriVLEncoder(TorchEncoder):
             raise ValueError(f"pixels must be float64, not {pixels.dtype}")
         return self._encode_pixels(pixels, origins)
 
-    def _encode_pixels(self, pixels: np.ndarray, origins: Sequence[Origin] | None) -> np.ndarray:
+    def _torch_pixels(self, pixels: np.ndarray, origins: Sequence[Origin] | None) -> np.ndarray:
         import torch
 
         out = np.empty((len(pixels), self.dim), dtype=np.float32)
@@ -144,11 +146,30 @@ class BriVLEncoder(TorchEncoder):
                     boxes, mask = box_batch(found, self.config.image.grids, self.config.image.max_boxes)
                     regions = torch.from_numpy(boxes).to(self.device), torch.from_numpy(mask).to(self.device)
                 out[rows] = tower(torch.from_numpy(batch).to(self.device), *regions).cpu().numpy()
-        return out if self.checkpoint.hubness is None else self.checkpoint.hubness.images(out)
+        return self._finished(out, "image")
 
-    def _encode_texts(self, texts: Sequence[str]) -> np.ndarray:
-        vectors = self._encode_ids(self.tokenizer.ids(texts))
-        return vectors if self.checkpoint.hubness is None else self.checkpoint.hubness.texts(vectors)
+    def exportable(self, side: Side) -> Exportable:
+        from brivl_search.encoders.brivl.exporting import exportable
+
+        return exportable(self, side)
+
+    def tokenized(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
+        ids, mask = self.tokenizer.batch(self.tokenizer.ids(texts))
+        return {"input_ids": ids, "mask": mask}
+
+    @property
+    def has_numpy_texts(self) -> bool:
+        """Whether texts are embedded without torch as it is: an exported text tower would bring nothing."""
+        return self.folder is not None and numpy_text.supports(self.config.text)
+
+    def _finished(self, vectors: np.ndarray, side: Side) -> np.ndarray:
+        hubness = self.checkpoint.hubness
+        if hubness is None:
+            return vectors
+        return hubness.images(vectors) if side == "image" else hubness.texts(vectors)
+
+    def _torch_texts(self, texts: Sequence[str]) -> np.ndarray:
+        return self._finished(self._encode_ids(self.tokenizer.ids(texts)), "text")
 
     def _encode_ids(self, ids: Sequence[Sequence[int]]) -> np.ndarray:
         each = self.config.text.max_length if self.config.text.padding == "seen" else 0
@@ -180,7 +201,7 @@ class BriVLEncoder(TorchEncoder):
             and (tokens <= numpy_text.MOST_TOKENS or self.spare_memory)
             and self._device in ("auto", "cpu")
             and self._precision != "bf16"
-            and numpy_text.supports(self.config.text)
+            and self.has_numpy_texts
         )
 
     @cached_property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,10 +19,14 @@ from brivl_search.encoders.hf.files import FoundModel, digest, tokenizer_files, 
 from brivl_search.encoders.hf.words import spelling, unknown, unreadable
 from brivl_search.encoders.known import known_matryoshka
 from brivl_search.encoders.on_torch import TorchEncoder
+from brivl_search.encoders.runtimes.tokens import FastTokens, Reading, save
 from brivl_search.encoders.truncate import check_dim, cut
 
 if TYPE_CHECKING:
     import torch
+
+    from brivl_search.encoders.runtimes.choice import Side
+    from brivl_search.encoders.runtimes.graph import Exportable
 
 
 class TransformersEncoder(TorchEncoder):
@@ -66,12 +71,15 @@ class TransformersEncoder(TorchEncoder):
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The model's tokenizer, by transformers.
+        """The tokenizer that came with an exported text tower, else the model's, by transformers.
 
         Raises:
             DependencyError: it needs sentencepiece, which is not installed.
             EncoderError: its files are missing or damaged.
         """
+        tower = self._exported("text")
+        if tower is not None and tower.tokens is not None:
+            return tower.tokens
         from transformers import AutoTokenizer
 
         try:
@@ -79,7 +87,7 @@ class TransformersEncoder(TorchEncoder):
         except Exception as error:
             raise unreadable(self.name, f"the tokenizer in {self.folder}", error) from None
 
-    def _encode_pixels(self, pixels: NDArray[np.uint8], origins: Sequence[Origin] | None) -> NDArray[np.float32]:
+    def _torch_pixels(self, pixels: NDArray[np.uint8], origins: Sequence[Origin] | None) -> NDArray[np.float32]:
         import torch
 
         from brivl_search.encoders.hf.towers import features
@@ -110,7 +118,39 @@ class TransformersEncoder(TorchEncoder):
         normal = ((colours - mean) / std).flatten(2) * mask[..., None]  # what pads is zero after normalisation
         return {"pixel_values": normal, "pixel_attention_mask": mask.int(), "spatial_shapes": torch.from_numpy(shapes)}
 
-    def _encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def tokenized(self, texts: Sequence[str]) -> dict[str, NDArray[Any]]:
+        if isinstance(self.tokenizer, FastTokens):
+            return dict(self.tokenizer.batch(texts))
+        longest = self.facts.family.pad_to_longest
+        with self._tokenizing:
+            found = self.tokenizer(
+                list(texts),
+                padding="longest" if longest else "max_length",
+                truncation=True,
+                max_length=self.facts.max_length,
+                return_attention_mask=longest,
+                return_tensors="np",
+            )
+        return {name: found[name] for name in ("input_ids", "attention_mask") if name in found}
+
+    def save_tokens(self, folder: Path) -> Reading | None:
+        if not save(self.tokenizer, folder):
+            return None
+        return Reading(
+            self.facts.max_length,
+            "longest" if self.facts.family.pad_to_longest else "length",
+            int(self.tokenizer.pad_token_id or 0),
+            pad_left=self.tokenizer.padding_side == "left",
+            cut_left=self.tokenizer.truncation_side == "left",
+            unknown=self.tokenizer.unk_token_id,
+        )
+
+    def exportable(self, side: Side) -> Exportable:
+        from brivl_search.encoders.hf.exporting import exportable
+
+        return exportable(self, side)
+
+    def _torch_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         import torch
 
         from brivl_search.encoders.hf.towers import features
@@ -118,20 +158,12 @@ class TransformersEncoder(TorchEncoder):
         clean = self.spelled(texts)
         order = sorted(range(len(clean)), key=lambda i: len(clean[i]))
         out = np.empty((len(clean), self.facts.dim), dtype=np.float32)
-        tower, longest = self.text_tower, self.facts.family.pad_to_longest
+        tower = self.text_tower
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
             for start in range(0, len(order), self.batch_size):
                 rows = order[start : start + self.batch_size]
-                with self._tokenizing:
-                    inputs = self.tokenizer(
-                        [clean[i] for i in rows],
-                        padding="longest" if longest else "max_length",
-                        truncation=True,
-                        max_length=self.facts.max_length,
-                        return_attention_mask=longest,
-                        return_tensors="pt",
-                    )
-                named = {k: v.to(self.device) for k, v in inputs.items() if k in ("input_ids", "attention_mask")}
+                inputs = self.tokenized([clean[i] for i in rows])
+                named = {name: torch.from_numpy(values).to(self.device) for name, values in inputs.items()}
                 out[rows] = features(tower.get_text_features(**named)).float().cpu().numpy()
         return cut(out, self.dim)
 

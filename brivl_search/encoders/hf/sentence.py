@@ -99,14 +99,14 @@ class SentenceEncoder(TorchEncoder):
                 ) from None
             raise EncoderError(f"{self.name} cannot be loaded by sentence-transformers: {reason}") from None
 
-    def _encode_pixels(self, pixels: NDArray[np.uint8], origins: Sequence[Origin] | None) -> NDArray[np.float32]:
+    def _torch_pixels(self, pixels: NDArray[np.uint8], origins: Sequence[Origin] | None) -> NDArray[np.float32]:
         if not self.model.supports("image"):
             raise EncoderError(f"{self.name} embeds {', '.join(map(str, self.model.modalities))}, and no images")
         from PIL import Image
 
         return self._encode([{"image": Image.fromarray(square)} for square in pixels])
 
-    def _encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def _torch_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         # As dictionaries: a bare text that is the address of a picture would be fetched and embedded as one.
         return self._encode([{"text": text} for text in self.spelled(texts)])
 

@@ -5,18 +5,25 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from brivl_search.corpus.spelling import Spelling
 from brivl_search.encoders.base import Origin, Precision
+from brivl_search.encoders.hf.words import spelling, unknown
 from brivl_search.encoders.known import known_matryoshka
 from brivl_search.encoders.on_torch import TorchEncoder
 from brivl_search.encoders.open_clip.files import OpenClipModel
 from brivl_search.encoders.open_clip.tokens import Tokens
+from brivl_search.encoders.runtimes.tokens import FastTokens, Reading, cleaned
 from brivl_search.encoders.truncate import check_dim, cut
+
+if TYPE_CHECKING:
+    from brivl_search.encoders.runtimes.choice import Side
+    from brivl_search.encoders.runtimes.graph import Exportable
 
 
 class OpenClipEncoder(TorchEncoder):
@@ -71,7 +78,7 @@ class OpenClipEncoder(TorchEncoder):
         """
         return Tokens(self.name, self.about, self.model.tokenizer)
 
-    def _encode_pixels(self, pixels: NDArray[np.uint8], origins: Sequence[Origin] | None) -> NDArray[np.float32]:
+    def _torch_pixels(self, pixels: NDArray[np.uint8], origins: Sequence[Origin] | None) -> NDArray[np.float32]:
         import torch
 
         out = np.empty((len(pixels), self.about.dim), dtype=np.float32)
@@ -84,7 +91,7 @@ class OpenClipEncoder(TorchEncoder):
                 out[start : start + self.batch_size] = tower.encode_image(normal, normalize=False).float().cpu().numpy()
         return cut(out, self.dim)
 
-    def _encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def _torch_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         import torch
 
         clean = self.spelled(texts)
@@ -92,26 +99,51 @@ class OpenClipEncoder(TorchEncoder):
         tower: Any = self.text_tower if clean else None
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
             for start in range(0, len(clean), self.batch_size):
-                with self._tokenizing:
-                    ids = self.tokens(clean[start : start + self.batch_size])
+                ids = torch.from_numpy(self.tokenized(clean[start : start + self.batch_size])["input_ids"])
                 found = tower.encode_text(ids.to(self.device), normalize=False)
                 out[start : start + self.batch_size] = found.float().cpu().numpy()
         return cut(out, self.dim)
 
-    def _cut_tokens(self, texts: Sequence[str]) -> list[int]:
-        spelled = self.spelled(texts)
+    def tokenized(self, texts: Sequence[str]) -> dict[str, NDArray[Any]]:
+        if (fast := self._fast_tokens) is not None:
+            return dict(fast.batch(texts))
         with self._tokenizing:
-            return [max(length - self.about.context, 0) for length in self.tokens.lengths(spelled)]
+            return {"input_ids": self.tokens(texts).numpy()}
+
+    @cached_property
+    def _fast_tokens(self) -> FastTokens | None:
+        """The tokenizer that came with an exported text tower."""
+        tower = self._exported("text")
+        return None if tower is None else tower.tokens
+
+    def save_tokens(self, folder: Path) -> Reading | None:
+        from brivl_search.encoders.open_clip.exporting import save_tokens
+
+        return save_tokens(self, folder)
+
+    def exportable(self, side: Side) -> Exportable:
+        from brivl_search.encoders.open_clip.exporting import exportable
+
+        return exportable(self, side)
+
+    def _cut_tokens(self, texts: Sequence[str]) -> list[int]:
+        spelled, fast = self.spelled(texts), self._fast_tokens
+        with self._tokenizing:
+            lengths = self.tokens.lengths(spelled) if fast is None else fast.lengths(spelled)
+        return [max(length - self.about.context, 0) for length in lengths]
 
     @cached_property
     def _spelling(self) -> Spelling:
-        return self.tokens.spelling()
+        return self.tokens.spelling() if self._fast_tokens is None else spelling(self._fast_tokens)
 
     def spelled(self, texts: Sequence[str]) -> list[str]:
+        read = self._spelling
         with self._tokenizing:
-            return [self._spelling(text) for text in texts]
+            return [read(text) for text in texts]
 
     def _unknown_words(self, texts: Sequence[str]) -> list[list[str]]:
         spelled = self.spelled(texts)
+        if (fast := self._fast_tokens) is not None:
+            return unknown(fast, [cleaned(text, fast.reading.clean) for text in spelled])
         with self._tokenizing:
             return self.tokens.unknown(spelled)

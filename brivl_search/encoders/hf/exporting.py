@@ -1,0 +1,87 @@
+"""The towers of a model of transformers as modules that can be exported, see `runtimes.graph`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from brivl_search.encoders.hf.towers import features
+from brivl_search.encoders.runtimes.graph import Exportable
+from brivl_search.errors import EncoderError
+
+if TYPE_CHECKING:
+    from brivl_search.encoders.hf.encoder import TransformersEncoder
+    from brivl_search.encoders.runtimes.choice import Side
+
+
+class NormalPixels(nn.Module):
+    """uint8 RGB (n, S, S, 3) → normalised float32 (n, 3, S, S)."""
+
+    def __init__(self, mean: tuple[float, float, float], std: tuple[float, float, float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean), persistent=False)
+        self.register_buffer("std", torch.tensor(std), persistent=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        normal = (pixels.float() - self.get_buffer("mean")) / self.get_buffer("std")
+        return normal.permute(0, 3, 1, 2)
+
+
+class _Images(nn.Module):
+    def __init__(self, tower: Any, normal: NormalPixels) -> None:
+        super().__init__()
+        self.tower, self.normal = tower, normal
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return features(self.tower.get_image_features(pixel_values=self.normal(pixels))).float()
+
+
+class _Texts(nn.Module):
+    def __init__(self, tower: Any) -> None:
+        super().__init__()
+        self.tower = tower
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        masks = {} if attention_mask is None else {"attention_mask": attention_mask}
+        return features(self.tower.get_text_features(input_ids=input_ids, **masks)).float()
+
+
+def exportable(encoder: TransformersEncoder, side: Side) -> Exportable:
+    """One side of the encoder.
+
+    Raises:
+        EncoderError: it has no form of one shape.
+    """
+    facts = encoder.facts
+    if side == "image":
+        if facts.pixels.resize == "patches":
+            raise EncoderError(
+                f"{encoder.name} cannot be exported: vision_model.embeddings.position_embedding is resized for each "
+                "picture"
+            )
+        module = _Images(encoder.image_tower, NormalPixels(facts.mean, facts.std))
+        return Exportable(module, ["pixels"], made_pixels(facts.pixels.size))
+    names = ["input_ids", "attention_mask"] if facts.family.pad_to_longest else ["input_ids"]
+
+    def example(n: int) -> tuple[Tensor, ...]:
+        read = encoder.tokenized(made_texts(n))
+        return tuple(torch.from_numpy(read[name]) for name in names)
+
+    lengths = {name: [1] for name in names} if facts.family.pad_to_longest else {}
+    return Exportable(_Texts(encoder.text_tower), names, example, lengths)
+
+
+def made_pixels(size: int) -> Any:
+    """A function from n to n made pictures, uint8 (n, size, size, 3)."""
+    from brivl_search.encoders.runtimes.made import pictures
+
+    return lambda n: (torch.from_numpy(pictures(n, size)),)
+
+
+def made_texts(n: int) -> list[str]:
+    """n texts in several languages and lengths."""
+    from brivl_search.encoders.runtimes.made import texts
+
+    return texts(n)

@@ -1,0 +1,50 @@
+"""Made pictures and texts, the same ones everywhere: an export is compared with torch on them."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+_TEXTS = (
+    "a dog on grass",
+    "一只在草地上的狗",
+    "Two people, 3 bikes & a red car (1998)!",
+    "雪地里的狗，2 只！",
+    "x",
+    "“quoted” words — and ‘others’ …",
+    "a very long sentence about a market by the sea where people sell fish, fruit and flowers " * 4,
+    "一个小女孩在海边的沙滩上和她的狗一起奔跑，天空很蓝，海浪轻轻地拍打着岸边的岩石。" * 4,
+    "ÄÖÜ café naïve Straße",
+    "犬が草の上にいる 강아지 собака κόσμος",
+    "don't it's 10,000.50€",
+    "   spaces   and\ttabs  ",
+)
+
+
+def texts(n: int) -> list[str]:
+    """n texts, at most a dozen different ones."""
+    return [_TEXTS[at % len(_TEXTS)] for at in range(n)]
+
+
+def pictures(n: int, size: int, seed: int = 0) -> NDArray[np.uint8]:
+    """n pictures, uint8 RGB (n, size, size, 3), with the statistics of photographs: dead leaves.
+
+    Discs of all sizes lie over each other (radii by r⁻³), each of one colour with a slope of light and some grain
+    (Lee, Mumford, Huang, "Occlusion models for natural images", 2001). Noise alone drives a network as no photo does.
+    """
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:size, :size].astype(np.float32) / size
+    out = np.empty((n, size, size, 3), np.uint8)
+    for at in range(n):
+        canvas = np.broadcast_to(rng.uniform(0, 255, 3).astype(np.float32), (size, size, 3)).copy()
+        base, spread = rng.uniform(20, 235, 3), rng.uniform(10, 90)
+        for _ in range(int(rng.integers(15, 120))):
+            radius = 0.02 / np.sqrt(rng.uniform(0.001, 1))
+            y, x = rng.uniform(-0.1, 1.1, 2)
+            inside = (rows - y) ** 2 + (columns - x) ** 2 < radius**2
+            light = rng.normal(0, 60) * (rows[inside] - y) + rng.normal(0, 60) * (columns[inside] - x)
+            colour = base + rng.normal(0, spread, 3)
+            grain = rng.normal(0, rng.uniform(0, 12), (len(light), 1))
+            canvas[inside] = colour + light[:, None] + grain
+        out[at] = np.clip(canvas, 0, 255).astype(np.uint8)
+    return out

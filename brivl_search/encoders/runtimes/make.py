@@ -1,0 +1,201 @@
+"""Makes an export in a process of its own: `python -m brivl_search.encoders.runtimes.make` with an order on stdin.
+
+So a build or a server never imports torch, and the memory of the model in float32 is given back.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brivl_search.encoders.runtimes import store, tokens
+from brivl_search.encoders.runtimes.choice import SAFE, Choice, Side
+from brivl_search.errors import BrivlSearchError, EncoderError
+
+if TYPE_CHECKING:
+    from brivl_search.encoders.on_torch import TorchEncoder
+
+CHECKED = 12  # pictures or texts that the export is compared on
+_WRONG = 0.9  # below this cosine an int8 tower has lost its model, and a float32 one is another
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to make: one side of the encoder `name`, which has this `fingerprint`, for a runtime and a precision."""
+
+    name: str
+    fingerprint: str
+    side: Side
+    runtime: str
+    precision: str
+
+    @property
+    def choice(self) -> Choice:
+        return Choice(self.runtime, self.precision)  # type: ignore[arg-type]
+
+    @property
+    def place(self) -> Path:
+        return store.place(self.fingerprint, self.side, self.choice)
+
+
+def in_own_process(order: Order) -> store.Facts:
+    """Makes an export, or says why it cannot be made.
+
+    Raises:
+        EncoderError: the tower cannot be exported, or the export does not agree with torch.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "brivl_search.encoders.runtimes.make"],
+        input=json.dumps(asdict(order)),
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+    )
+    try:
+        answer = json.loads(done.stdout.strip().rpartition("\n")[2])
+        reason = str(answer.get("error", ""))
+    except (ValueError, AttributeError):
+        reason = (done.stderr.strip().rpartition("\n")[2] or f"its process ended with {done.returncode}")[:300]
+    facts = None if reason else store.read(order.place)
+    if facts is None:
+        raise EncoderError(reason or f"{order.place} cannot be read after it was made: is the disk full?")
+    return facts
+
+
+def main() -> None:
+    """The process: an order as JSON on stdin; a line of JSON with the cosine, or the error, on stdout."""
+    order = Order(**json.load(sys.stdin))
+    try:
+        answer: dict[str, Any] = {"cosine": make(order).cosine}
+    except BrivlSearchError as error:
+        answer = {"error": str(error)}
+    except OSError as error:
+        answer = {"error": f"{order.place.parent} cannot be written: {error.strerror or error}"}
+    print(json.dumps(answer))
+
+
+def make(order: Order) -> store.Facts:
+    """Exports, compares with torch, and gives the export its place in the cache.
+
+    Raises:
+        EncoderError: as `in_own_process`.
+        OSError: the cache cannot be written.
+    """
+    from brivl_search.encoders.on_torch import TorchEncoder
+    from brivl_search.encoders.registry import load_encoder
+
+    encoder = load_encoder(order.name, device="cpu", precision="fp32", runtime="torch")
+    if not isinstance(encoder, TorchEncoder):
+        raise EncoderError(f"{order.name} cannot be exported: it is no encoder of torch")
+    if encoder.fingerprint != order.fingerprint:
+        raise EncoderError(f"{order.name} has changed since it was loaded: load it again")
+    temporary = order.place.with_name(f".{order.place.name}.{os.getpid()}.tmp")
+    temporary.mkdir(parents=True)
+    try:
+        facts = _fill(temporary, encoder, order)
+        store.put(temporary, order.place)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return facts
+
+
+def _fill(folder: Path, encoder: TorchEncoder, order: Order) -> store.Facts:
+    import torch
+
+    from brivl_search.encoders.runtimes.graph import export
+
+    side = encoder.exportable(order.side)
+    example = side.example(CHECKED)
+    least = SAFE
+    with torch.inference_mode():
+        wanted = side.module(*example).numpy()
+        if order.precision == "bf16":
+            with torch.autocast("cpu", torch.bfloat16):
+                least = min(SAFE, _least(side.module(*example).float().numpy(), wanted))
+    path = folder / store.MODELS["onnx"]
+    export(side, path, encoder.name)
+    _convert(path, order.choice, encoder.pixels.size)
+    inputs = {name: tensor.numpy() for name, tensor in zip(side.inputs, example, strict=True)}
+    cosine = _cosine(folder, order, inputs, wanted)
+    if not cosine >= (_WRONG if order.precision == "int8" else SAFE - 0.05):
+        raise EncoderError(
+            f"{encoder.name} cannot be exported: {order.choice} differs from torch (cosine {cosine:.3f})"
+        )
+    reading = _save_tokens(encoder, folder) if order.side == "text" else None
+    texts = None if reading is None else reading.to_dict()
+    facts = store.Facts(cosine, list(side.inputs), least, texts=texts, made_by=store.versions())
+    facts.write(folder)
+    return facts
+
+
+def _convert(path: Path, choice: Choice, size: int) -> None:
+    """The ONNX file in float32 → the files of a runtime and precision, in the same folder."""
+    if choice.precision == "int8":
+        from brivl_search.encoders.runtimes.made import pictures
+        from brivl_search.encoders.runtimes.quantize import PICTURES, int8
+
+        smaller = path.with_name("int8.onnx")
+        int8(path, smaller, choice, pictures(PICTURES, size, seed=1))
+        smaller.replace(path)
+    if choice.runtime == "onnx":
+        from brivl_search.encoders.runtimes.session import optimized
+
+        plain = path.rename(path.with_name("plain.onnx"))
+        optimized(plain, path)
+        plain.unlink()
+    if choice.runtime == "openvino":
+        import openvino
+
+        model = openvino.Core().read_model(str(path))
+        # Weights in float16 are more exact than bfloat16, in which they are computed, and half as large.
+        openvino.save_model(model, str(path.with_suffix(".xml")), compress_to_fp16=choice.precision == "bf16")
+        del model
+        path.unlink()
+
+
+def _cosine(folder: Path, order: Order, inputs: Mapping[str, NDArray[Any]], wanted: NDArray[np.float32]) -> float:
+    """The least cosine of the export's vectors and torch's. Rows go in batches of several sizes."""
+    from brivl_search.encoders.runtimes.exports import open_run
+
+    run = open_run(folder, order.choice, order.side)
+    found, start = [], 0
+    while start < len(wanted):
+        rows = slice(start, start + max(start, 1))  # 1, 1, 2, 4 ...
+        found.append(run({name: values[rows] for name, values in inputs.items()}))
+        start = rows.stop
+    return _least(np.concatenate(found), wanted)
+
+
+def _least(vectors: NDArray[np.float32], wanted: NDArray[np.float32]) -> float:
+    """The least cosine of rows (n, dim)."""
+    lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(wanted, axis=1)
+    return float(((vectors * wanted).sum(1) / np.maximum(lengths, 1e-12)).min())
+
+
+def _save_tokens(encoder: TorchEncoder, folder: Path) -> tokens.Reading | None:
+    """The tokenizer of an export; None if it is not to be had, or does not give the same ids."""
+    from brivl_search.encoders.runtimes.made import texts
+
+    reading = encoder.save_tokens(folder)
+    if reading is None:
+        return None
+    said = texts(CHECKED)
+    ours, theirs = tokens.FastTokens(folder, reading).batch(said), encoder.tokenized(said)
+    if all(np.array_equal(ours[name], values) for name, values in theirs.items()):
+        return reading
+    (folder / tokens.FILE).unlink()
+    return None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""The files of an export in the user's cache: brivl-search/exports/FINGERPRINT-SIDE-RUNTIME-PRECISION/.
+
+facts.json comes with the folder's last rename and lists every file with its size. A folder whose files are not those is
+made again: a copy that was cut short, say. Deleting the cache loses time and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from brivl_search.encoders.runtimes.choice import SAFE, Choice, Side
+
+FORMAT = 1  # of the exports; another one has another place
+FACTS = "facts.json"
+MODELS = {"onnx": "model.onnx", "openvino": "model.xml"}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of an export.
+
+    Attributes:
+        cosine: the least one, of its vectors and torch's in float32 for the same made pictures or texts.
+        least: from this cosine on its vectors count as torch's: SAFE; in bfloat16 that of torch's own bfloat16 if it
+            is lower, which has always counted as the same.
+        inputs: names of the tower's inputs.
+        files: sizes of the files in bytes, by name.
+        texts: how texts become token ids (`tokens.Reading` as a dictionary); None: for pictures, or only torch can.
+        made_by: versions of what made it.
+    """
+
+    cosine: float
+    inputs: list[str]
+    least: float = SAFE
+    files: dict[str, int] = field(default_factory=dict)
+    texts: dict[str, Any] | None = None
+    made_by: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def same(self) -> bool:
+        """Whether its vectors count as torch's."""
+        return self.cosine >= self.least
+
+    def write(self, folder: Path) -> None:
+        """Writes facts.json for the files that are in `folder` now."""
+        files = {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.name != FACTS}
+        (folder / FACTS).write_text(json.dumps({**asdict(self), "files": files}, indent=1), encoding="utf-8")
+
+
+def home() -> Path:
+    """The folder of all exports: $BRIVL_SEARCH_EXPORTS, else in $XDG_CACHE_HOME, else in ~/.cache."""
+    if own := os.environ.get("BRIVL_SEARCH_EXPORTS"):
+        return Path(own).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return Path(base) / "brivl-search" / "exports"
+
+
+def place(fingerprint: str, side: Side, choice: Choice) -> Path:
+    """The folder of one export, whether it is there or not."""
+    safe = "".join(char if char.isalnum() or char in "-_." else "_" for char in fingerprint)
+    return home() / f"{safe}-{side}-{choice.key}-{FORMAT}"
+
+
+def read(folder: Path) -> Facts | None:
+    """The facts of an export; None unless all its files are there in their length."""
+    try:
+        facts = Facts(**json.loads((folder / FACTS).read_text(encoding="utf-8")))
+        whole = facts.files and all((folder / name).stat().st_size == size for name, size in facts.files.items())
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
+    return facts if whole else None
+
+
+def refuse(folder: Path, reason: str) -> None:
+    """Keeps in mind that an export cannot be made, until a package changes."""
+    with contextlib.suppress(OSError):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _refused(folder).write_text(json.dumps({"reason": reason, "made_by": versions()}), encoding="utf-8")
+
+
+def refusal(folder: Path) -> str:
+    """Why an export could not be made; "": it was not tried with these packages."""
+    try:
+        values = json.loads(_refused(folder).read_text(encoding="utf-8"))
+        return str(values["reason"]) if values["made_by"] == versions() else ""
+    except (OSError, ValueError, TypeError, KeyError):
+        return ""
+
+
+def _refused(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.refused.json")
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that decide how an export comes out."""
+    found = {}
+    for name in ("torch", "transformers", "timm", "open_clip_torch", "onnxruntime", "openvino"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def drop(folder: Path) -> None:
+    """Deletes an export."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def put(made: Path, folder: Path) -> None:
+    """Gives a finished folder its place. One that stood there goes; one that another process made meanwhile stays.
+
+    Raises:
+        OSError: the place cannot be taken.
+    """
+    if read(folder) is None:
+        drop(folder)
+    with contextlib.suppress(FileExistsError):
+        try:
+            os.rename(made, folder)
+        except OSError:
+            if read(folder) is None:
+                raise
+    shutil.rmtree(made, ignore_errors=True)

@@ -1,0 +1,140 @@
+"""Texts → token ids by the `tokenizers` library alone, as transformers' and open_clip's tokenizers give them.
+
+An export of a text tower carries the tokenizer that transformers would use, as one tokenizer.json, and how it is used.
+Both are compared with the original on made texts when the export is made.
+"""
+
+from __future__ import annotations
+
+import html
+import string
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brivl_search.errors import EncoderError
+
+FILE = "tokenizer.json"
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a tokenizer is used.
+
+    Attributes:
+        length: most tokens of a text.
+        pad_to: rows are padded to the "longest" of a batch, or all to the full "length".
+        pad: id of the padding.
+        pad_left: it stands before the text.
+        cut_left: of a text that is too long, the end is kept.
+        end: a text that is cut ends in this id; None: the tokenizer sees to it.
+        blank: this id becomes 0; None: no id does.
+        unknown: id of what the vocabulary does not have; None: there is none.
+        clean: open_clip's cleaning before it: "whitespace", "lower", "canonicalize"; "": none.
+    """
+
+    length: int
+    pad_to: Literal["longest", "length"]
+    pad: int
+    pad_left: bool = False
+    cut_left: bool = False
+    end: int | None = None
+    blank: int | None = None
+    unknown: int | None = None
+    clean: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class FastTokens:
+    """A tokenizer of an export. It answers the calls that the encoders make of transformers' own; threads may share it.
+
+    Raises:
+        EncoderError: its file cannot be read.
+    """
+
+    is_fast = True
+
+    def __init__(self, folder: Path, reading: Reading) -> None:
+        from tokenizers import Tokenizer
+
+        self.reading, self.unk_token_id = reading, reading.unknown
+        try:
+            self._whole = Tokenizer.from_file(str(folder / FILE))
+            self._cut = Tokenizer.from_file(str(folder / FILE))
+        except Exception as error:  # the library raises bare Exceptions
+            raise EncoderError(f"{folder / FILE} cannot be read: {error}") from None
+        self._whole.no_padding()
+        self._whole.no_truncation()
+        self._cut.no_padding()
+        self._cut.no_truncation()
+        if reading.end is None:
+            self._cut.enable_truncation(reading.length, direction="left" if reading.cut_left else "right")
+
+    def batch(self, texts: Sequence[str]) -> dict[str, NDArray[np.int64]]:
+        """`input_ids` and `attention_mask`, int64 (n, T)."""
+        reading = self.reading
+        rows = [one.ids for one in self._cut.encode_batch([cleaned(text, reading.clean) for text in texts])]
+        if reading.end is not None:
+            rows = [row if len(row) <= reading.length else [*row[: reading.length - 1], reading.end] for row in rows]
+        wide = reading.length if reading.pad_to == "length" else max(map(len, rows), default=0)
+        ids = np.full((len(rows), wide), reading.pad, dtype=np.int64)
+        mask = np.zeros((len(rows), wide), dtype=np.int64)
+        for at, row in enumerate(rows):
+            place = slice(wide - len(row), wide) if reading.pad_left else slice(len(row))
+            ids[at, place], mask[at, place] = row, 1
+        if reading.blank is not None:
+            ids[ids == reading.blank] = 0
+        return {"input_ids": ids, "attention_mask": mask}
+
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens each text has, however many are kept."""
+        return [len(one.ids) for one in self._whole.encode_batch([cleaned(one, self.reading.clean) for one in texts])]
+
+    def __call__(
+        self,
+        texts: str | Sequence[str],
+        *,
+        add_special_tokens: bool = True,
+        return_offsets_mapping: bool = False,
+        truncation: bool = False,
+        verbose: bool = False,
+    ) -> dict[str, Any]:
+        """Whole texts → `input_ids`, and `offset_mapping` if it is asked for."""
+        if truncation:
+            raise ValueError("whole texts only: `batch` cuts them")
+        one = isinstance(texts, str)
+        found = self._whole.encode_batch([texts] if one else list(texts), add_special_tokens=add_special_tokens)
+        ids, offsets = [each.ids for each in found], [each.offsets for each in found]
+        out: dict[str, Any] = {"input_ids": ids[0] if one else ids}
+        if return_offsets_mapping:
+            out["offset_mapping"] = offsets[0] if one else offsets
+        return out
+
+
+def cleaned(text: str, how: str) -> str:
+    """A text as open_clip's `get_clean_fn(how)` gives it; "": as it is."""
+    if not how:
+        return text
+    import ftfy
+
+    plain = html.unescape(html.unescape(ftfy.fix_text(text))).strip()
+    if how == "canonicalize":
+        plain = plain.replace("_", " ").translate(_NO_PUNCTUATION).lower()
+    plain = " ".join(plain.split())
+    return plain.lower() if how == "lower" else plain
+
+
+def save(tokenizer: Any, folder: Path) -> bool:
+    """Writes the tokenizer.json of a tokenizer of transformers; False if it is none of the `tokenizers` library."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if not getattr(tokenizer, "is_fast", False) or backend is None:
+        return False
+    backend.save(str(folder / FILE))
+    return True

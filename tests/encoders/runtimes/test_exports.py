@@ -1,0 +1,261 @@
+"""Exported towers: they give torch's vectors, are made once, made again where they are damaged, and torch helps out."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from brivl_search.encoders import load_encoder
+from brivl_search.encoders.runtimes import exports, make, store
+from brivl_search.encoders.runtimes.choice import SAFE, Choice, installed
+from brivl_search.encoders.runtimes.made import texts
+from brivl_search.errors import EncoderError, TowerWarning, UsageError
+from tests.support.tiny_hf import make_hf
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
+pytestmark = pytest.mark.filterwarnings("ignore::brivl_search.errors.TowerWarning")
+REPOSITORY = Path(__file__).resolve().parents[3]
+RUNTIMES = [
+    pytest.param(name, marks=pytest.mark.skipif(not installed(name), reason=f"{name} is not installed"))
+    for name in ("onnx", "openvino")
+]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of its own; exports are made in this process, which is faster here."""
+    monkeypatch.setenv("BRIVL_SEARCH_EXPORTS", str(tmp_path / "exports"))
+    monkeypatch.setattr(make, "in_own_process", make.make)
+    return tmp_path / "exports"
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"hf:{make_hf(tmp_path_factory.mktemp('hf') / 'clip', 'clip')}"
+
+
+def both(name: str, **options: Any) -> tuple[Any, Any]:
+    """The encoder by torch in float32, and as the options say."""
+    torch = load_encoder(name, runtime="torch", precision="fp32", device="cpu")
+    return torch, load_encoder(name, **options)
+
+
+def pixels(encoder: Any, count: int = 5) -> np.ndarray:
+    size = encoder.pixels.size
+    return np.random.default_rng(0).integers(0, 255, (count, size, size, 3), dtype=np.uint8)
+
+
+def alike(encoders: tuple[Any, Any], least: float = 0.9999) -> None:
+    """Both give the same vectors for pictures and texts, of unit length, whatever the batch."""
+    torch, ours = encoders
+    for kind, given in (("images", pixels(torch)), ("texts", texts(9))):
+        want, got = (getattr(one, f"encode_{kind}")(given) for one in (torch, ours))
+        assert (want * got).sum(1).min() > least
+        np.testing.assert_allclose(np.linalg.norm(got, axis=1), 1, atol=1e-5)
+        assert got.dtype == np.float32
+        np.testing.assert_allclose(getattr(ours, f"encode_{kind}")(given[2:3]), got[2:3], atol=2e-2)
+    assert ours.encode_images(pixels(torch)[:0]).shape == (0, torch.dim) == ours.encode_texts([]).shape
+    assert ours.exports.tower("image") is not None and ours.exports.tower("text") is not None
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("kind", ["clip", "chinese_clip", "altclip", "metaclip_2", "siglip"])
+def test_models_of_transformers(kind: str, runtime: Any, tmp_path: Path) -> None:
+    encoders = both(f"hf:{make_hf(tmp_path / kind, kind)}", runtime=runtime, precision="fp32")
+    alike(encoders)
+    torch, ours = encoders
+    assert type(ours.tokenizer).__name__ == "FastTokens"
+    assert ours.cut_tokens(texts(9)) == torch.cut_tokens(texts(9))
+    assert ours.unknown_words(texts(9)) == torch.unknown_words(texts(9))
+    assert (ours.name, ours.fingerprint) == (torch.name, torch.fingerprint)
+
+
+@pytest.mark.parametrize("kind", ["vit", "resnet", "xlm_roberta", "nllb_siglip", "coca", "mobileclip"])
+def test_models_of_open_clip(kind: str, tmp_path: Path) -> None:
+    pytest.importorskip("open_clip")
+    from tests.support.tiny_open_clip import make_open_clip
+
+    encoders = both(f"open_clip:{make_open_clip(tmp_path / kind, kind)}", runtime="onnx")
+    alike(encoders)
+    torch, ours = encoders
+    assert ours.cut_tokens(texts(9)) == torch.cut_tokens(texts(9))
+    assert ours.unknown_words(texts(9)) == torch.unknown_words(texts(9))
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_checkpoint_of_ours(tiny_checkpoint: Path, runtime: Any) -> None:
+    alike(both(str(tiny_checkpoint), runtime=runtime, precision="fp32"))
+
+
+def test_a_cut_model_is_cut(clip: str) -> None:
+    torch, ours = both(clip, runtime="onnx")
+    ours.dim = 8  # as a Matryoshka model's would be
+    vectors = ours.encode_images(pixels(torch))
+    whole = torch.encode_images(pixels(torch))[:, :8]
+    np.testing.assert_allclose(vectors, whole / np.linalg.norm(whole, axis=1, keepdims=True), atol=1e-5)
+
+
+@pytest.mark.skipif(not installed("openvino"), reason="OpenVINO is not installed")
+def test_bf16_by_openvino(clip: str) -> None:
+    alike(both(clip, runtime="openvino", precision="bf16"), least=0.999)
+
+
+def test_an_export_is_made_once_and_said_to_be(clip: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder: Any = load_encoder(clip, runtime="onnx")
+    with pytest.warns(
+        TowerWarning, match="the image tower of hf:.* is exported for ONNX Runtime, fp32; this happens once"
+    ):
+        encoder.encode_images(pixels(encoder))
+    assert [path.name.partition("-image-")[2] for path in cache.iterdir()] == ["onnx-fp32-1"]
+    monkeypatch.setattr(make, "in_own_process", lambda order: pytest.fail("made again"))
+    again: Any = load_encoder(clip, runtime="onnx")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again.encode_images(pixels(encoder))
+
+
+@pytest.mark.parametrize("harm", ["shorter", "of the same length"])
+def test_a_damaged_export_is_made_again(clip: str, cache: Path, harm: str) -> None:
+    torch, ours = both(clip, runtime="onnx")
+    with pytest.warns(TowerWarning):
+        ours.encode_images(pixels(torch))
+    (path,) = cache.glob("*/model.onnx")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-100] if harm == "shorter" else b"\xff" * len(whole))
+    again: Any = load_encoder(clip, runtime="onnx")
+    with pytest.warns(TowerWarning, match="is exported"):
+        vectors = again.encode_images(pixels(torch))
+    np.testing.assert_allclose(vectors, torch.encode_images(pixels(torch)), atol=1e-4)
+
+
+def test_what_cannot_be_exported_is_computed_by_torch(tmp_path: Path) -> None:
+    torch, ours = both(f"hf:{make_hf(tmp_path / 'siglip2', 'siglip2')}", runtime="onnx")
+    from PIL import Image
+
+    from brivl_search.corpus.images import load_pixels
+
+    Image.fromarray(pixels(torch)[0]).save(tmp_path / "a.png")
+    square = load_pixels(str(tmp_path / "a.png"), torch.pixels)[None]
+    with pytest.warns(
+        TowerWarning, match=r"cannot be exported: vision_model\.embeddings\.position_embedding .*torch comp"
+    ):
+        vectors = ours.encode_images(square)
+    np.testing.assert_array_equal(vectors, torch.encode_images(square) if ours._autocast is False else vectors)
+    assert (vectors * torch.encode_images(square)).sum() > 0.99
+
+
+def test_a_layer_without_a_form_in_onnx_is_named(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from brivl_search.encoders.brivl.heads import TowerHead
+
+    def strange(self: Any, pooled: Any) -> Any:
+        return torch.special.bessel_j0(self.fc1(pooled))
+
+    monkeypatch.setattr(TowerHead, "_first_layer", strange)
+    encoder: Any = load_encoder(str(tiny_checkpoint), runtime="onnx", precision="fp32")
+    with pytest.warns(TowerWarning, match=r"cannot be exported: head.*bessel_j0.*; torch computes it"):
+        encoder.encode_images(pixels(encoder))
+
+
+def test_a_refused_export_is_not_tried_again_by_auto(clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+
+    def fail(order: make.Order) -> Any:
+        tried.append(order.side)
+        raise EncoderError("no such layer")
+
+    monkeypatch.setattr(make, "in_own_process", fail)
+    monkeypatch.setattr(exports, "choose", lambda *rest: Choice("onnx", "fp32"))
+    for _ in range(2):
+        encoder: Any = load_encoder(clip)
+        with pytest.warns(TowerWarning, match="no such layer; torch computes it"):
+            encoder.expect(exports.WORTH)
+    assert tried == ["image", "text"]
+    with pytest.warns(TowerWarning, match="no such layer"):
+        load_encoder(clip, runtime="onnx").encode_texts("x")
+    assert tried == ["image", "text", "text"]
+
+
+def test_auto_exports_only_for_many_pictures(clip: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exports, "choose", lambda *rest: Choice("onnx", "fp32"))
+    encoder: Any = load_encoder(clip)
+    encoder.expect(exports.WORTH - 1)
+    encoder.encode_images(pixels(encoder))
+    encoder.encode_texts("a dog")
+    assert not cache.exists()
+    with pytest.warns(TowerWarning):
+        encoder.expect(exports.WORTH)
+    assert len(list(cache.iterdir())) == 2 and encoder.exports.tower("image") is not None
+
+
+def test_texts_of_our_checkpoints_stay_with_numpy_and_torch(tiny_checkpoint: Path) -> None:
+    encoder: Any = load_encoder(str(tiny_checkpoint))
+    assert encoder.exports.choice("text").runtime == "torch"
+
+
+def test_int8_is_another_encoder_where_it_changes_vectors(clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch, ours = both(clip, precision="int8")
+    facts = ours.exports.tower("image").facts
+    assert 0.9 < facts.cosine < SAFE
+    assert ours.name == f"{torch.name}+precision=int8" and ours.fingerprint != torch.fingerprint
+    images = pixels(torch)
+    assert (ours.encode_images(images) * torch.encode_images(images)).sum(1).min() > 0.98
+    monkeypatch.setattr(make, "in_own_process", lambda order: pytest.fail("needs no export to be known"))
+    by_name = load_encoder(ours.name)
+    assert (by_name.name, by_name.fingerprint) == (ours.name, ours.fingerprint)
+    np.testing.assert_array_equal(by_name.encode_images(images), ours.encode_images(images))
+    with pytest.raises(UsageError, match="is of int8: leave out `precision` fp32"):
+        load_encoder(ours.name, precision="fp32")
+
+
+def test_int8_that_keeps_vectors_is_the_same_encoder(clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store.Facts, "same", True)
+    torch, ours = both(clip, precision="int8")
+    assert (ours.name, ours.fingerprint) == (torch.name, torch.fingerprint)
+
+
+def test_an_encoder_of_int8_gives_no_other_vectors(clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(order: make.Order) -> Any:
+        raise EncoderError("no such layer")
+
+    monkeypatch.setattr(make, "in_own_process", fail)
+    encoder = load_encoder(f"{clip}+precision=int8")
+    with pytest.warns(TowerWarning), pytest.raises(EncoderError, match="no such layer"):
+        encoder.encode_images(pixels(encoder))
+
+
+def test_a_changed_encoder_is_not_exported_under_the_old_fingerprint(clip: str) -> None:
+    order = make.Order(clip, "hf-of-before", "image", "onnx", "fp32")
+    with pytest.raises(EncoderError, match="has changed since it was loaded"):
+        make.make(order)
+    assert store.read(order.place) is None
+
+
+@pytest.mark.slow
+def test_a_query_by_exports_imports_neither_torch_nor_transformers(clip: str, tmp_path: Path) -> None:
+    """In processes of their own, where torch and transformers cannot be imported once the exports are there."""
+    program = (
+        "import sys, numpy as np\n"
+        "from brivl_search.encoders import load_encoder\n"
+        f"e = load_encoder({clip!r}, runtime='onnx')\n"
+        "v = [e.encode_texts('a dog'), e.encode_images(np.zeros((2, 32, 32, 3), np.uint8))]\n"
+        "e.cut_tokens('a dog'), e.unknown_words('a dog'), e.spelled(['a dog'])\n"
+        "print([len(one) for one in v], sorted({'torch', 'transformers', 'timm'} & set(sys.modules)))\n"
+    )
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", program],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        )
+        assert done.stdout.strip() == "[1, 2] []", done.stderr
