@@ -168,7 +168,7 @@ def export(recipe: Recipe, target: Path) -> None:
     if config is None:
         raise SystemExit(f"{recipe.run} has no checkpoint yet: train first")
     target.mkdir(parents=True, exist_ok=True)
-    for file in kept.iterdir():
+    for file in (path for path in kept.iterdir() if path.is_file()):
         shutil.copy2(file, target / file.name)
     facts = json.loads(config.read_text(encoding="utf-8"))
     if facts.get("training", facts).get("step") == 0:

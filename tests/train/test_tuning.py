@@ -287,6 +287,7 @@ def test_published_weights_are_trained_on_with_their_momentum_copies(
         ("brivl-mini", {"frozen_image_layers": 2}, "frozen_blocks freezes blocks of its CNNs"),
         ("hf:clip", {"frozen_image_layers": 3}, "train.frozen_image_layers = 3: the image tower has 2 layers"),
         ("open_clip:vit", {"frozen_text_layers": 9}, "train.frozen_text_layers = 9: the text tower has 2 layers"),
+        ("open_clip:vit", {"lora_rank": 2, "lora_dropout": 0.1}, "peft has none for the attention of the image tower"),
         ("open_clip:resnet", {"lora_rank": 2}, "the image tower has no linear layers that learn"),
         ("hf:clip", {"cached_blocks": [2]}, "train.cached_blocks is for BriVL's image tower"),
         ("hf:clip", {"frozen_towers": ["image", "text"]}, "nothing would learn"),

@@ -35,7 +35,7 @@ def adapt(model: nn.Module, layers: Sequence[nn.Module], *, rank: int, alpha: in
 
     Raises:
         DependencyError: peft is not installed.
-        UsageError: the layers hold no matrix that peft knows: they are convolutions.
+        UsageError: the layers hold no matrix that peft knows: they are convolutions. Or it has no dropout for them.
     """
     check_installed()
     from peft import LoraConfig, inject_adapter_in_model
@@ -55,7 +55,9 @@ def adapt(model: nn.Module, layers: Sequence[nn.Module], *, rank: int, alpha: in
             f"train.lora_rank: {what} has no linear layers that learn (it is made of convolutions, or frozen): leave "
             "lora_rank out, or name the tower in train.frozen_towers"
         )
-    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0 if attentions else dropout, target_modules=names)
+    if attentions and dropout:
+        raise UsageError(f"train.lora_dropout: peft has none for the attention of {what}: leave it out")
+    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=names)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # peft says of MultiheadAttention that only some of it is adapted
         inject_adapter_in_model(config, model)

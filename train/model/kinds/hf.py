@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from brivl_search.corpus.atomic import appearing
+from brivl_search.encoders.brivl.tokenizer import padded
 from brivl_search.encoders.hf.encoder import TransformersEncoder
 from brivl_search.encoders.hf.towers import features, quiet
 from train.model.kinds.base import Kind, Side, two_towers
@@ -54,13 +57,7 @@ class HfWords:
         return [list(row) for row in found["input_ids"]]
 
     def batch(self, ids: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
-        longest = max((len(row) for row in ids), default=1)
-        out = np.full((len(ids), longest), self.pad_id, dtype=np.int64)
-        mask = np.zeros((len(ids), longest), dtype=bool)
-        for i, row in enumerate(ids):
-            out[i, : len(row)] = row
-            mask[i, : len(row)] = True
-        return out, mask
+        return padded(ids, self.pad_id)
 
     def unknown(self, texts: Sequence[str]) -> list[list[str]]:
         return self._encoder.unknown_words(list(texts))
@@ -71,7 +68,8 @@ class HfImages(Side):
 
     def __init__(self, encoder: TransformersEncoder) -> None:
         super().__init__(encoder.image_tower)
-        self._inputs = lambda pixels: encoder.image_inputs(pixels)  # a copy of the tower does not copy the encoder
+        # A copy of the tower does not copy the encoder.
+        self._inputs: Callable[[Tensor], dict[str, Tensor]] = lambda pixels: encoder.image_inputs(pixels)
 
     def forward(self, pixels: Tensor) -> Tensor:
         return self.unit(features(self.model.get_image_features(**self._inputs(pixels))))
@@ -126,14 +124,17 @@ class HfKind(Kind):
         source = self._encoder.folder
         with quiet(), torch.device("meta"):
             config = transformers.AutoConfig.from_pretrained(source, local_files_only=True)
-            model: nn.Module = getattr(transformers, self._encoder.facts.family.model_class)(config)
+            model: Any = getattr(transformers, self._encoder.facts.family.model_class)(config)
         model.load_state_dict(state, assign=True)
         folder.mkdir(parents=True, exist_ok=True)
         for path in source.iterdir():
             if path.is_file() and path.suffix not in _WEIGHTS and not path.name.endswith(".index.json"):
                 shutil.copyfile(path, folder / path.name)
-        with quiet():
-            model.save_pretrained(folder)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".new-") as new:  # a kill leaves no half of a file
+            with quiet():
+                model.save_pretrained(new)
+            for path in Path(new).iterdir():
+                os.replace(path, folder / path.name)
         write_facts(folder, facts)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,8 @@ class OpenClipImages(Side):
 
     def __init__(self, encoder: OpenClipEncoder) -> None:
         super().__init__(encoder.image_tower)
-        self._normalised = lambda pixels: encoder.normalised(pixels)  # a copy of the tower does not copy the encoder
+        # A copy of the tower does not copy the encoder.
+        self._normalised: Callable[[Tensor], Tensor] = lambda pixels: encoder.normalised(pixels)
 
     def forward(self, pixels: Tensor) -> Tensor:
         return self.unit(self.model.encode_image(self._normalised(pixels), normalize=False))
