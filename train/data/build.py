@@ -62,9 +62,7 @@ def build_data(recipe: Recipe, base: Path, kind: Kind, *, bf16: bool, rank: int,
         general = held_out(recipe.general, base)
         general = usable(general, run / "looked-at-general.json", shown)
     check_words([*photos.train, *photos.val], tokenizer, shown)
-    packed = (
-        pixels.resize == "patches"
-    )  # the patches of a picture, in a square: they can be neither mirrored nor coloured
+    packed = pixels.resize == "patches"  # they lie in a square like bytes, and can be neither mirrored nor coloured
     colours = (0.0, 0.0, 0.0) if packed else (cfg.jitter, cfg.hue, cfg.grey)
     augment = Augment(pixels, cfg.crop_scale, *colours)
     cached = val_cached = general_cached = None
