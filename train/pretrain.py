@@ -21,17 +21,17 @@ from pathlib import Path
 
 import torch
 
-from brivl_search.encoders.brivl.tokenizer import TextTokenizer
 from brivl_search.encoders.device import has_fast_bf16, pick_device
 from brivl_search.errors import BrivlSearchError, UsageError
 from train import distributed
 from train.data.build import build_data
-from train.data.photos import mask_id
-from train.model.build import build_towers, objective, optimizer_of, save_memory, start_from
-from train.model.sizes import checkpoint_folder
-from train.model.start import check_tokenizer, load_momentum
+from train.model.build import objective, optimizer_of
+from train.model.kinds.base import Kind
+from train.model.kinds.hf import TRAINING
+from train.model.kinds.load import load_kind
 from train.recipe import Recipe, read_recipe
 from train.run.cpu import quicken
+from train.run.general import General
 from train.run.loop import Session, fit
 from train.run.validate import Validation
 
@@ -39,9 +39,10 @@ from train.run.validate import Validation
 def main(argv: list[str] | None = None) -> None:
     args, parser = arguments(argv)
     try:
-        recipe = read_recipe(args.recipe, [*args.set, *own_photos(args.photos)])
+        changes = [*args.set, *own_photos(args.photos), *own_photos(args.general, "general")]
+        recipe = read_recipe(args.recipe, changes)
         if args.export:
-            export(Path(recipe.run), args.export)
+            export(recipe, args.export)
         elif args.dry_run:
             dry_run(args, recipe)
         else:
@@ -52,8 +53,8 @@ def main(argv: list[str] | None = None) -> None:
         parser.exit(130, "train.pretrain: interrupted; the same command goes on from what was saved\n")
 
 
-def own_photos(given: Path | None) -> list[str]:
-    """What `--photos` changes in a recipe: the folder, and the caption file if one is named.
+def own_photos(given: Path | None, table: str = "photos") -> list[str]:
+    """What `--photos` and `--general` change in a recipe: the folder, and the caption file if one is named.
 
     Raises:
         UsageError: neither is there.
@@ -62,8 +63,10 @@ def own_photos(given: Path | None) -> list[str]:
         return []
     file = given / "captions.jsonl" if given.is_dir() else given
     if not file.is_file():
-        raise UsageError(f"--photos {given}: there is no {file}: give a folder with captions.jsonl, or a caption file")
+        raise UsageError(f"--{table} {given}: there is no {file}: give a folder with captions.jsonl, or a caption file")
     values = {"folder": str(file.resolve().parent), "file": file.name}
+    if table == "general":
+        return [f"general=[{{{', '.join(f'{key} = {json.dumps(value)}' for key, value in values.items())}}}]"]
     return [f"data.0.{key}={json.dumps(value)}" for key, value in values.items()]
 
 
@@ -73,7 +76,7 @@ def train(recipe: Recipe, base: Path, *, stop_after: int | None = None) -> None:
     Raises:
         BrivlSearchError: the recipe, the weights or the data cannot be used, or the loss is not finite any more.
     """
-    cfg, config, run, init = recipe.train, recipe.config, Path(recipe.run), recipe.init
+    cfg, run = recipe.train, Path(recipe.run)
     run.mkdir(parents=True, exist_ok=True)
     rank, processes = distributed.start(cfg.device)
     if cfg.batch % (processes * cfg.accumulate):
@@ -82,52 +85,45 @@ def train(recipe: Recipe, base: Path, *, stop_after: int | None = None) -> None:
     device = pick_device(cfg.device)
     bf16 = has_fast_bf16(device) if cfg.bf16 is None else cfg.bf16
 
-    # Model: towers of the recipe's sizes, filled from what [init] names, else random.
-    towers = build_towers(config, cfg)
-    checkpoint = None if init.checkpoint is None else checkpoint_folder(init.checkpoint, base)
-    words = (base / init.tokenizer).resolve() if init.tokenizer is not None else checkpoint
-    assert words is not None  # `Init` asks for one of the two
-    tokenizer = TextTokenizer(words, config.text.max_length)
-    known = [checkpoint] if checkpoint is not None and "text" in init.towers else []
-    known += [] if init.text is None else [(base / init.text).resolve()]
-    check_tokenizer(tokenizer, config.text.backbone.get("vocab_size"), known)
-    mask_id(tokenizer, cfg.token_dropout)
-    start_from(init, base, towers)
-    towers.to(device)
-    towers.image.to(memory_format=torch.channels_last)
-    for line in notes(recipe, processes) if rank == 0 else ():
+    # Model: what [init] names, BriVL's towers or another library's, or random towers of the recipe's sizes.
+    kind = load_kind(recipe, base, device)
+    for line in notes(recipe, kind, processes) if rank == 0 else ():
         print(f"note: {line}", flush=True)
 
     # Data: photos with captions; crops either made on the fly or, behind frozen stages, cached as feature maps.
-    data = build_data(recipe, base, towers.image, tokenizer, bf16=bf16, rank=rank, processes=processes)
-    validation = Validation(data.photos, tokenizer, config, cached=data.val_cached, device=device, bf16=bf16)
+    data = build_data(recipe, base, kind, bf16=bf16, rank=rank, processes=processes)
+    validation = Validation(data.photos.val, kind, cached=data.val_cached, device=device, bf16=bf16)
+    pairs = Validation(data.general, kind, cached=data.general_cached, device=device, bf16=bf16)
+    general = General(pairs, validation, asked=bool(recipe.general or cfg.average))
     if device.type == "cpu":
-        quicken(towers.image.backbones if bf16 else None)
+        quicken(kind.towers.image if bf16 else None)
     if cfg.gradient_checkpointing:
-        save_memory(towers)
+        kind.save_memory()
 
     # Objective: the momentum towers and the queues are made here. Optimiser: AdamW.
-    model = objective(towers, config.dim, cfg)
-    if checkpoint is not None:
-        load_momentum(model.slow, towers, checkpoint, init.towers)
+    model = objective(kind.towers, kind.dim, cfg)
+    kind.fill_momentum(model.slow)
     model.to(device)
     torch.manual_seed(cfg.seed + rank)  # dropout differs
-    optimizer = optimizer_of(model, towers, cfg, device)
+    optimizer = optimizer_of(model, kind.towers, cfg, device)
+    session = Session(recipe, run, kind, device, bf16, stop_after)
     try:
-        fit(model, optimizer, data.steps, validation, Session(recipe, run, config, tokenizer, device, bf16, stop_after))
+        fit(model, optimizer, data.steps, validation, general, session)
     finally:
         distributed.stop()
 
 
-def notes(recipe: Recipe, processes: int) -> list[str]:
+def notes(recipe: Recipe, kind: Kind, processes: int) -> list[str]:
     """What a recipe does that one might not expect of it."""
     cfg = recipe.train
     said = [f"train.{key} changes nothing in this recipe" for key in cfg.unused()]
-    if (cfg.accumulate > 1 or processes > 1) and not recipe.config.image.freeze_bn:
+    if (cfg.accumulate > 1 or processes > 1) and kind.tracks_batches:
         said.append(
             "BatchNorm is not frozen (model.image.freeze_bn): each part of a batch is normalised by its own "
             f"{cfg.batch // cfg.accumulate // processes} photos, so that this is not the training of one large batch"
         )
+    if kind.pixels.resize == "patches":
+        said.append(f"{kind.name} takes pictures as patches: they are cropped, and neither mirrored nor coloured")
     return said
 
 
@@ -136,6 +132,7 @@ def arguments(argv: list[str] | None) -> tuple[argparse.Namespace, argparse.Argu
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", type=Path)
     parser.add_argument("--photos", type=Path, help="the first [[data]] table's folder, or its caption file")
+    parser.add_argument("--general", type=Path, help="pairs of all sorts, as the [[general]] table: what is forgotten")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change a recipe value")
     parser.add_argument("--export", type=Path, help="write the run's best checkpoint here and stop")
     parser.add_argument("--stop-after", type=int, help="end this session at this step (the schedule stays)")
@@ -152,6 +149,8 @@ def dry_run(args: argparse.Namespace, recipe: Recipe) -> None:
     """Prints what the run would take."""
     from train.size import dry_run as dry
 
+    if recipe.init.foreign is not None:
+        raise UsageError(f"--dry-run counts BriVL's towers; {recipe.init.foreign} is of another library")
     if args.gpu not in dry.GPUS and args.gpu not in dry.ALIASES:
         raise SystemExit(f"--gpu {args.gpu} is not known: one of {', '.join([*dry.GPUS, *dry.ALIASES])}")
     config = recipe.config
@@ -160,19 +159,29 @@ def dry_run(args: argparse.Namespace, recipe: Recipe) -> None:
     print(dry.report(args.recipe, recipe, found, gpus=args.gpus, gpu=args.gpu, mfu=args.mfu, tokens=tokens))
 
 
-def export(run: Path, target: Path) -> None:
+def export(recipe: Recipe, target: Path) -> None:
     """Copies the run's best checkpoint into a folder for shipping."""
     import shutil
 
-    if not (run / "checkpoint" / "config.json").is_file():
-        raise SystemExit(f"{run} has no checkpoint yet: train first")
+    kept = Path(recipe.run) / "checkpoint"
+    config = next((kept / name for name in (TRAINING, "config.json") if (kept / name).is_file()), None)
+    if config is None:
+        raise SystemExit(f"{recipe.run} has no checkpoint yet: train first")
     target.mkdir(parents=True, exist_ok=True)
-    for file in (run / "checkpoint").iterdir():
+    for file in (path for path in kept.iterdir() if path.is_file()):
         shutil.copy2(file, target / file.name)
-    config = json.loads((target / "config.json").read_text(encoding="utf-8"))
-    if config["training"].get("step") == 0:
+    facts = json.loads(config.read_text(encoding="utf-8"))
+    if facts.get("training", facts).get("step") == 0:
         print("note: this is what the run started from: no step of it scored better", flush=True)
-    print(f"wrote {target}; it has no `match` until `brivl-search models calibrate {target}` has measured one")
+    name = encoder_name(recipe, target)
+    print(f"wrote {target}, for --encoder {name}")
+    print(f"it has no `match` until `brivl-search models calibrate {name}` has measured one")
+
+
+def encoder_name(recipe: Recipe, folder: Path) -> str:
+    """What `--encoder` calls a folder that the recipe's run wrote."""
+    kind = (recipe.init.foreign or "").partition(":")[0]
+    return f"{kind}:{folder}" if kind else str(folder)
 
 
 if __name__ == "__main__":

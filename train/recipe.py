@@ -10,89 +10,22 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, overload
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from brivl_search.encoders.brivl.config import ModelConfig
 from brivl_search.errors import EncoderError, UsageError
-from train.model.sizes import ModelTableError, check_keys, check_values, checkpoint_folder, inherited, unknown
+from train.model.sizes import (
+    ModelTableError,
+    check_keys,
+    check_values,
+    checkpoint_folder,
+    inherited,
+    open_checkpoint,
+    unknown,
+)
+from train.tables import Captions, Count, Data, Init, Positive, Rate, Shards, Share, Table, TowerName
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(ge=1)]
-Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-TowerName = Literal["image", "text"]
-Captions = Annotated[dict[str, Annotated[float, Field(ge=0)]], Field(min_length=1)]
-
-
-class Table(BaseModel):
-    """A table of a recipe; unknown keys and values of another type are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Init(Table):
-    """`[init]`: what the towers start from. Paths are relative to the recipe."""
-
-    tokenizer: str | None = Field(
-        None, description="folder with tokenizer.json or vocab.txt; by default the checkpoint's"
-    )
-    cnn: list[str] | None = Field(None, description="timm weights (.safetensors), a file for each backbone")
-    text: str | None = Field(None, description="transformers folder for the text backbone")
-    checkpoint: str | None = Field(None, description='checkpoint folder to start from, or "brivl-mini"')
-    towers: list[TowerName] = Field(["image", "text"], description="towers taken from `checkpoint`")
-    differs: list[str] = Field([], description="keys of [model] that are not as in `checkpoint`, on purpose")
-
-    @model_validator(mode="after")
-    def _has_words(self) -> Self:
-        if self.tokenizer is None and (self.checkpoint is None or "text" not in self.towers):
-            raise ValueError("tokenizer is missing: name a folder with tokenizer.json or vocab.txt")
-        if self.differs and self.checkpoint is None:
-            raise ValueError("differs is for a recipe with a `checkpoint`: leave it out")
-        return self
-
-
-class Data(Table):
-    """`[[data]]`: a folder of photos with a caption file."""
-
-    folder: str = Field(description="folder of the caption file, relative to the recipe")
-    file: str = Field("captions.jsonl", description="the caption file in it: JSON lines")
-    captions: Captions | None = Field(None, description="caption field → how often it is drawn; by default zh, en")
-    encoding: str | None = Field(None, description="of the caption file; by default UTF-8")
-    templates: dict[str, list[str]] = Field({}, description="field → sentences; {} is the field's text")
-    hold_out_last: Count = Field(0, description="last rows, kept for validation")
-    hold_out: Share = Field(0.0, description="share of the photos, chosen by name, kept for validation")
-    skip_every: Count = Field(0, description="every n-th row is left out; 0: none")
-    repeat: Positive = Field(1, description="draws of each photo in an epoch")
-    missing_ok: bool = Field(False, description="go on without the folder where it is absent")
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if self.captions is not None:
-            if not any(self.captions.values()):
-                raise ValueError("captions: every weight is 0, so that no caption is ever drawn")
-            if unknown := [name for name in self.templates if name not in self.captions]:
-                raise ValueError(f"templates: {unknown[0]} is no field of `captions`: add it there, or leave it out")
-        for name, forms in self.templates.items():
-            for form in forms:
-                try:
-                    said = form.format("caption")
-                except (IndexError, KeyError, ValueError):
-                    said = ""
-                if "caption" not in said:
-                    raise ValueError(
-                        f"templates: {name}: {form!r} needs {{}} where the caption goes, and no other brace"
-                    )
-            if not forms:
-                raise ValueError(f"templates: {name} has no sentence: leave it out")
-        return self
-
-
-class Shards(Table):
-    """`[[shards]]`: pairs that `train.pairs.pack` packed."""
-
-    folder: str = Field(description="folder of the shards, relative to the recipe")
-    captions: Captions = Field(description="caption field → how often it is drawn")
-    repeat: Positive = Field(1, description="draws of each pair in an epoch")
+__all__ = ["Captions", "Count", "Data", "Init", "Positive", "Rate", "Shards", "Share", "Table", "TowerName"]
 
 
 class Steps(Table):
@@ -128,8 +61,17 @@ class Training(Steps):
     cached_blocks: list[Count] = Field([], description="frozen blocks of each CNN whose output is cached")
     frozen_blocks: list[Count] | None = Field(None, description="frozen blocks of each CNN; as `cached_blocks`")
     frozen_cnn_modules: list[str] = Field([], description="further frozen modules, by timm's names")
+    frozen_image_layers: Count = Field(0, description="of hf: and open_clip: models, as `frozen_text_layers`")
     frozen_text_layers: Count = Field(0, description="the embeddings and so many layers are frozen; 0: nothing")
     frozen_towers: list[TowerName] = Field([], description="towers that do not learn at all")
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="a layer's rate, as a share of the next one's"
+    )
+    lora_rank: Count = Field(0, description="LoRA's r, for hf: and open_clip: models; 0: all that is not frozen learns")
+    lora_alpha: Positive | None = Field(None, description="LoRA's α; None: 2 r")
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="before LoRA's A")
+    average: list[Share] = Field([], description="shares of what was learnt that are tried at the end (WiSE-FT)")
+    average_within: Rate = Field(0.0, description="points of R@10 that a smaller share may cost")
     views: Positive = Field(1, description="cached crops of each photo")
     crop_scale: Annotated[float, Field(gt=0, le=1)] = Field(0.5, description="smallest share a crop shows; 1: no crop")
     jitter: Share = Field(0.3, description="strength of the colour jitter")
@@ -156,6 +98,10 @@ class Training(Steps):
             idle += sorted(given & {"queue_size", "momentum", "in_batch_negatives", "text_weight"})
         if not self.cached_blocks and self.views > 1:
             idle.append("views")
+        if not self.lora_rank:
+            idle += sorted(given & {"lora_alpha", "lora_dropout"})
+        if not self.average:
+            idle += sorted(given & {"average_within"})
         return idle
 
     @model_validator(mode="after")
@@ -188,7 +134,7 @@ class Common(Table):
     cache: str | None = Field(None, description="folder of cached features; by default in `run`")
     init: Init
     model: dict[str, Any] = Field({}, description="sizes: brivl_search/encoders/brivl/config.py, or the checkpoint's")
-    data: list[Data] = []
+    data: list[Data] = Field([])
     raw: dict[str, Any] = Field({}, exclude=True)
 
     @property
@@ -200,7 +146,8 @@ class Common(Table):
 class Recipe(Common):
     """A recipe of `train.pretrain`."""
 
-    shards: list[Shards] = []
+    shards: list[Shards] = Field([])
+    general: list[Data] = Field([], description="pairs that nothing is chosen by; they tell what is forgotten")
     train: Training
 
     @model_validator(mode="after")
@@ -209,6 +156,26 @@ class Recipe(Common):
             raise ValueError("there is nothing to train on: add a [[data]] or a [[shards]] table")
         if self.shards and self.train.cached_blocks:
             raise ValueError("cached_blocks caches every photo, which [[shards]] are too many for: use frozen_blocks")
+        return self
+
+    @model_validator(mode="after")
+    def _suits_the_model(self) -> Self:
+        given = self.train.model_fields_set
+        if self.init.foreign is None:
+            if wrong := sorted(given & {"frozen_image_layers", "lora_rank"}):
+                instead = "frozen_blocks freezes blocks of its CNNs" if "image" in wrong[0] else "leave it out"
+                raise ValueError(f"train.{wrong[0]} is for hf: and open_clip: models, this is BriVL's: {instead}")
+            return self
+        for name in ("cached_blocks", "frozen_blocks", "frozen_cnn_modules", "cnn_lr_factor"):
+            if name in given:
+                raise ValueError(
+                    f"train.{name} is for BriVL's image tower, which {self.init.foreign} has not: leave it out "
+                    "(frozen_image_layers and layer_decay are for all others)"
+                )
+        if self.model:
+            raise ValueError(
+                f"[model] has the sizes of BriVL's towers, those of {self.init.foreign} are given: leave it out"
+            )
         return self
 
     def check_blocks(self) -> None:
@@ -260,8 +227,8 @@ class TextRecipe(Common):
 
     teachers: list[Teacher]
     parallel: dict[str, str] = Field({}, description="field → the field whose k-th caption translates its k-th")
-    words: list[Words] = []
-    dictionaries: list[Dictionary] = []
+    words: list[Words] = Field([])
+    dictionaries: list[Dictionary] = Field([])
     train: TextTraining
 
 
@@ -307,7 +274,7 @@ def read_recipe(path: Path, changes: list[str], kind: type[Common] = Recipe) -> 
 
 
 def _with_sizes(recipe: R, base: Path) -> R:
-    """The recipe with its [model] table checked, and completed from `init.checkpoint`.
+    """The recipe with its [model] table checked, and completed from the checkpoint that `[init]` names.
 
     Where that checkpoint is not made yet (an earlier step's) the table stands for itself.
 
@@ -315,13 +282,13 @@ def _with_sizes(recipe: R, base: Path) -> R:
         ModelTableError, EncoderError: what is wrong with the table.
     """
     model, init = recipe.model, recipe.init
+    if init.foreign is not None:
+        return recipe
     check_keys(model)
-    if init.checkpoint is not None:
-        folder = checkpoint_folder(init.checkpoint, base)
-        if (folder / "config.json").is_file():
-            model = inherited(model, folder, init.towers, init.differs)
+    if init.brivl is not None and (init.encoder is not None or _is_there(init.brivl, base)):
+        model = inherited(model, open_checkpoint(init.brivl, base), init.towers, init.differs)
     if not model and "model" not in recipe.raw:
-        where = init.checkpoint or "init.checkpoint"
+        where = init.brivl or "init.checkpoint"
         raise ModelTableError(f"model is missing, and there is no checkpoint {where}: sizes come from one of them")
     check_values(model)
     recipe = recipe.model_copy(update={"model": model})
@@ -329,6 +296,10 @@ def _with_sizes(recipe: R, base: Path) -> R:
     if isinstance(recipe, Recipe):
         recipe.check_blocks()
     return recipe
+
+
+def _is_there(name: str, base: Path) -> bool:
+    return name.startswith("official:") or (checkpoint_folder(name, base) / "config.json").is_file()
 
 
 def _set(raw: dict[str, Any], change: str) -> None:

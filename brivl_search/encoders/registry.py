@@ -141,7 +141,7 @@ def _load(name: str, device: str, precision: bases.Precision) -> LoadedEncoder:
     path = Path(base).expanduser()
     if path.is_file() and path.suffix == ".safetensors":
         path = path.parent
-    hub = base.removeprefix("hf:") if base.startswith("hf:") else str(path) if _is_hf(path) else None
+    hub = base.removeprefix("hf:") if base.startswith("hf:") else str(path) if is_hf(path) else None
     if hub is not None and regions is None:
         from brivl_search.encoders.hf import load_hf
         from brivl_search.encoders.hf.family import is_open_clip
@@ -191,7 +191,7 @@ def truncated(name: str, dim: int) -> str:
     return re.sub(r"\?dim=\d+$", "", name) + f"?dim={dim}"
 
 
-def _is_hf(folder: Path) -> bool:
+def is_hf(folder: Path) -> bool:
     """Whether a folder holds a model of transformers, sentence-transformers or open_clip rather than one of ours."""
     if (folder / "modules.json").is_file() or (folder / layout.CONFIG).is_file():
         return True

@@ -29,6 +29,7 @@ def test_every_shipped_recipe_is_read() -> None:
         "brivl-mini-2-image": 400,
         "brivl-mini-image": 600,
         "compare": 200,
+        "own-encoder": 300,
         "own-photos": 200,
     }
     text = read_recipe(RECIPES / "brivl-mini-text.toml", [], TextRecipe)

@@ -95,4 +95,4 @@ def test_the_recipe_for_own_photos_needs_nothing_else() -> None:
     shipped = json.loads((REPO / "brivl_search" / "models" / "brivl-mini" / "config.json").read_text(encoding="utf-8"))
     image = recipe.config.to_dict()["image"]
     assert {key: image[key] for key in shipped["image"]} == shipped["image"] and recipe.config.calibration is None
-    assert recipe.init.checkpoint == "brivl-mini" and recipe.init.cnn is recipe.init.text is None
+    assert recipe.init.encoder == "brivl-mini" and recipe.init.cnn is recipe.init.text is None

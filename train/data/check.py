@@ -13,9 +13,9 @@ from pathlib import Path
 
 from brivl_search.corpus.atomic import appearing
 from brivl_search.corpus.images import PixelSpec, load_pixels
-from brivl_search.encoders.brivl.tokenizer import TextTokenizer
 from brivl_search.errors import CorpusError, ImageError
 from train.data.photos import Photo, Photos
+from train.data.words import Words
 from train.run.show import Bar
 
 NAMED = 5  # bad lines and files that are named; the rest is counted
@@ -56,7 +56,7 @@ def usable(photos: Photos, known: Path, say: Say) -> Photos:
     return left
 
 
-def check_words(photos: Sequence[Photo], tokenizer: TextTokenizer, say: Say) -> None:
+def check_words(photos: Sequence[Photo], tokenizer: Words, say: Say) -> None:
     """Says so if the tokenizer does not know many of the captions' words."""
     texts = [
         text for photo in photos[:: max(len(photos) // 500, 1)] for said in photo.captions.values() for text in said

@@ -22,8 +22,8 @@ from torch.utils.data import Dataset
 from brivl_search.corpus.captions import BadLine, caption_fields, read_captions
 from brivl_search.corpus.images import PixelSpec, load_pixels
 from brivl_search.corpus.pixels import Box
-from brivl_search.encoders.brivl.tokenizer import TextTokenizer
 from brivl_search.errors import CorpusError, ImageError
+from train.data.words import Words
 from train.recipe import Data
 
 _TRIES = 20
@@ -194,7 +194,7 @@ def draw_captions(
         yield captions[name][int(rng.integers(len(captions[name])))]
 
 
-def mask_id(tokenizer: TextTokenizer, share: float) -> int:
+def mask_id(tokenizer: Words, share: float) -> int:
     """Id of the token that dropped ones become; any where none is dropped (`share` 0)."""
     if tokenizer.mask_id is not None:
         return tokenizer.mask_id
@@ -203,7 +203,7 @@ def mask_id(tokenizer: TextTokenizer, share: float) -> int:
     return tokenizer.pad_id
 
 
-def drop_tokens(tokenizer: TextTokenizer, ids: Sequence[int], share: float, rng: np.random.Generator) -> list[int]:
+def drop_tokens(tokenizer: Words, ids: Sequence[int], share: float, rng: np.random.Generator) -> list[int]:
     """Masks a share of a text's tokens, never the special ones."""
     special = (tokenizer.pad_id, tokenizer.end_id, tokenizer.start_id)
     mask = mask_id(tokenizer, share)
@@ -219,7 +219,7 @@ class StepDataset(Dataset[dict[str, Tensor]]):
     def __init__(
         self,
         photos: Sequence[Photo],
-        tokenizer: TextTokenizer,
+        tokenizer: Words,
         *,
         batch: int,
         captions: int,

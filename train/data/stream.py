@@ -24,9 +24,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from brivl_search.corpus.images import PixelSpec, load_pixels
-from brivl_search.encoders.brivl.tokenizer import TextTokenizer
 from brivl_search.errors import CorpusError
 from train.data.photos import Augment, draw_captions, drop_tokens
+from train.data.words import Words
 from train.pairs.shards import Shard, ShardReader, identity, list_shards
 from train.recipe import Shards
 
@@ -120,7 +120,7 @@ class ShardSteps(Dataset[dict[str, Tensor]]):
     def __init__(
         self,
         sources: Sequence[Source],
-        tokenizer: TextTokenizer,
+        tokenizer: Words,
         *,
         batch: int,
         captions: int,

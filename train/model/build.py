@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from brivl_search.encoders.brivl.checkpoint import load_tower
 from brivl_search.encoders.brivl.config import ModelConfig
 from brivl_search.encoders.brivl.image_tower import ImageTower
 from brivl_search.encoders.brivl.text_tower import TextTower
+from train.model.depth import depths
 from train.model.moco import Clip, Contrastive, MoCo, SigLip
-from train.model.sizes import checkpoint_folder
+from train.model.sizes import open_checkpoint
 from train.model.start import load_cnns, load_text_backbone
 from train.model.towers import SentenceCache, TwoTowers
 from train.recipe import Init, Training
@@ -37,12 +37,17 @@ def only_its_mlp_learns(text: TextTower) -> bool:
 
 
 def parameter_groups(towers: TwoTowers, cfg: Training) -> list[dict[str, Any]]:
-    """AdamW groups: CNN and text backbone at their own rates; no weight decay on biases, norms and embeddings."""
+    """AdamW groups: CNN and text backbone at their own rates, lower layers at lower ones (`layer_decay`); no weight
+    decay on biases, norms and embeddings."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    found = {side: depths(towers.get_submodule(side)) for side in ("image", "text")} if cfg.layer_decay < 1 else {}
     for name, parameter in towers.named_parameters():
         if not parameter.requires_grad:
             continue
         rate = cfg.lr
+        if found:
+            side, _, inner = name.partition(".")
+            rate *= cfg.layer_decay ** found[side].above(inner)
         if name.startswith("image.backbones"):
             rate *= cfg.cnn_lr_factor
         elif name.startswith("text."):
@@ -105,9 +110,10 @@ def start_from(init: Init, base: Path, towers: TwoTowers) -> None:
         load_cnns(towers.image, [(base / name).resolve() for name in init.cnn])
     if init.text is not None:
         load_text_backbone(towers.text, (base / init.text).resolve())
-    if init.checkpoint is not None:
+    if init.brivl is not None:
+        checkpoint = open_checkpoint(init.brivl, base)
         for name in init.towers:
-            load_tower(checkpoint_folder(init.checkpoint, base), name, getattr(towers, name))
+            checkpoint.fill(name, towers.get_submodule(name))
 
 
 def optimizer_of(model: Contrastive, towers: TwoTowers, cfg: Training, device: torch.device) -> torch.optim.Optimizer:

@@ -89,9 +89,10 @@ class Contrastive(nn.Module):
     @torch.no_grad()
     def update_momentum(self) -> None:
         """θm ← m·θm + (1−m)·θ for every parameter that learns; buffers (BatchNorm statistics) stay."""
-        for slow, fast in zip(self.slow.parameters(), self.online.parameters(), strict=True):
+        copies = dict(self.slow.named_parameters())
+        for name, fast in self.online.named_parameters():
             if fast.requires_grad:  # the others are equal
-                slow.lerp_(fast, 1 - self.momentum)
+                copies[name].lerp_(fast, 1 - self.momentum)
 
 
 class MoCo(Contrastive):

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from brivl_search.corpus.pixels import PixelSpec
-from brivl_search.encoders.brivl.checkpoint import read_config
+from brivl_search.encoders.brivl.checkpoint import Checkpoint, FolderCheckpoint
 from brivl_search.encoders.brivl.config import (
     BackboneConfig,
     HeadConfig,
@@ -22,7 +22,8 @@ from brivl_search.encoders.brivl.config import (
     ModelConfig,
     TextTowerConfig,
 )
-from brivl_search.encoders.registry import BUNDLED, bundled
+from brivl_search.encoders.brivl.official.checkpoint import OfficialCheckpoint
+from brivl_search.encoders.registry import BUNDLED, bundled, is_hf
 from brivl_search.errors import EncoderError
 
 _TRAINING = re.compile(r"(mlp_|region_|feature_)?dropout|\w+_dropout_prob|classifier_dropout|freeze_bn")
@@ -117,7 +118,31 @@ def checkpoint_folder(name: str, base: Path) -> Path:
     return BUNDLED / name if name in bundled() else (base / name).resolve()
 
 
-def inherited(model: dict[str, Any], folder: Path, towers: Sequence[str], differs: Sequence[str]) -> dict[str, Any]:
+def open_checkpoint(name: str, base: Path) -> Checkpoint:
+    """The BriVL checkpoint that `[init]` names: official:FILE.pth, a bundled encoder's, or a folder.
+
+    Raises:
+        EncoderError: there is none.
+    """
+    kind, _, path = name.partition(":")
+    if kind == "official":
+        return OfficialCheckpoint(str(base / Path(path).expanduser()))
+    folder = checkpoint_folder(name, base)
+    if not folder.is_dir():
+        near = difflib.get_close_matches(name, bundled(), 1)
+        raise EncoderError(
+            f"init: no encoder {name!r}: {f'did you mean {near[0]}? ' if near else ''}there is no folder {folder}; "
+            f"give {', '.join(bundled())}, a checkpoint folder, official:FILE.pth, hf:ORG/NAME or "
+            "open_clip:NAME/PRETRAINED"
+        )
+    if is_hf(folder):
+        raise EncoderError(f'{folder} holds a model of another library: write init.encoder = "hf:{name}"')
+    return FolderCheckpoint(folder)
+
+
+def inherited(
+    model: dict[str, Any], checkpoint: Checkpoint, towers: Sequence[str], differs: Sequence[str]
+) -> dict[str, Any]:
     """A recipe's [model] table, completed from the checkpoint that its towers start from.
 
     Dropout and whether BatchNorm is frozen are training's own, so the recipe decides. All else says what the weights
@@ -125,15 +150,14 @@ def inherited(model: dict[str, Any], folder: Path, towers: Sequence[str], differ
 
     Args:
         model: the table; it may be empty.
-        folder: the checkpoint.
+        checkpoint: it.
         towers: those that are taken from it.
         differs: keys whose value is the recipe's although the checkpoint has another one.
 
     Raises:
         ModelTableError: another key differs, or one of `differs` does not.
-        EncoderError: there is no such checkpoint.
     """
-    raw = read_config(folder).to_dict()
+    raw = checkpoint.config.to_dict()
     kept = {key: raw[key] for key in ("name", "dim", *towers)}
     found: list[str] = []
     used: set[str] = set()
@@ -159,8 +183,8 @@ def inherited(model: dict[str, Any], folder: Path, towers: Sequence[str], differ
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         key = found[0].split(" is ")[0].removeprefix("model.")
         raise ModelTableError(
-            f"{found[0]}{more}: leave it out, then it is the checkpoint's ({folder}), or allow it by init.differs = "
-            f'["{key}"]'
+            f"{found[0]}{more}: leave it out, then it is the checkpoint's ({checkpoint.name}), or allow it by "
+            f'init.differs = ["{key}"]'
         )
     if idle := [key for key in differs if key not in used]:
         raise ModelTableError(f"init.differs names {idle[0]}, which is not different from the checkpoint: leave it out")

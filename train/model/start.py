@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from brivl_search.encoders.brivl.checkpoint import TowerName, load_tower
 from brivl_search.encoders.brivl.image_tower import ImageTower
@@ -121,8 +122,19 @@ def load_momentum(slow: TwoTowers, online: TwoTowers, folder: Path, towers: Sequ
         return False
     for name in towers:
         load_tower(folder, name, slow.get_submodule(name), weights=MOMENTUM)
-    with torch.no_grad():
-        for copy, fast in zip(slow.parameters(), online.parameters(), strict=True):
-            if not fast.requires_grad:
-                copy.copy_(fast)
+    _as_online(slow, online)
     return True
+
+
+def fill_momentum(slow: TwoTowers, online: TwoTowers, copies: Mapping[TowerName, Mapping[str, Tensor]]) -> None:
+    """As `load_momentum`, from the tensors of each tower's momentum copy."""
+    for name, tensors in copies.items():
+        slow.get_submodule(name).load_state_dict(dict(tensors))
+    _as_online(slow, online)
+
+
+@torch.no_grad()
+def _as_online(slow: TwoTowers, online: TwoTowers) -> None:
+    for copy, fast in zip(slow.parameters(), online.parameters(), strict=True):
+        if not fast.requires_grad:
+            copy.copy_(fast)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from brivl_search.encoders.brivl.image_tower import ImageTower
 from brivl_search.encoders.brivl.text_tower import TextTower
 
 
@@ -46,13 +46,13 @@ class TwoTowers(nn.Module):
     runs them once for both.
     """
 
-    image: ImageTower
-    text: TextTower
+    image: Any
+    text: Any
 
     def __init__(
         self,
-        image: ImageTower,
-        text: TextTower,
+        image: nn.Module,
+        text: nn.Module,
         *,
         cached_blocks: Sequence[int] = (),
         frozen_blocks: Sequence[int] = (),
@@ -60,7 +60,15 @@ class TwoTowers(nn.Module):
         sentences: SentenceCache | None = None,
         frozen: Sequence[str] = (),
     ) -> None:
-        """`frozen`: towers ("image", "text") that do not learn at all; they make their vectors without dropout."""
+        """Both map to unit vectors: `image` uint8 pixels (N, S, S, 3), `text` token ids (N, T) and a mask (N, T).
+
+        Args:
+            image, text: BriVL's, or any others; what is cut into blocks has to be an `ImageTower`.
+            cached_blocks, frozen_blocks: of each CNN.
+            text_chunks: parts that a batch of texts is cut into, by length.
+            sentences: what a frozen text tower says is kept there.
+            frozen: towers ("image", "text") that do not learn at all; they make their vectors without dropout.
+        """
         super().__init__()
         self.sentences, self.frozen = sentences, frozen
         self.image, self.text = image, text
@@ -79,14 +87,15 @@ class TwoTowers(nn.Module):
         if not self.frozen_blocks:
             return images
         if not self.cached_blocks:
-            return self.image.early(images, self.frozen_blocks)
-        return self.image.between(images, self.cached_blocks, self.frozen_blocks)
+            before: Tensor = self.image.early(images, self.frozen_blocks)
+            return before
+        between: Tensor = self.image.between(images, self.cached_blocks, self.frozen_blocks)
+        return between
 
     def embed_images(self, prepared: Tensor) -> Tensor:
         """Output of `prepare` → unit vectors (N, dim)."""
-        if self.frozen_blocks:
-            return self.image.embed(self.image.maps(prepared, self.frozen_blocks))
-        vectors: Tensor = self.image(prepared)
+        frozen = self.frozen_blocks
+        vectors: Tensor = self.image.embed(self.image.maps(prepared, frozen)) if frozen else self.image(prepared)
         return vectors
 
     def embed_members(self, prepared: Tensor) -> Tensor:
@@ -95,7 +104,8 @@ class TwoTowers(nn.Module):
             return self.embed_images(prepared)[None]
         frozen = self.frozen_blocks
         maps = self.image.maps(prepared, frozen) if frozen else [cnn(prepared) for cnn in self.image.backbones]
-        return self.image.embed_members(maps)
+        vectors: Tensor = self.image.embed_members(maps)
+        return vectors
 
     def embed_texts(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Unit vectors (N, dim).
@@ -103,7 +113,8 @@ class TwoTowers(nn.Module):
         Sorted by length and in `text_chunks` parts, each cut to its longest text: little is spent on padding."""
         if self.sentences is not None:
             known = self.sentences(self.text, ids, mask)
-            return known if self.sentences.whole else self.text.head.finish(known)
+            finished: Tensor = known if self.sentences.whole else self.text.head.finish(known)
+            return finished
         if self.text_chunks == 1 or ids.ndim != 2:
             vectors: Tensor = self.text(ids, mask)
             return vectors

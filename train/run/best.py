@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from brivl_search.encoders.brivl.checkpoint import save_checkpoint
-from brivl_search.encoders.brivl.config import ModelConfig
-from brivl_search.encoders.brivl.tokenizer import TextTokenizer
+from train.model.kinds.base import Kind
 from train.model.towers import TwoTowers
-from train.run.validate import Validation
-
-Recall = dict[str, dict[str, float]]
+from train.run.validate import Recall, Validation
 
 
 @dataclass
@@ -21,20 +17,22 @@ class Best:
 
     Attributes:
         folder: where the checkpoint lies.
-        config, tokenizer, recipe: what is kept with the towers.
+        kind: what is trained.
+        recipe: what is kept with the towers.
         validation: what measures them.
         score: of the kept checkpoint; -1: none is kept yet.
         step: when it was kept.
+        share: of what was learnt that is in it (`average`).
         start: recall before the first step; empty: it was not measured.
     """
 
     folder: Path
-    config: ModelConfig
-    tokenizer: TextTokenizer
+    kind: Kind
     recipe: dict[str, Any]
     validation: Validation
     score: float = -1.0
     step: int = 0
+    share: float = 1.0
     start: Recall = field(default_factory=dict)
 
     def measure(self, towers: TwoTowers, step: int, *, final: bool) -> Recall:
@@ -46,19 +44,24 @@ class Best:
         # Of equal scores the later one is kept, but training that gains nothing does not replace the start. Without
         # validation photos nothing can be compared: the newest is kept.
         if score > self.score or (score == self.score and self.step) or not recall:
-            self.score, self.step = score, step
-            facts = {"recipe": self.recipe, "step": step, "val": recall}
-            kept = replace(self.config, training=facts)
-            save_checkpoint(self.folder, kept, towers.image, towers.text, self.tokenizer)
+            self.keep(towers, step, recall)
         return recall
+
+    def keep(self, towers: TwoTowers, step: int, recall: Recall, share: float = 1.0) -> None:
+        """Writes the checkpoint."""
+        self.score, self.step, self.share = self.validation.score(recall), step, share
+        facts = {"recipe": self.recipe, "step": step, "val": recall}
+        facts |= {"start": self.kind.name, "share": share} if share < 1 else {}
+        self.kind.save(self.folder, towers, facts)
 
     def state(self) -> dict[str, Any]:
         """For last.pt, beside `score`."""
-        return {"best_step": self.step, "start": self.start}
+        return {"best_step": self.step, "best_share": self.share, "start": self.start}
 
     def go_on(self, score: float, state: dict[str, Any]) -> None:
         """Takes back what `state` gave; a state of an older version has none, and its checkpoint is no start."""
         self.score, self.step, self.start = score, state.get("best_step", 1), state.get("start", {})
+        self.share = state.get("best_share", 1.0)
 
     def report(self, recall: Recall | None, step: int) -> list[str]:
         """What the run has come to, in lines: before and after, and whether it was worth it."""
@@ -76,5 +79,6 @@ class Best:
                 f"{step}): {self.folder} holds the start. A lower train.lr, fewer steps or more pairs may help"
             )
         else:
-            lines.append(f"best validation {name} {self.score:.1f}, of step {self.step}: {self.folder}")
+            share = f", {self.share:g} of what was learnt" if self.share < 1 else ""
+            lines.append(f"best validation {name} {self.score:.1f}, of step {self.step}{share}: {self.folder}")
         return lines

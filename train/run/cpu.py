@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import MethodType
 
 import torch
 from torch import nn
@@ -26,12 +27,13 @@ def depthwise_in_float32(backbones: nn.Module) -> None:
     """bf16 depthwise convolutions have a slow backward pass on CPUs; the rest of the network stays bf16."""
     for module in backbones.modules():
         if isinstance(module, nn.Conv2d) and module.groups > 1:
-            inner: Callable[[torch.Tensor], torch.Tensor] = module.forward
+            # A method, so that a copy of the module gets its own.
+            module.forward = MethodType(_in_float32, module)  # type: ignore[method-assign]
 
-            def forward(x: torch.Tensor, inner: Callable[[torch.Tensor], torch.Tensor] = inner) -> torch.Tensor:
-                if not torch.is_grad_enabled():
-                    return inner(x)
-                with torch.autocast("cpu", enabled=False):
-                    return inner(x.float())
 
-            module.forward = forward  # type: ignore[method-assign, assignment]
+def _in_float32(self: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
+    plain: Callable[[nn.Conv2d, torch.Tensor], torch.Tensor] = type(self).forward
+    if not torch.is_grad_enabled():
+        return plain(self, x)
+    with torch.autocast("cpu", enabled=False):
+        return plain(self, x.float())

@@ -6,7 +6,7 @@ import json
 import math
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from brivl_search.encoders.brivl.config import ModelConfig
-from brivl_search.encoders.brivl.tokenizer import TextTokenizer
 from brivl_search.errors import BrivlSearchError
 from train import distributed
 from train.data.photos import StepDataset
 from train.data.stream import ShardSteps
+from train.model.kinds.base import Kind
 from train.model.moco import Contrastive
 from train.recipe import Recipe
+from train.run import average
 from train.run.best import Best
 from train.run.curves import plot
+from train.run.general import General
 from train.run.show import Bar
 from train.run.state import (
     LAST,
@@ -36,7 +37,7 @@ from train.run.state import (
     trim_log,
 )
 from train.run.stop import Stop, deaf
-from train.run.validate import Validation
+from train.run.validate import Recall, Validation
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,7 @@ class Session:
 
     recipe: Recipe
     run: Path
-    config: ModelConfig
-    tokenizer: TextTokenizer
+    kind: Kind
     device: torch.device
     bf16: bool
     stop_after: int | None = None
@@ -101,6 +101,7 @@ class Fit:
         optimizer: torch.optim.Optimizer,
         dataset: StepDataset | ShardSteps,
         validation: Validation,
+        general: General,
         session: Session,
     ) -> None:
         """Reads the state. Raises: UsageError."""
@@ -110,17 +111,26 @@ class Fit:
         if self.first:
             check_diverged(self.run, self.settings)
         more: dict[str, Any] = {}
+        self.general = general
+        self.origin = average.weights_of(model.online) if self.cfg.average and self.first else {}
+        if self.first:
+            general.begin(model.slow)
         self.step, best = load_state(self.run / LAST, model, optimizer, session.device, dataset, more)
         kept = without_model(session.recipe.raw)
-        self.best = Best(self.run / "checkpoint", session.config, session.tokenizer, kept, validation)
+        self.best = Best(self.run / "checkpoint", session.kind, kept, validation)
         if self.step:
             self.best.go_on(best, more)
         self.window: list[float] = list(more.get("window", []))  # losses since the last line of the log
         self.since = 0  # steps since a state was read or saved
         self.saved = self.step
+        self.recall: Recall | None = None
         self.history = trim_log(self.run / "log.jsonl", self.step or -1) if self.first else []
-        found = [line for line in self.history if "recall" in line]
-        self.recall = found[-1]["recall"] if found else None
+        for line in self.history:
+            if "recall" in line:
+                self.recall = line["recall"]
+            if "kept" in line:  # after the last step of what was then the schedule
+                kept_at = line["kept"]
+                self.best.score, self.best.step, self.best.share = (kept_at[k] for k in ("score", "step", "share"))
 
     def go(self) -> None:
         """Trains. The first process writes and shows."""
@@ -154,6 +164,8 @@ class Fit:
                     self._save()
                 if stopped:
                     break
+            if self.step == cfg.steps and self.first:
+                self._finish(log, bar)
         if self.first:
             self._end(stop, last)
         if stop.asked and self.step < last:
@@ -162,10 +174,39 @@ class Fit:
     def _measure_start(self, log: Any, bar: Bar) -> None:
         """What the towers can before the first step: what comes of training is compared with it."""
         recall = self.best.measure(self.model.slow, 0, final=True)
-        if recall:
+        general = self.general.measure(self.model.slow)
+        if recall or general:
             self.recall = recall
-            self._write(log, {"step": 0, "recall": recall})
+            self._write(log, {"step": 0, "recall": recall, **({"general": general} if general else {})})
+        if recall:
             bar.say(f"start: {self.best.validation.name}: {self.best.validation.short(recall)}")
+        if general:
+            bar.say(f"start: general: {self.general.short(general)}")
+
+    def _finish(self, log: Any, bar: Bar) -> None:
+        """After the last step: averages with the start, and what is left of general knowledge. Once; of a run that was
+        killed meanwhile, again."""
+        if any("kept" in line and line["step"] == self.step for line in self.history):
+            return
+        line: dict[str, Any] = {"step": self.step}
+        if self.cfg.average and self.best.validation.photos:
+            slow, best, within = self.model.slow, self.best, self.cfg.average_within
+            tried = average.try_shares(slow, self.origin, self.cfg.average, best, self.general)
+            chosen = average.choose(tried, within)
+            for text in average.table(tried, chosen):
+                bar.say(text)
+            line["shares"] = [asdict(one) for one in tried]
+            less = within if chosen.share < 1 else 0.0
+            if chosen.share and chosen.score > best.score - less:
+                best.keep(average.averaged(slow, self.origin, chosen.share), self.step, chosen.recall, chosen.share)
+                self.recall = chosen.recall
+        elif general := self.general.measure(self.model.slow):
+            bar.say(f"step {self.step}: general: {self.general.short(general)}")
+            line["general"] = general
+        else:
+            return
+        line["kept"] = {"step": self.best.step, "share": self.best.share, "score": self.best.score}
+        self._write(log, line)
 
     def _step(self, batch: dict[str, Tensor]) -> float:
         """One update; the factor on its learning rates."""
@@ -240,10 +281,11 @@ def fit(
     optimizer: torch.optim.Optimizer,
     dataset: StepDataset | ShardSteps,
     validation: Validation,
+    general: General,
     session: Session,
 ) -> None:
     """Trains to the recipe's last step, from last.pt where there is one."""
-    Fit(model, optimizer, dataset, validation, session).go()
+    Fit(model, optimizer, dataset, validation, general, session).go()
 
 
 def without_model(recipe: dict[str, Any]) -> dict[str, Any]:

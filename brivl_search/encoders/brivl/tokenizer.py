@@ -89,10 +89,16 @@ class TextTokenizer:
     def batch(self, ids: Sequence[Sequence[int]], *, multiple: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """Token ids → ids int64 (B, T) and mask bool (B, T); T: the longest row, rounded up to a `multiple`."""
         longest = max((len(row) for row in ids), default=1)
-        longest = max(longest, min(-(-longest // multiple) * multiple, self.max_length))
-        out = np.full((len(ids), longest), self.pad_id, dtype=np.int64)
-        mask = np.zeros((len(ids), longest), dtype=bool)
-        for i, row in enumerate(ids):
-            out[i, : len(row)] = row
-            mask[i, : len(row)] = True
-        return out, mask
+        return padded(ids, self.pad_id, min(-(-longest // multiple) * multiple, self.max_length))
+
+
+def padded(ids: Sequence[Sequence[int]], pad_id: int, width: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of token ids → ids int64 (B, T) and mask bool (B, T), false for padding; T: the longest row, at least
+    `width`."""
+    width = max(max((len(row) for row in ids), default=1), width)
+    out = np.full((len(ids), width), pad_id, dtype=np.int64)
+    mask = np.zeros((len(ids), width), dtype=bool)
+    for i, row in enumerate(ids):
+        out[i, : len(row)] = row
+        mask[i, : len(row)] = True
+    return out, mask

@@ -96,22 +96,24 @@ class TransformersEncoder(TorchEncoder):
         tower = self.image_tower
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
             for start in range(0, len(pixels), self.batch_size):
-                inputs = self._image_inputs(np.ascontiguousarray(pixels[start : start + self.batch_size]))
+                inputs = self.image_inputs(
+                    torch.from_numpy(np.ascontiguousarray(pixels[start : start + self.batch_size]))
+                )
                 found = features(tower.get_image_features(**inputs))
                 out[start : start + self.batch_size] = found.float().cpu().numpy()
         return cut(out, self.dim)
 
-    def _image_inputs(self, pixels: NDArray[np.uint8]) -> dict[str, torch.Tensor]:
+    def image_inputs(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
         """Pixels uint8 (B, S, S, 3) → the arguments of the model's forward pass."""
         import torch
 
         mean = torch.tensor(self.facts.mean, device=self.device)
         std = torch.tensor(self.facts.std, device=self.device)
         if self.pixels.resize != "patches":
-            normal = (torch.from_numpy(pixels).to(self.device).float() - mean) / std
+            normal = (pixels.to(self.device).float() - mean) / std
             return {"pixel_values": normal.permute(0, 3, 1, 2).contiguous()}
         patch, most = self.pixels.patch, self.pixels.max_patches
-        tiles, shapes = unpack(pixels, patch, most)
+        tiles, shapes = unpack(pixels.cpu().numpy(), patch, most)
         colours = torch.from_numpy(tiles).to(self.device).float().reshape(len(tiles), most, patch * patch, 3)
         mask = torch.arange(most)[None] < torch.from_numpy(shapes.prod(1, keepdims=True))
         mask = mask.to(self.device)

@@ -22,6 +22,8 @@ from brivl_search.encoders.runtimes.tokens import FastTokens, Reading, cleaned
 from brivl_search.encoders.truncate import check_dim, cut
 
 if TYPE_CHECKING:
+    import torch
+
     from brivl_search.encoders.runtimes.choice import Side
     from brivl_search.encoders.runtimes.graph import Exportable
 
@@ -83,13 +85,19 @@ class OpenClipEncoder(TorchEncoder):
 
         out = np.empty((len(pixels), self.about.dim), dtype=np.float32)
         tower = self.image_tower
-        mean, std = (torch.tensor(one, device=self.device) for one in (self.about.mean, self.about.std))
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
             for start in range(0, len(pixels), self.batch_size):
                 batch = torch.from_numpy(np.ascontiguousarray(pixels[start : start + self.batch_size]))
-                normal = ((batch.to(self.device).float() - mean) / std).permute(0, 3, 1, 2).contiguous()
-                out[start : start + self.batch_size] = tower.encode_image(normal, normalize=False).float().cpu().numpy()
+                found = tower.encode_image(self.normalised(batch), normalize=False)
+                out[start : start + self.batch_size] = found.float().cpu().numpy()
         return cut(out, self.dim)
+
+    def normalised(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Pixels uint8 (B, S, S, 3) → what the image tower takes, float32 (B, 3, S, S)."""
+        import torch
+
+        mean, std = (torch.tensor(one, device=self.device) for one in (self.about.mean, self.about.std))
+        return ((pixels.to(self.device).float() - mean) / std).permute(0, 3, 1, 2).contiguous()
 
     def _torch_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         import torch

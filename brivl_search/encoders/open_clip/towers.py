@@ -33,24 +33,30 @@ def load_tower(model: OpenClipModel, side: Side) -> torch.nn.Module:
     Raises:
         EncoderError: the config describes no model of open_clip, or the weights are damaged or do not fit it.
     """
-    import open_clip
-
-    with quiet(), _silent():
-        try:
-            built = _build(model)
-        except Exception as error:  # open_clip raises what its parts raise
-            raise EncoderError(f"{model.name}: open_clip cannot build it from its config: {_reason(error)}") from None
-        try:
-            open_clip.load_checkpoint(built, str(model.weights))
-        except Exception as error:
-            raise EncoderError(f"{model.weights} does not fit the config of {model.name}: {_reason(error)}") from None
+    built = load_whole(model)
     for name in list(built._modules):
         if (name == "visual") != (side == "image") or name == "text_decoder":
             delattr(built, name)
     if side == "image":
         for name in list(built._parameters):
             delattr(built, name)
-    return built.eval()  # type: ignore[no-any-return]
+    return built.eval()
+
+
+def load_whole(model: OpenClipModel) -> torch.nn.Module:
+    """The model with both towers, in float32. Raises EncoderError as `load_tower`."""
+    import open_clip
+
+    with quiet(), _silent():
+        try:
+            built: torch.nn.Module = _build(model)
+        except Exception as error:  # open_clip raises what its parts raise
+            raise EncoderError(f"{model.name}: open_clip cannot build it from its config: {_reason(error)}") from None
+        try:
+            open_clip.load_checkpoint(built, str(model.weights))
+        except Exception as error:
+            raise EncoderError(f"{model.weights} does not fit the config of {model.name}: {_reason(error)}") from None
+    return built
 
 
 def _build(model: OpenClipModel) -> Any:

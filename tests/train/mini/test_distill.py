@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +86,44 @@ def test_a_teachers_vector_is_the_mean_over_its_tokens(teacher: Path, tmp_path: 
     assert file.stat().st_mtime_ns == before
     with pytest.raises(SystemExit, match="run `python -m train"):
         teachers.embed_cached(tmp_path / "none", texts, tmp_path)
+
+
+def test_vectors_are_known_by_what_the_teacher_is_not_by_its_name(teacher: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    texts = ["a red dog", "grass"]
+    same, other = (shutil.copytree(teacher, tmp_path / name / "tiny") for name in ("same", "other"))
+    vectors = teachers.embed_cached(teacher, texts, tmp_path / "cache")
+    np.testing.assert_array_equal(teachers.embed_cached(same, texts, tmp_path / "cache"), vectors)
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 1
+    weights = load_file(other / "model.safetensors")
+    save_file({name: -tensor for name, tensor in weights.items()}, other / "model.safetensors", {"format": "pt"})
+    assert np.abs(teachers.embed_cached(other, texts, tmp_path / "cache") - vectors).max() > 0.1
+
+
+def test_sigterm_saves_and_the_curve_goes_on(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = ["--set", "train.steps=40", "--set", "train.eval_every=40"]
+    whole = recipe.parent / "whole"
+    distill.main([str(recipe), *short, "--set", f'run="{whole}"'])
+    real, steps = distill.rate_at, []
+
+    def rate_at(*arguments: int) -> float:
+        steps.append(1)
+        if len(steps) == 27:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(*arguments)
+
+    monkeypatch.setattr(distill, "rate_at", rate_at)
+    with pytest.raises(SystemExit) as ended:
+        distill.main([str(recipe), *short])
+    assert ended.value.code == 143 and "stopped by SIGTERM at step 27, saved" in capsys.readouterr().out
+    assert torch.load(recipe.parent / "run" / "last.pt", weights_only=True)["step"] == 27
+    distill.main([str(recipe), *short])
+    a, b = log_of(whole), log_of(recipe.parent / "run")
+    assert [line["step"] for line in b] == [20, 40]
+    np.testing.assert_allclose([x["loss"] for x in b], [x["loss"] for x in a], rtol=1e-4)
 
 
 def test_lessons_point_at_the_right_targets(recipe: Path, teacher: Path) -> None:
