@@ -76,7 +76,7 @@ def import_rows(
     def encode(texts: Sequence[str]) -> Any:
         towers: Any = load_for(index, encoder, device)  # its own, which goes when the texts are done
         towers.spare_memory = True
-        return towers.encode_texts(texts)
+        return towers.encode_queries(texts)
 
     with Bar(quiet=quiet) as bar:
         bar.phase("rows", None)

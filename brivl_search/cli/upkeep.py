@@ -61,7 +61,7 @@ def compact(
         bar.phase("compacting", None)
         report = compact_index(
             index,
-            encode=lambda texts: load_for(index, None, device).encode_texts(texts),
+            encode=lambda texts: load_for(index, None, device).encode_queries(texts),
             codec=codec.value if codec else None,
             memory=None if memory is None else byte_count("--memory", memory),
             progress=bar.note,
@@ -106,7 +106,7 @@ def tune(
         texts = read_lines("--queries", str(queries), encoding, "a query")
         encoder = load_for(index, None, device)
         _warn_unknown(encoder, texts)
-        vectors = encoder.encode_texts(texts)
+        vectors = encoder.encode_queries(texts)
     gpu.choose(device)
     with Bar(quiet=quiet) as bar:
         bar.phase("tuning", None)

@@ -220,10 +220,26 @@ KNOWN = (
         note="runs without torch; CC-BY-NC-4.0",
         matryoshka=(32, 768),
     ),
-    KnownModel("hf:Qwen/Qwen3-VL-Embedding-2B", "multilingual", 2048, needs="sentence"),
+    KnownModel(
+        "hf:google/embeddinggemma-2",
+        "multilingual",
+        768,
+        740,
+        needs="sentence",
+        note="own prompts for queries and captions",
+        matryoshka=(128, 768),
+    ),
+    KnownModel(
+        "hf:Qwen/Qwen3-VL-Embedding-2B",
+        "multilingual",
+        2048,
+        needs="sentence",
+        note="own instructions for queries and captions",
+        matryoshka=(64, 2048),
+    ),
 )
 
-_REVISION = re.compile(r"(@[\w./-]+)?(\?dim=\d+)?$")
+_REVISION = re.compile(r"(@[\w./-]+)?(\?.*)?$", re.DOTALL)
 
 
 def known_matryoshka(name: str) -> tuple[int, ...]:

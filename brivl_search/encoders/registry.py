@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from brivl_search.encoders import calibration
@@ -18,6 +19,7 @@ from brivl_search.encoders.brivl.checkpoint import Checkpoint, FolderCheckpoint
 from brivl_search.encoders.brivl.encoder import BriVLEncoder
 from brivl_search.encoders.hf import layout
 from brivl_search.encoders.immich.layout import is_immich
+from brivl_search.encoders.settings import split
 from brivl_search.errors import EncoderError, UsageError
 
 DEFAULT = "brivl-mini"
@@ -56,7 +58,7 @@ def load_encoder(
             official:FILE.pth: weights of the published BriVL code (`brivl_search.encoders.brivl.official`).
             hf:ORG/NAME[@REVISION], hf:FOLDER: a model of transformers, sentence-transformers or immich
             (`brivl_search.encoders.hf`, `brivl_search.encoders.immich`); ?dim=N at the end does what `truncate_dim`
-            does.
+            does, &query_prompt= and &document_prompt= choose prompts (`brivl_search.encoders.settings`).
             open_clip:NAME/PRETRAINED, open_clip:FOLDER: a model of open_clip (`brivl_search.encoders.open_clip`).
             NAME, NAME:ARGUMENT: an encoder that a plug-in registered (`brivl_search.encoders.plugins`).
         device: a torch device, or "auto": the GPU where there is one.
@@ -147,7 +149,8 @@ def truncated(name: str, dim: int) -> str:
             f"{name} cannot be cut to {dim} dimensions: only Matryoshka models by hf: or open_clip: can; leave out "
             "`truncate_dim`"
         )
-    return re.sub(r"\?dim=\d+$", "", name) + f"?dim={dim}"
+    bare, settings = split(name)
+    return bare + replace(settings, dim=dim).suffix
 
 
 def _is_hf(folder: Path) -> bool:

@@ -37,6 +37,11 @@ class TwoTowers(ABC):
         self.confidence: Confidence | None = None
         self.spare_memory = False  # texts rather go through NumPy, which is slower for many, than through torch
 
+    @property
+    def has_sides(self) -> bool:
+        """Whether `encode_queries` gives other vectors than `encode_texts`."""
+        return False
+
     def encode_images(self, pictures: Pictures) -> NDArray[np.float32]:
         """Pictures, or a ready batch uint8 RGB (n, S, S, 3) → float32 (n, dim), unit length.
 
@@ -55,6 +60,10 @@ class TwoTowers(ABC):
             UsageError: something in it is not a str.
         """
         return self._encode_texts(as_texts(texts))
+
+    def encode_queries(self, texts: Texts) -> NDArray[np.float32]:
+        """As `encode_texts`, of texts that are searched with."""
+        return self._encode_queries(as_texts(texts))
 
     def cut_tokens(self, texts: Texts) -> list[int]:
         """How many tokens of each text do not fit into the text tower; 0: the whole text fits."""
@@ -78,6 +87,9 @@ class TwoTowers(ABC):
 
     @abstractmethod
     def _encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]: ...
+
+    def _encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        return self._encode_texts(texts)
 
     @abstractmethod
     def _cut_tokens(self, texts: Sequence[str]) -> list[int]: ...

@@ -46,6 +46,7 @@ class Pairs:
         text_vectors: floating (texts, dim), unit length; float16 from an index.
         image_vectors: floating (images, dim).
         text_ids: what the dataset calls each text, "" where it does not say; empty: it never does.
+        text_queries: the same texts as an encoder reads what is searched with; None: it makes no difference.
     """
 
     texts: Sequence[str]
@@ -54,6 +55,12 @@ class Pairs:
     text_vectors: np.ndarray
     image_vectors: np.ndarray
     text_ids: Sequence[str] = ()
+    text_queries: np.ndarray | None = None
+
+    @property
+    def searching(self) -> np.ndarray:
+        """Floating (texts, dim): the texts as queries."""
+        return self.text_vectors if self.text_queries is None else self.text_queries
 
     @cached_property
     def texts_of(self) -> list[list[int]]:
@@ -96,7 +103,7 @@ class Pairs:
         if name == "text_to_image":
             cluster = self._group_of[[owners[0] for owners in self.partners]]
             numbers = np.arange(len(self.texts))
-            return Direction(name, self.text_vectors, self.image_vectors, self.partners, cluster, numbers)
+            return Direction(name, self.searching, self.image_vectors, self.partners, cluster, numbers)
         some = self.with_texts
         truth = [self.texts_of[image] for image in some.tolist()]
         # All images have texts in most datasets: then no copy is made.

@@ -18,11 +18,11 @@ from typing import Any
 from brivl_search.encoders.digests import file_sha256
 from brivl_search.encoders.hf.layout import CONFIG, WEIGHTS, weight_file
 from brivl_search.encoders.immich import layout as immich
+from brivl_search.encoders.settings import NONE, Settings, split
 from brivl_search.errors import EncoderError
 
 _HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[\w.-]+)(?:@([\w./-]+))?")
 _OLD_ID = re.compile(r"[A-Za-z0-9][\w.-]*")
-_DIM = re.compile(r"(.*)\?dim=(\d+)")
 _BLOB = re.compile(r"[0-9a-f]{64}")
 
 _SETTINGS = ("*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja", "*.py")
@@ -37,14 +37,14 @@ class FoundModel:
     """A model on this disk.
 
     Attributes:
-        name: its name in an index: hf:ORG/NAME[@REVISION] or hf:/FOLDER, with ?dim=N if it is cut.
+        name: its name in an index: hf:ORG/NAME[@REVISION] or hf:/FOLDER, with its settings.
         folder: where its files are.
-        truncate_dim: how many dimensions of its vectors are kept; None: all.
+        settings: what its name says beside the model.
     """
 
     name: str
     folder: Path
-    truncate_dim: int | None = None
+    settings: Settings = NONE
 
 
 def find_model(name: str) -> FoundModel:
@@ -52,9 +52,9 @@ def find_model(name: str) -> FoundModel:
 
     Raises:
         EncoderError: there is no such model, or it cannot be downloaded; the message says what to do.
+        UsageError: its name has settings that do not exist.
     """
-    name, dim = without_dim(name)
-    suffix = f"?dim={dim}" if dim is not None else ""
+    name, settings = split(name)
     path = Path(name).expanduser()
     if path.is_dir():
         if not any((path / one).is_file() for one in ("config.json", "modules.json", CONFIG, *immich.TOWERS)):
@@ -62,18 +62,12 @@ def find_model(name: str) -> FoundModel:
                 f"hf:{name} is not a model of transformers, open_clip or immich: the folder has no config.json, "
                 f"{CONFIG} or {immich.VISUAL}"
             )
-        return FoundModel(f"hf:{path.resolve()}{suffix}", path, dim)
+        return FoundModel(f"hf:{path.resolve()}{settings.suffix}", path, settings)
     hub = _HUB_ID.fullmatch(name)
     if hub is None or name.startswith("."):
         raise EncoderError(f"no encoder hf:{name}: there is no such folder, and it is not of the form ORG/NAME")
     folder = cached(hub[1], hub[2]) or download(hub[1], hub[2], wanted)
-    return FoundModel(f"hf:{name}{suffix}", folder, dim)
-
-
-def without_dim(name: str) -> tuple[str, int | None]:
-    """The name without ?dim=N, and N; None where it is not there."""
-    found = _DIM.fullmatch(name)
-    return (found[1], int(found[2])) if found else (name, None)
+    return FoundModel(f"hf:{name}{settings.suffix}", folder, settings)
 
 
 def hub_name(name: str) -> str | None:

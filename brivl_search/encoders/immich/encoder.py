@@ -17,6 +17,7 @@ from brivl_search.encoders.immich.files import read_description
 from brivl_search.encoders.immich.layout import TEXTUAL, VISUAL
 from brivl_search.encoders.immich.tokens import Tokens
 from brivl_search.encoders.known import known_matryoshka
+from brivl_search.encoders.settings import no_prompts
 from brivl_search.encoders.truncate import check_dim, cut
 from brivl_search.encoders.two_towers import TwoTowers
 from brivl_search.errors import DependencyError, EncoderError, UsageError, install_hint
@@ -46,16 +47,17 @@ class ImmichEncoder(TwoTowers):
         Raises:
             DependencyError: ONNX Runtime is not installed.
             EncoderError: the folder is not whole, is damaged or not supported, or its vectors cannot be cut.
-            UsageError: another device or precision was asked for.
+            UsageError: another device or precision was asked for, or prompts.
         """
         if find_spec("onnxruntime") is None:
             raise DependencyError(f"{found.name} needs ONNX Runtime: {install_hint('onnx')}")
         for what, given, known in (("device", device, "cpu"), ("precision", precision, "fp32")):
             if given not in ("auto", known):
                 raise UsageError(f"{found.name} has ONNX files, for which `{what}` is {known} or auto, not {given}")
+        no_prompts(found.name, found.settings)
         self.about = read_description(found.folder)
         super().__init__(found.name, self.about.pixels, batch_size=batch_size)
-        self.dim = check_dim(found.name, self.about.dim, found.truncate_dim, known_matryoshka(found.name))
+        self.dim = check_dim(found.name, self.about.dim, found.settings.dim, known_matryoshka(found.name))
         self.fingerprint = self.about.fingerprint(self.dim)
 
     @cached_property
