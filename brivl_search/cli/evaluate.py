@@ -87,6 +87,7 @@ def evaluate(
     if predictions is not None and predictions.exists() and not predictions.is_dir():
         raise UsageError(f"--predictions {predictions}: it is a file; name a folder")
     from brivl_search import evaluation
+    from brivl_search.encoders.base import has_sides
     from brivl_search.metrics import Bootstrap
     from brivl_search.output import Bar, say
     from brivl_search.output.evaluation import print_evaluation
@@ -114,7 +115,7 @@ def evaluate(
         gpu.choose(device)
         reader = IndexReader.open(index)
         built_with = _encoder_of(reader, encoder, device, report is not None)
-        encode = built_with.encode_queries if built_with is not None and built_with.has_sides else None
+        encode = built_with.encode_queries if built_with is not None and has_sides(built_with) else None
         result = evaluation.evaluate_index(reader, ks, caption_fields(captions), options=options, encode=encode)
         calibration = built_with.calibration if built_with is not None else None
     compared = evaluation.compare(result, others, Bootstrap(ci)) if others else []
@@ -151,14 +152,15 @@ def _encoder_of(reader: Any, encoder: str | None, device: str, plot: bool) -> An
     """The encoder an index was built with, where it is wanted: for the calibration plot, or to embed captions as
     queries, which only some models of others read differently. None, with a warning, where it is not at hand.
     """
-    from brivl_search.encoders import bundled, load_encoder
+    from brivl_search.encoders import load_encoder
+    from brivl_search.encoders.plugins import plugins
     from brivl_search.errors import BrivlSearchError
     from brivl_search.output import warn
 
     built_with = reader.info.encoder
     name = encoder or built_with.name
-    if not plot and name in bundled():
-        return None
+    if not (plot or name.startswith("hf:") or name.partition(":")[0] in plugins()):
+        return None  # it reads both alike
     lost = "no calibration plot" if plot else "captions are searched with as they are stored"
     try:
         loaded = load_encoder(name, device=device)
