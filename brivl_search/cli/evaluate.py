@@ -93,6 +93,7 @@ def evaluate(
     if predictions is not None and predictions.exists() and not predictions.is_dir():
         raise UsageError(f"--predictions {predictions}: it is a file; name a folder")
     from brivl_search import evaluation
+    from brivl_search.encoders.base import has_sides
     from brivl_search.metrics import Bootstrap
     from brivl_search.output import Bar, say
     from brivl_search.output.evaluation import print_evaluation
@@ -123,8 +124,10 @@ def evaluate(
 
         gpu.choose(device)
         reader = IndexReader.open(index)
-        result = evaluation.evaluate_index(reader, ks, caption_fields(captions), options=options)
-        calibration = _calibration_of(reader, encoder) if report is not None else None
+        built_with = _encoder_of(reader, encoder, device, report is not None)
+        encode = built_with.encode_queries if built_with is not None and has_sides(built_with) else None
+        result = evaluation.evaluate_index(reader, ks, caption_fields(captions), options=options, encode=encode)
+        calibration = built_with.calibration if built_with is not None else None
         result = _judged(result, calibration or saved(reader.info.encoder.fingerprint))
     compared = evaluation.compare(result, others, Bootstrap(ci)) if others else []
     written: list[Path] = []
@@ -166,22 +169,29 @@ def _check_file(option: str, file: Path) -> None:
         raise UsageError(f"{option} {file}: you may not write there")
 
 
-def _calibration_of(reader: Any, encoder: str | None) -> Any:
-    """The calibration of the encoder an index was built with; None, with a warning, where it is not at hand."""
+def _encoder_of(reader: Any, encoder: str | None, device: str, plot: bool) -> Any:
+    """The encoder an index was built with, where it is wanted: for the calibration plot, or to embed captions as
+    queries, which only some models of others read differently. None, with a warning, where it is not at hand.
+    """
     from brivl_search.encoders import load_encoder
-    from brivl_search.errors import EncoderError
+    from brivl_search.encoders.plugins import plugins
+    from brivl_search.errors import BrivlSearchError
     from brivl_search.output import warn
 
     built_with = reader.info.encoder
+    name = encoder or built_with.name
+    if not (plot or name.startswith("hf:") or name.partition(":")[0] in plugins()):
+        return None  # it reads both alike
+    lost = "no calibration plot" if plot else "captions are searched with as they are stored"
     try:
-        loaded = load_encoder(encoder or built_with.name, device="cpu")
-    except EncoderError as error:
-        warn(f"no calibration plot: {error}")
+        loaded = load_encoder(name, device=device)
+    except BrivlSearchError as error:
+        warn(f"{lost}: {error}")
         return None
     if loaded.fingerprint != built_with.fingerprint:
-        warn(f"no calibration plot: the index is of another encoder than {loaded.name}")
+        warn(f"{lost}: the index is of another encoder than {loaded.name}")
         return None
-    return loaded.calibration
+    return loaded
 
 
 def _json(result: Any, others: list[Any], compared: list[Any]) -> dict[str, Any]:

@@ -68,6 +68,7 @@ def import_rows(
     """Take in an export, or vectors made on another machine."""
     if (source is None) == (vectors is None) or (vectors is None) != (records is None):
         raise UsageError("give either a FOLDER that export wrote, or --vectors FILE.npy and --records FILE.jsonl")
+    from brivl_search.encoders.base import encode_queries
     from brivl_search.index import EncoderInfo
     from brivl_search.output import Bar, say
     from brivl_search.output.build import say_state
@@ -76,7 +77,7 @@ def import_rows(
     def encode(texts: Sequence[str]) -> Any:
         towers: Any = load_for(index, encoder, device)  # its own, which goes when the texts are done
         towers.spare_memory = True
-        return towers.encode_texts(texts)
+        return encode_queries(towers, texts)
 
     with Bar(quiet=quiet) as bar:
         bar.phase("rows", None)

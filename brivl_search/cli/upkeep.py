@@ -53,6 +53,7 @@ def compact(
     quiet: Quiet = False,
 ) -> None:
     """Merge small shards, drop removed rows, and retrain the quantizer where needed."""
+    from brivl_search.encoders.base import encode_queries
     from brivl_search.index import IndexReader, gpu
     from brivl_search.ingest.maintenance import compact as compact_index
     from brivl_search.output import Bar, say
@@ -65,7 +66,7 @@ def compact(
         bar.phase("compacting", None)
         report = compact_index(
             index,
-            encode=lambda texts: load_for(index, None, device).encode_texts(texts),
+            encode=lambda texts: encode_queries(load_for(index, None, device), texts),
             codec=codec.value if codec else None,
             memory=None if memory is None else byte_count("--memory", memory),
             correct_hubs=not no_hub_correction,
@@ -103,6 +104,7 @@ def tune(
     quiet: Quiet = False,
 ) -> None:
     """Find the fastest IVF-PQ setting that reaches a recall, on real queries."""
+    from brivl_search.encoders.base import encode_queries
     from brivl_search.index import gpu
     from brivl_search.ingest.maintenance import tune as tune_index
     from brivl_search.output import Bar, show, warn
@@ -113,7 +115,7 @@ def tune(
         texts = read_lines("--queries", str(queries), encoding, "a query")
         encoder = load_for(index, None, device)
         _warn_unknown(encoder, texts)
-        vectors = encoder.encode_texts(texts)
+        vectors = encode_queries(encoder, texts)
     gpu.choose(device)
     with Bar(quiet=quiet) as bar:
         bar.phase("tuning", None)

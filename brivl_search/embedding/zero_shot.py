@@ -26,7 +26,7 @@ from brivl_search.corpus.text import check_text, take_text
 from brivl_search.display import printable
 from brivl_search.embedding.batches import TEXT_BATCH
 from brivl_search.embedding.query_pictures import embed_pictures
-from brivl_search.encoders.base import Encoder, confidence_of, unknown_words
+from brivl_search.encoders.base import Encoder, confidence_of, encode_queries, unknown_words
 from brivl_search.encoders.calibration import Calibration
 from brivl_search.errors import UsageError
 from brivl_search.metrics.cosine import bounded
@@ -130,7 +130,7 @@ def class_vectors(encoder: Encoder, labels: Sequence[Sequence[str]], templates: 
     """
     said = [[text for name in names for text in sentences(name, templates)] for names in labels]
     texts = list(dict.fromkeys(text for each in said for text in each))
-    parts = [encoder.encode_texts(texts[start : start + TEXT_BATCH]) for start in range(0, len(texts), TEXT_BATCH)]
+    parts = [encode_queries(encoder, texts[start : start + TEXT_BATCH]) for start in range(0, len(texts), TEXT_BATCH)]
     vectors = np.concatenate(parts)
     row = {text: at for at, text in enumerate(texts)}
     means = np.stack([vectors[[row[text] for text in each]].mean(0) for each in said])
@@ -192,7 +192,7 @@ def match(encoder: Encoder, texts: Sequence[str], images: Sequence[str | os.Path
         if isinstance(vector, UsageError):
             raise vector
         found.append(vector)
-    pictures, vectors = np.stack(found), encoder.encode_texts(said)
+    pictures, vectors = np.stack(found), encode_queries(encoder, said)
     cosines: Vectors = bounded(vectors @ pictures.T)
     each = [pair_chances(encoder, vector[None], pictures, row) for vector, row in zip(vectors, cosines, strict=True)]
     chances = [one for one in each if one is not None]

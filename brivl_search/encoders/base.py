@@ -90,6 +90,15 @@ class Expects(Protocol):
         ...
 
 
+@runtime_checkable
+class EmbedsQueries(Protocol):
+    """An `Encoder` that embeds a text that is searched with differently from a caption. A plug-in may implement it."""
+
+    def encode_queries(self, texts: Sequence[str], /) -> np.ndarray:
+        """Texts that are searched with → float32 (n, dim), unit length; `encode_texts` is for captions then."""
+        ...
+
+
 class LoadedEncoder(Encoder, Protocol):
     """What `load_encoder` returns: an `Encoder` that also takes pictures and texts as a caller has them.
 
@@ -98,9 +107,13 @@ class LoadedEncoder(Encoder, Protocol):
 
     Attributes:
         confidence: from scores to the chance that a hit, or a pair, is right, where the model brings it.
+        has_sides: whether `encode_queries` gives other vectors than `encode_texts`, which is for captions then.
     """
 
     confidence: Confidence | None
+
+    @property
+    def has_sides(self) -> bool: ...
 
     def encode_images(self, pictures: Pictures, /) -> np.ndarray:
         """Pictures, or a ready batch uint8 RGB (n, S, S, 3) → float32 (n, dim), unit length.
@@ -117,6 +130,10 @@ class LoadedEncoder(Encoder, Protocol):
         Raises:
             UsageError: something in `texts` is not a str.
         """
+        ...
+
+    def encode_queries(self, texts: Texts, /) -> np.ndarray:
+        """As `encode_texts`, of texts that are searched with: some models embed them differently from captions."""
         ...
 
     def cut_tokens(self, texts: Texts, /) -> list[int]:
@@ -161,6 +178,16 @@ def encode_pictures(encoder: Encoder, pixels: np.ndarray, origins: Sequence[Orig
     if isinstance(encoder, PictureEncoder):
         return encoder.encode_pictures(pixels, origins)
     return encoder.encode_images(pixels)
+
+
+def encode_queries(encoder: Encoder, texts: Sequence[str]) -> np.ndarray:
+    """Texts that are searched with → float32 (n, dim), unit length, whether the encoder tells them apart or not."""
+    return encoder.encode_queries(texts) if isinstance(encoder, EmbedsQueries) else encoder.encode_texts(texts)
+
+
+def has_sides(encoder: Encoder) -> bool:
+    """Whether a text has another vector as a query than as a caption."""
+    return bool(getattr(encoder, "has_sides", isinstance(encoder, EmbedsQueries)))
 
 
 def unknown_words(encoder: Encoder, texts: Sequence[str]) -> list[list[str]]:

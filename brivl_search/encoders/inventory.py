@@ -14,6 +14,7 @@ from brivl_search.encoders import speeds
 from brivl_search.encoders.brivl.weights import names_of
 from brivl_search.encoders.hf.family import is_open_clip
 from brivl_search.encoders.hf.layout import weight_file
+from brivl_search.encoders.immich.layout import is_immich
 from brivl_search.encoders.known import KNOWN, KnownModel
 from brivl_search.encoders.plugins import package_of, plugins
 from brivl_search.encoders.recommended import purposes_of
@@ -142,7 +143,7 @@ def _below(folders: Sequence[Path]) -> Iterable[tuple[str, Location, Path]]:
         inside = [path for path in sorted(folder.iterdir()) if path.is_dir()]
         for path in [folder] if is_encoder(folder) else inside:
             if is_encoder(path):
-                prefix = "" if _config(path).get("model_type") is None and not _sentence(path) else "hf:"
+                prefix = "" if _ours(path) else "hf:"
                 prefix = "open_clip:" if is_open_clip(path) else prefix
                 found.append((f"{prefix}{os.fspath(path)}", "folder", path))
     return found
@@ -154,7 +155,15 @@ def is_encoder(folder: Path) -> bool:
 
     config = _config(folder)
     ours = isinstance(config.get("image"), dict) and isinstance(config.get("text"), dict)
-    return ours or config.get("model_type") in FAMILIES or _sentence(folder) or is_open_clip(folder)
+    return ours or config.get("model_type") in FAMILIES or _sentence(folder) or _of_others(folder)
+
+
+def _ours(folder: Path) -> bool:
+    return "model_type" not in _config(folder) and not _sentence(folder) and not _of_others(folder)
+
+
+def _of_others(folder: Path) -> bool:
+    return is_open_clip(folder) or is_immich(folder)
 
 
 def _sentence(folder: Path) -> bool:
@@ -172,14 +181,17 @@ def _config(folder: Path) -> dict[str, Any]:
 def _on_disk(place: Location, folder: Path) -> OnDisk:
     from brivl_search.encoders.hf.files import complete
 
-    ours = "model_type" not in _config(folder) and not _sentence(folder) and not is_open_clip(folder)
-    whole = (folder / "model.safetensors").is_file() if ours else complete(folder)
+    whole = (folder / "model.safetensors").is_file() if _ours(folder) else complete(folder)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return OnDisk(place, folder, size, whole)
 
 
 def _dim(folder: Path) -> int | None:
     try:
+        if is_immich(folder):
+            from brivl_search.encoders.immich import files as immich
+
+            return immich.read_description(folder).dim
         if is_open_clip(folder):
             from brivl_search.encoders.open_clip.config import read_description
 

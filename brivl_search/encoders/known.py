@@ -236,16 +236,48 @@ KNOWN = (
     KnownModel("open_clip:MobileCLIP2-S0/dfndr2b", "en", 512, pixels=256, needs="open-clip"),
     KnownModel("open_clip:PE-Core-B-16/meta", "en", 1024, pixels=224, needs="open-clip"),
     KnownModel(
+        "hf:immich-app/XLM-Roberta-Base-ViT-B-32__laion5b_s13b_b90k",
+        "multilingual",
+        512,
+        366,
+        224,
+        needs="onnx",
+        note="runs without torch",
+        licence="MIT",
+    ),
+    KnownModel(
+        "hf:immich-app/nllb-clip-base-siglip__mrl",
+        "multilingual (201)",
+        768,
+        pixels=384,
+        needs="onnx",
+        note="runs without torch",
+        licence="CC-BY-NC-4.0",
+        matryoshka=(32, 768),
+    ),
+    KnownModel(
+        "hf:google/embeddinggemma-2",
+        "multilingual",
+        768,
+        740,
+        needs="sentence",
+        note="own prompts for queries and captions",
+        licence="Apache-2.0",
+        matryoshka=(128, 768),
+    ),
+    KnownModel(
         "hf:Qwen/Qwen3-VL-Embedding-2B",
         "multilingual",
         2048,
         figures=(Figure("pictures among hard distractors", "not said", (94.5,), _MILVUS),),
         needs="sentence",
         licence="Apache-2.0",
+        note="own instructions for queries and captions",
+        matryoshka=(64, 2048),
     ),
 )
 
-_REVISION = re.compile(r"(@[\w./-]+)?(\?dim=\d+)?$")
+_REVISION = re.compile(r"(@[\w./-]+)?(\?.*)?$", re.DOTALL)
 
 
 def known_matryoshka(name: str) -> tuple[int, ...]:

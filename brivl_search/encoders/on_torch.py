@@ -6,7 +6,7 @@ A tower that was exported (`brivl_search.encoders.runtimes`) computes in the pla
 from __future__ import annotations
 
 import os
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,11 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brivl_search.corpus.pixels import PixelSpec
-from brivl_search.encoders.base import Origin, Pictures, Precision, Texts
-from brivl_search.encoders.calibration import Calibration
-from brivl_search.encoders.confidence import Confidence
-from brivl_search.encoders.inputs import as_texts, encode_any
+from brivl_search.encoders.base import Origin, Precision
 from brivl_search.encoders.truncate import cut
+from brivl_search.encoders.two_towers import TwoTowers
 from brivl_search.errors import EncoderError
 
 if TYPE_CHECKING:
@@ -35,14 +33,11 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-class TorchEncoder(ABC):
+class TorchEncoder(TwoTowers):
     """Base of the encoders here (see `brivl_search.encoders.base.LoadedEncoder`). Making one does not import torch.
 
     A subclass sets `dim` and `fingerprint` and does the forward passes.
     """
-
-    dim: int
-    fingerprint: str
 
     def __init__(self, name: str, pixels: PixelSpec, *, device: str, precision: Precision, batch_size: int) -> None:
         """Keeps the settings.
@@ -54,10 +49,7 @@ class TorchEncoder(ABC):
             precision: "auto": bfloat16 where the processor multiplies it natively, else float32.
             batch_size: pictures or texts per forward pass.
         """
-        self.name, self.pixels, self.batch_size = name, pixels, batch_size
-        self.calibration: Calibration | None = None
-        self.confidence: Confidence | None = None
-        self.spare_memory = False  # texts rather go through NumPy, which is slower for many, than through torch
+        super().__init__(name, pixels, batch_size=batch_size)
         self.exports: Exports | None = None  # `load_encoder` sets it; None: torch computes all
         self._device, self._precision = device, precision
 
@@ -77,41 +69,6 @@ class TorchEncoder(ABC):
         from brivl_search.encoders.device import has_fast_bf16
 
         return self._precision == "bf16" or (self._precision == "auto" and has_fast_bf16(self.device))
-
-    def encode_images(self, pictures: Pictures) -> NDArray[np.float32]:
-        """Pictures, or a ready batch uint8 RGB (n, S, S, 3) → float32 (n, dim), unit length.
-
-        See `brivl_search.encoders.inputs.encode_any` for the forms a picture may have.
-
-        Raises:
-            UsageError: something else was given, or a path does not exist.
-            ImageError: a picture cannot be decoded.
-        """
-        return encode_any(pictures, self.pixels, self.dim, self._encode_pixels)
-
-    def encode_texts(self, texts: Texts) -> NDArray[np.float32]:
-        """Texts → float32 (n, dim), unit length. A single text counts as a sequence of one.
-
-        Raises:
-            UsageError: something in it is not a str.
-        """
-        return self._encode_texts(as_texts(texts))
-
-    def cut_tokens(self, texts: Texts) -> list[int]:
-        """How many tokens of each text do not fit into the text tower; 0: the whole text fits."""
-        return self._cut_tokens(as_texts(texts))
-
-    def unknown_words(self, texts: Texts) -> list[list[str]]:
-        """The words of each text that the tokenizer does not know, as the tower reads them, each once."""
-        return self._unknown_words(as_texts(texts))
-
-    @abstractmethod
-    def spelled(self, texts: Sequence[str]) -> list[str]:
-        """Each text as the tokenizer gets it, see `brivl_search.corpus.spelling`."""
-
-    def warm_up(self) -> None:
-        """Loads the image tower and runs it once."""
-        self.encode_images(np.zeros((1, self.pixels.size, self.pixels.size, 3), dtype=np.uint8))
 
     def expect(self, images: int) -> None:
         """Says how many pictures will be embedded: for many, exporting the towers may pay."""
@@ -167,9 +124,3 @@ class TorchEncoder(ABC):
 
     @abstractmethod
     def _torch_texts(self, texts: Sequence[str]) -> NDArray[np.float32]: ...
-
-    @abstractmethod
-    def _cut_tokens(self, texts: Sequence[str]) -> list[int]: ...
-
-    @abstractmethod
-    def _unknown_words(self, texts: Sequence[str]) -> list[list[str]]: ...

@@ -64,6 +64,11 @@ class PluggedEncoder:
     def __repr__(self) -> str:
         return f"PluggedEncoder({self.plugged!r})"
 
+    @property
+    def has_sides(self) -> bool:
+        """See `brivl_search.encoders.base.LoadedEncoder`."""
+        return base.has_sides(self.plugged)
+
     def encode_images(self, pictures: Pictures) -> np.ndarray:
         """See `brivl_search.encoders.base.LoadedEncoder`."""
         return encode_any(pictures, self.pixels, self.dim, self._encode_pixels)
@@ -79,6 +84,11 @@ class PluggedEncoder:
         """See `brivl_search.encoders.base.LoadedEncoder`."""
         listed = self.spelled(as_texts(texts))
         return self.plugged.encode_texts(listed) if listed else np.empty((0, self.dim), dtype=np.float32)
+
+    def encode_queries(self, texts: Texts) -> np.ndarray:
+        """See `brivl_search.encoders.base.LoadedEncoder`."""
+        listed = self.spelled(as_texts(texts))
+        return base.encode_queries(self.plugged, listed) if listed else np.empty((0, self.dim), dtype=np.float32)
 
     def warm_up(self) -> None:
         self.plugged.warm_up()

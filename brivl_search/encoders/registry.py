@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,9 +21,11 @@ from brivl_search.encoders.brivl.boxes import BoxFile, BoxSource
 from brivl_search.encoders.brivl.checkpoint import Checkpoint, FolderCheckpoint
 from brivl_search.encoders.brivl.encoder import BriVLEncoder
 from brivl_search.encoders.hf import layout
+from brivl_search.encoders.immich.layout import is_immich
 from brivl_search.encoders.on_torch import TorchEncoder
 from brivl_search.encoders.runtimes import choice
 from brivl_search.encoders.runtimes.choice import Precision, Runtime
+from brivl_search.encoders.settings import split
 from brivl_search.errors import EncoderError, UsageError
 
 DEFAULT = "brivl-mini"
@@ -67,8 +70,9 @@ def load_encoder(
             brivl-mini: bundled. It wins over a folder of the same name; write ./brivl-mini for the folder.
             FOLDER, or the .safetensors inside it: a checkpoint folder.
             official:FILE.pth: weights of the published BriVL code (`brivl_search.encoders.brivl.official`).
-            hf:ORG/NAME[@REVISION], hf:FOLDER: a model of transformers or sentence-transformers
-            (`brivl_search.encoders.hf`); ?dim=N at the end does what `truncate_dim` does.
+            hf:ORG/NAME[@REVISION], hf:FOLDER: a model of transformers, sentence-transformers or immich
+            (`brivl_search.encoders.hf`, `brivl_search.encoders.immich`); ?dim=N at the end does what `truncate_dim`
+            does, &query_prompt= and &document_prompt= choose prompts (`brivl_search.encoders.settings`).
             open_clip:NAME/PRETRAINED, open_clip:FOLDER: a model of open_clip (`brivl_search.encoders.open_clip`).
             NAME, NAME:ARGUMENT: an encoder that a plug-in registered (`brivl_search.encoders.plugins`).
         device: a torch device, or "auto": the GPU where there is one.
@@ -148,6 +152,10 @@ def _load(name: str, device: str, precision: bases.Precision) -> LoadedEncoder:
         from brivl_search.encoders.hf.files import find_model
 
         found_model = find_model(hub)
+        if is_immich(found_model.folder):
+            from brivl_search.encoders.immich import load_immich
+
+            return load_immich(found_model, device=device, precision=precision)
         if is_open_clip(found_model.folder):
             from brivl_search.encoders.open_clip import load_found
 
@@ -188,12 +196,13 @@ def truncated(name: str, dim: int) -> str:
             f"{name} cannot be cut to {dim} dimensions: only Matryoshka models by hf: or open_clip: can; leave out "
             "`truncate_dim`"
         )
-    return re.sub(r"\?dim=\d+$", "", name) + f"?dim={dim}"
+    bare, settings = split(name)
+    return bare + replace(settings, dim=dim).suffix
 
 
 def is_hf(folder: Path) -> bool:
-    """Whether a folder holds a model of transformers, sentence-transformers or open_clip rather than one of ours."""
-    if (folder / "modules.json").is_file() or (folder / layout.CONFIG).is_file():
+    """Whether a folder holds a model of transformers, sentence-transformers, open_clip or immich, not one of ours."""
+    if (folder / "modules.json").is_file() or (folder / layout.CONFIG).is_file() or is_immich(folder):
         return True
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))

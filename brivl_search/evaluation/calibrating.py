@@ -10,7 +10,7 @@ from brivl_search.corpus.dataset import Dataset
 from brivl_search.encoders.base import Encoder
 from brivl_search.encoders.calibration import Calibration
 from brivl_search.errors import EncoderError, UsageError
-from brivl_search.evaluation.dataset import ImageEmbedder, embed_texts
+from brivl_search.evaluation.dataset import ImageEmbedder, embed_queries
 from brivl_search.evaluation.hub_fitting import HubFit, fit_hubs
 
 LEAST_PHOTOS, LEAST_PAIRS = 20, 200
@@ -46,7 +46,7 @@ def calibrate_on(
             f"give {LEAST_PAIRS // 2} of {LEAST_PHOTOS} at least, better thousands"
         )
     images = ImageEmbedder(dataset, encoder, advance, workers).vectors()
-    vectors = embed_texts(texts, encoder, advance)
+    vectors = embed_queries(texts, encoder, advance)
     cosine, belongs, photo = true_and_random_pairs(vectors, images, np.asarray(owners), seed)
     right = float((cosine[: len(texts)] > cosine[len(texts) :]).mean())
     if not np.isfinite(cosine).all() or right < LEAST_RIGHT:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from brivl_search.corpus.dataset import Dataset
 from brivl_search.corpus.walk import ImageFile
 from brivl_search.embedding.batches import BATCH, TEXT_BATCH, embed_images
 from brivl_search.encoders import hub_corrections
-from brivl_search.encoders.base import Encoder
+from brivl_search.encoders.base import Encoder, encode_queries, has_sides
 from brivl_search.errors import CorpusError, EncoderError
 from brivl_search.evaluation.pairs import DIRECTIONS, DirectionName, Pairs, first_of_each
 from brivl_search.evaluation.result import (
@@ -61,10 +62,16 @@ def evaluate_dataset(
         texts, partners, ids = dataset.queries()
     embedder = ImageEmbedder(dataset, encoder, advance, workers)
     images = embedder.vectors()
+    queries = embed_queries(texts, encoder, advance)
+    captions = _embed(texts, encoder.encode_texts) if has_sides(encoder) else queries
     correction = hub_corrections.saved(encoder.fingerprint)
     lowered = None if correction is None else correction.of(images)
-    pairs = Pairs(texts, dataset.images, partners, embed_texts(texts, encoder, advance), images, ids, lowered)
-    if not (np.isfinite(pairs.text_vectors).all() and np.isfinite(pairs.image_vectors).all()):
+    pairs = Pairs(texts, dataset.images, partners, captions, images, ids, lowered, queries)
+    if not (
+        np.isfinite(pairs.text_vectors).all()
+        and np.isfinite(pairs.searching).all()
+        and np.isfinite(pairs.image_vectors).all()
+    ):
         raise EncoderError(f"{encoder.name} gives vectors that are not finite numbers: its weights are damaged")
     if dataset.without_captions:
         notes.append(f"{dataset.without_captions} images without such captions are left out")
@@ -84,11 +91,17 @@ def evaluate_dataset(
     )
 
 
-def embed_texts(texts: Sequence[str], encoder: Encoder, advance: Advance) -> np.ndarray:
-    """Float32 (n, dim), a batch after the other."""
+def embed_queries(texts: Sequence[str], encoder: Encoder, advance: Advance) -> np.ndarray:
+    """Texts that look for pictures → float32 (n, dim), a batch after the other."""
+    return _embed(texts, partial(encode_queries, encoder), advance)
+
+
+def _embed(
+    texts: Sequence[str], encode: Callable[[Sequence[str]], np.ndarray], advance: Advance = lambda done: None
+) -> np.ndarray:
     parts = []
     for start in range(0, len(texts), TEXT_BATCH):
-        parts.append(encoder.encode_texts(texts[start : start + TEXT_BATCH]))
+        parts.append(encode(texts[start : start + TEXT_BATCH]))
         advance(len(parts[-1]))
     return np.concatenate(parts)
 
@@ -130,7 +143,7 @@ class ImageEmbedder:
 def _times(encoder: Encoder, texts: Sequence[str], pixels: np.ndarray) -> dict[DirectionName, Latency]:
     return {
         "text_to_image": timed(
-            lambda i: encoder.encode_texts([texts[i]]), len(texts), "encoding one text; search excluded"
+            lambda i: encode_queries(encoder, [texts[i]]), len(texts), "encoding one text; search excluded"
         ),
         "image_to_text": timed(
             lambda i: encoder.encode_images(pixels[i : i + 1]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ def evaluate_index(
     fields: Sequence[str] | None = None,
     *,
     options: EvaluationOptions | None = None,
+    encode: Callable[[Sequence[str]], np.ndarray] | None = None,
 ) -> Evaluation:
     """Ranks the index's own captions against its images: over all rows exactly, and as the index answers.
 
@@ -39,6 +40,8 @@ def evaluate_index(
         ks: cut-offs of R@k.
         fields: which captions; None: all.
         options: definition and intervals.
+        encode: texts as queries → float32 (n, dim), for an encoder that reads them differently from captions; None:
+            the captions' own vectors are the queries.
 
     Raises:
         UsageError: the index holds no captions, or none of the `fields`.
@@ -66,13 +69,15 @@ def evaluate_index(
     notes: list[str] = []
     if options.definition == "diagonal":
         owners = _one_to_one(images, texts, owners, notes)
+    captions = [str(record["text"]) for record in texts.records]
     pairs = Pairs(
-        [str(record["text"]) for record in texts.records],
+        captions,
         [str(record["path"]) for record in images.records],
         [[owner] for owner in owners],
         texts.vectors,
         images.vectors,
         lowered=images.lowered,
+        text_queries=_as_queries(captions, encode),
     )
     bare = len(images.records) - len(pairs.with_texts)
     if bare:
@@ -97,6 +102,12 @@ def evaluate_index(
         notes=notes,
         latency=latency,
     )
+
+
+def _as_queries(texts: Sequence[str], encode: Callable[[Sequence[str]], np.ndarray] | None) -> np.ndarray | None:
+    if encode is None:
+        return None
+    return np.concatenate([encode(texts[start : start + BATCH]) for start in range(0, len(texts), BATCH)])
 
 
 def _one_to_one(images: _Side, texts: _Side, owners: list[int], notes: list[str]) -> list[int]:

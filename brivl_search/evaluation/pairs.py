@@ -49,6 +49,7 @@ class Pairs:
         image_vectors: floating (images, dim).
         text_ids: what the dataset calls each text, "" where it does not say; empty: it never does.
         lowered: float32 (images,), what a hub correction adds to the scores of each image; None: there is none.
+        text_queries: the same texts as an encoder reads what is searched with; None: it makes no difference.
     """
 
     texts: Sequence[str]
@@ -58,6 +59,12 @@ class Pairs:
     image_vectors: np.ndarray
     text_ids: Sequence[str] = ()
     lowered: np.ndarray | None = None
+    text_queries: np.ndarray | None = None
+
+    @property
+    def searching(self) -> np.ndarray:
+        """Floating (texts, dim): the texts as queries."""
+        return self.text_vectors if self.text_queries is None else self.text_queries
 
     @cached_property
     def texts_of(self) -> list[list[int]]:
@@ -100,7 +107,7 @@ class Pairs:
         if name == "text_to_image":
             cluster = self._group_of[[owners[0] for owners in self.partners]]
             numbers = np.arange(len(self.texts))
-            return Direction(name, self.text_vectors, self.image_vectors, self.partners, cluster, numbers, self.lowered)
+            return Direction(name, self.searching, self.image_vectors, self.partners, cluster, numbers, self.lowered)
         some = self.with_texts
         truth = [self.texts_of[image] for image in some.tolist()]
         # All images have texts in most datasets: then no copy is made.

@@ -10,6 +10,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from brivl_search.corpus.sources import DatasetChoice, Sources, find_sources, hi
 from brivl_search.corpus.walk import Scan, add_named
 from brivl_search.display import printable
 from brivl_search.encoders import hub_corrections
-from brivl_search.encoders.base import Encoder
+from brivl_search.encoders.base import Encoder, encode_queries
 from brivl_search.errors import BrivlSearchError, CorpusError, UsageError
 from brivl_search.index import MODALITIES, IndexWriter, Modality
 from brivl_search.index.ivfpq import AUTO_THRESHOLD
@@ -269,4 +270,4 @@ class _Build:
             if not changed or max(len(self.indexed), self.report.captions) < AUTO_THRESHOLD:
                 return {}
         self.progress.note("choosing nprobe and the number re-ranked on real queries")
-        return tuning_queries(self.writer, self.encoder.encode_texts)
+        return tuning_queries(self.writer, partial(encode_queries, self.encoder))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from brivl_search.embedding.query_pictures import Vector, embed_pictures
-from brivl_search.encoders.base import Encoder
+from brivl_search.encoders.base import Encoder, encode_queries
 from brivl_search.errors import UsageError
 from brivl_search.search.queries import Query
 from brivl_search.steps import step
@@ -24,7 +24,7 @@ def embed(encoder: Encoder, queries: Sequence[Query]) -> list[Vector | UsageErro
     texts = list(dict.fromkeys(text for query in queries for text in query.texts))
     for at in range(0, len(texts), _TEXTS):
         some = texts[at : at + _TEXTS]
-        known |= zip((("text", text) for text in some), encoder.encode_texts(some), strict=True)
+        known |= zip((("text", text) for text in some), encode_queries(encoder, some), strict=True)
     found = embed_pictures(encoder, [term.content for term in terms if term.kind == "image"])
     known |= {("image", source): vector for source, vector in found.items()}
     return [combine(query, [known[term.kind, term.content] for term in query.terms]) for query in queries]

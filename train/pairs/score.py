@@ -24,6 +24,7 @@ import numpy as np
 from brivl_search.corpus.decode_pool import decode_all, default_workers
 from brivl_search.corpus.walk import ImageFile
 from brivl_search.encoders import load_encoder
+from brivl_search.encoders.base import encode_queries
 from brivl_search.errors import BrivlSearchError, UsageError
 
 BATCH = 64
@@ -67,7 +68,7 @@ def _cosines(encoder: Any, batch: list[tuple[dict[str, Any], np.ndarray | None]]
         return out
     images = encoder.encode_images(np.stack([pixels for _, pixels in batch if pixels is not None]))
     texts = [[*batch[i][0].get("zh", []), *batch[i][0].get("en", [])] for i in readable]
-    vectors = encoder.encode_texts([text for group in texts for text in group])
+    vectors = encode_queries(encoder, [text for group in texts for text in group])
     ends = np.cumsum([len(group) for group in texts])
     for row, (i, end, group) in enumerate(zip(readable, ends, texts, strict=True)):
         out[i] = round(float((vectors[end - len(group) : end] @ images[row]).max()), 4)

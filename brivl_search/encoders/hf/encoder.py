@@ -20,6 +20,7 @@ from brivl_search.encoders.hf.words import spelling, unknown, unreadable
 from brivl_search.encoders.known import known_matryoshka
 from brivl_search.encoders.on_torch import TorchEncoder
 from brivl_search.encoders.runtimes.tokens import FastTokens, Reading, save
+from brivl_search.encoders.settings import no_prompts
 from brivl_search.encoders.truncate import check_dim, cut
 
 if TYPE_CHECKING:
@@ -45,11 +46,13 @@ class TransformersEncoder(TorchEncoder):
 
         Raises:
             EncoderError: a file is missing or damaged, the kind of model is unknown, or its vectors cannot be cut.
+            UsageError: its name asks for prompts.
         """
+        no_prompts(found.name, found.settings)
         self.folder, self.facts = found.folder, read_facts(found.folder)
         super().__init__(found.name, self.facts.pixels, device=device, precision=precision, batch_size=batch_size)
         sizes = self.facts.matryoshka or known_matryoshka(found.name)
-        self.dim = check_dim(found.name, self.facts.dim, found.truncate_dim, sizes)
+        self.dim = check_dim(found.name, self.facts.dim, found.settings.dim, sizes)
         files = [*weight_files(found.folder), *tokenizer_files(found.folder)]
         self.fingerprint = "hf-" + digest(files, {**self.facts.settings, "dim": self.dim})[:24]
         self._tokenizing = threading.Lock()  # transformers' tokenizers change their settings with every call

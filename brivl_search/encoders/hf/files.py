@@ -17,11 +17,12 @@ from typing import Any
 
 from brivl_search.encoders.digests import file_sha256
 from brivl_search.encoders.hf.layout import CONFIG, WEIGHTS, weight_file
+from brivl_search.encoders.immich import layout as immich
+from brivl_search.encoders.settings import NONE, Settings, split
 from brivl_search.errors import EncoderError
 
 _HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[\w.-]+)(?:@([\w./-]+))?")
 _OLD_ID = re.compile(r"[A-Za-z0-9][\w.-]*")
-_DIM = re.compile(r"(.*)\?dim=(\d+)")
 _BLOB = re.compile(r"[0-9a-f]{64}")
 
 _SETTINGS = ("*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja", "*.py")
@@ -36,14 +37,14 @@ class FoundModel:
     """A model on this disk.
 
     Attributes:
-        name: its name in an index: hf:ORG/NAME[@REVISION] or hf:/FOLDER, with ?dim=N if it is cut.
+        name: its name in an index: hf:ORG/NAME[@REVISION] or hf:/FOLDER, with its settings.
         folder: where its files are.
-        truncate_dim: how many dimensions of its vectors are kept; None: all.
+        settings: what its name says beside the model.
     """
 
     name: str
     folder: Path
-    truncate_dim: int | None = None
+    settings: Settings = NONE
 
 
 def find_model(name: str) -> FoundModel:
@@ -51,27 +52,22 @@ def find_model(name: str) -> FoundModel:
 
     Raises:
         EncoderError: there is no such model, or it cannot be downloaded; the message says what to do.
+        UsageError: its name has settings that do not exist.
     """
-    name, dim = without_dim(name)
-    suffix = f"?dim={dim}" if dim is not None else ""
+    name, settings = split(name)
     path = Path(name).expanduser()
     if path.is_dir():
-        if not any((path / one).is_file() for one in ("config.json", "modules.json", CONFIG)):
+        if not any((path / one).is_file() for one in ("config.json", "modules.json", CONFIG, *immich.TOWERS)):
             raise EncoderError(
-                f"hf:{name} is not a model of transformers or open_clip: the folder has no config.json or {CONFIG}"
+                f"hf:{name} is not a model of transformers, open_clip or immich: the folder has no config.json, "
+                f"{CONFIG} or {immich.VISUAL}"
             )
-        return FoundModel(f"hf:{path.resolve()}{suffix}", path, dim)
+        return FoundModel(f"hf:{path.resolve()}{settings.suffix}", path, settings)
     hub = _HUB_ID.fullmatch(name)
     if hub is None or name.startswith("."):
         raise EncoderError(f"no encoder hf:{name}: there is no such folder, and it is not of the form ORG/NAME")
     folder = cached(hub[1], hub[2]) or download(hub[1], hub[2], wanted)
-    return FoundModel(f"hf:{name}{suffix}", folder, dim)
-
-
-def without_dim(name: str) -> tuple[str, int | None]:
-    """The name without ?dim=N, and N; None where it is not there."""
-    found = _DIM.fullmatch(name)
-    return (found[1], int(found[2])) if found else (name, None)
+    return FoundModel(f"hf:{name}{settings.suffix}", folder, settings)
 
 
 def hub_name(name: str) -> str | None:
@@ -99,6 +95,8 @@ def complete(folder: Path) -> bool:
             return all(place.is_dir() for place in places) and any(has_weights(place) for place in places)
         except (OSError, ValueError, AttributeError, TypeError):
             return False
+    if immich.is_immich(folder):
+        return immich.complete(folder)
     if (folder / CONFIG).is_file() and (weights := weight_file(folder)) is not None:
         typed = (folder / "config.json").is_file() and "model_type" in read_json(folder / "config.json")
         if weights.name.startswith("open_clip") or not typed:
@@ -175,6 +173,8 @@ def _content(path: Path) -> str:
 
 def wanted(files: Sequence[str]) -> list[str]:
     """The files of a hub repository that an encoder needs. Weights in several formats are taken once."""
+    if set(immich.TOWERS) <= set(files):
+        return _wanted_of_immich(files)
     sentence = "modules.json" in files
     if CONFIG in files and not sentence and not _for_transformers(files):
         return _wanted_by_open_clip(files)
@@ -202,6 +202,13 @@ def _for_transformers(files: Sequence[str]) -> bool:
 def _wanted_by_open_clip(files: Sequence[str]) -> list[str]:
     settings = [name for name in files if "/" not in name and any(fnmatch(name, one) for one in _SETTINGS)]
     return [*(name for name in settings if not name.endswith(".py")), *[name for name in WEIGHTS if name in files][:1]]
+
+
+def _wanted_of_immich(files: Sequence[str]) -> list[str]:
+    """Both towers with their weights and settings, in ONNX alone: other formats lie deeper or have other endings."""
+    sides = {PurePosixPath(tower).parent for tower in immich.TOWERS}
+    beside = [name for name in files if PurePosixPath(name).parent in sides]
+    return [immich.CONFIG, *(name for name in beside if not name.endswith((".armnn", ".rknn", ".md")))]
 
 
 def download(repo: str, revision: str | None, choose: Callable[[list[str]], list[str]], name: str = "") -> Path:

@@ -13,7 +13,7 @@ import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,8 @@ from brivl_search.corpus.images import PixelSpec
 from brivl_search.corpus.spelling import Spelling
 from brivl_search.encoders.base import Origin, Precision
 from brivl_search.encoders.hf.family import matryoshka, pixel_spec, read_facts, read_preprocessing
-from brivl_search.encoders.hf.files import FoundModel, digest
+from brivl_search.encoders.hf.files import FoundModel, digest, read_json
+from brivl_search.encoders.hf.prompts import read_prompts
 from brivl_search.encoders.hf.words import spelling, unknown
 from brivl_search.encoders.known import known_matryoshka
 from brivl_search.encoders.on_torch import TorchEncoder
@@ -36,8 +37,8 @@ _NOT_HASHED = {".md", ".png", ".jpg", ".jpeg", ".svg", ".gif", ".onnx", ".py"}
 class SentenceEncoder(TorchEncoder):
     """Images and texts → unit vectors by sentence-transformers (see `brivl_search.encoders.base.LoadedEncoder`).
 
-    Code that comes with a model runs only if BRIVL_SEARCH_TRUST_REMOTE_CODE=1 is set. Texts get the model's default
-    prompt, if it has one.
+    Code that comes with a model runs only if BRIVL_SEARCH_TRUST_REMOTE_CODE=1 is set. Queries and captions get the
+    prompts that `brivl_search.encoders.hf.prompts` tells.
     """
 
     def __init__(
@@ -48,18 +49,26 @@ class SentenceEncoder(TorchEncoder):
         Raises:
             EncoderError: a file is missing or damaged, or the vectors cannot be cut.
             DependencyError: sentence-transformers is not installed.
+            UsageError: its name asks for a prompt that it does not have.
         """
         self.folder, self._first = found.folder, _first_module(found.folder)
+        self.prompts = read_prompts(found.name, found.folder, _kind(self._first), found.settings)
         super().__init__(found.name, _pixels(self._first), device=device, precision=precision, batch_size=batch_size)
         self._full_dim = self._dim()
         sizes = matryoshka(found.folder) or known_matryoshka(found.name)
-        self.dim = check_dim(found.name, self._full_dim, found.truncate_dim, sizes)
-        self.fingerprint = (
-            "st-" + digest(_hashed(found.folder), {"dim": self.dim, "pixels": self.pixels.to_dict()})[:24]
-        )
+        self.dim = check_dim(found.name, self._full_dim, found.settings.dim, sizes)
+        settings: dict[str, Any] = {"dim": self.dim, "pixels": self.pixels.to_dict()}
+        if self.prompts.changed:  # otherwise an index that was made before there were sides stays good
+            settings["prompts"] = {"query": self.prompts.query, "document": self.prompts.document}
+        self.fingerprint = "st-" + digest(_hashed(found.folder), settings)[:24]
+
+    @property
+    def has_sides(self) -> bool:
+        return self.prompts.query != self.prompts.document or self._routes
 
     def _dim(self) -> int:
         modules = json.loads((self.folder / "modules.json").read_text(encoding="utf-8"))
+        self._routes = any(str(module.get("type", "")).endswith("Router") for module in modules)
         if len([module for module in modules if not str(module.get("type", "")).endswith("Normalize")]) == 1:
             try:
                 return read_facts(self._first).dim
@@ -104,20 +113,28 @@ class SentenceEncoder(TorchEncoder):
             raise EncoderError(f"{self.name} embeds {', '.join(map(str, self.model.modalities))}, and no images")
         from PIL import Image
 
-        return self._encode([{"image": Image.fromarray(square)} for square in pixels])
+        return self._encode([{"image": Image.fromarray(square)} for square in pixels], "document")
 
     def _torch_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         # As dictionaries: a bare text that is the address of a picture would be fetched and embedded as one.
-        return self._encode([{"text": text} for text in self.spelled(texts)])
+        return self._encode([{"text": text} for text in self.spelled(texts)], "document")
 
-    def _encode(self, items: Sequence[dict[str, Any]]) -> NDArray[np.float32]:
+    def _encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        return self._encode([{"text": text} for text in self.spelled(texts)], "query")
+
+    def _encode(self, items: Sequence[dict[str, Any]], side: Literal["query", "document"]) -> NDArray[np.float32]:
         import torch
 
         if not items:
             return np.empty((0, self.dim), dtype=np.float32)
+        encode = self.model.encode_query if side == "query" else self.model.encode_document
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
-            found = self.model.encode(
-                list(items), batch_size=self.batch_size, show_progress_bar=False, convert_to_tensor=True
+            found = encode(
+                list(items),
+                prompt=self.prompts.query if side == "query" else self.prompts.document,
+                batch_size=self.batch_size,
+                show_progress_bar=False,
+                convert_to_tensor=True,
             )
         return cut(found.float().cpu().numpy(), self.dim)
 
@@ -125,7 +142,8 @@ class SentenceEncoder(TorchEncoder):
         limit, tokenizer = self.model.max_seq_length, self.model.tokenizer
         if not texts or limit is None or tokenizer is None:
             return [0] * len(texts)
-        whole = getattr(tokenizer, "tokenizer", tokenizer)(self.spelled(texts), truncation=False, verbose=False)
+        read = [self.prompts.document + text for text in self.spelled(texts)]
+        whole = getattr(tokenizer, "tokenizer", tokenizer)(read, truncation=False, verbose=False)
         return [max(len(ids) - int(limit), 0) for ids in whole["input_ids"]]
 
     @cached_property
@@ -154,6 +172,14 @@ def _first_module(folder: Path) -> Path:
         return folder / str(modules[0]["path"])
     except (OSError, ValueError, LookupError, TypeError):
         raise EncoderError(f"{folder / 'modules.json'} does not name the parts of a model") from None
+
+
+def _kind(folder: Path) -> Any:
+    """`model_type` of the first module's config; None if it has none."""
+    try:
+        return read_json(folder / "config.json").get("model_type")
+    except EncoderError:
+        return None
 
 
 def _pixels(folder: Path) -> PixelSpec:

@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from brivl_search.encoders.settings import no_prompts, split
 from brivl_search.errors import DependencyError, install_hint
 
 if TYPE_CHECKING:
@@ -30,22 +31,21 @@ def load_open_clip(name: str, *, device: str = "auto", precision: Precision = "a
     Raises:
         DependencyError: open_clip is not installed.
         EncoderError: the model cannot be found, is damaged, or cannot be cut to N dimensions.
+        UsageError: its name has settings that it does not have.
     """
-    from brivl_search.encoders.hf.files import without_dim
-
     _check_installed(f"open_clip:{name}")
-    bare, dim = without_dim(name)
-    suffix = f"?dim={dim}" if dim is not None else ""
+    bare, settings = split(name)
+    no_prompts(f"open_clip:{bare}", settings)
     from brivl_search.encoders.open_clip.encoder import OpenClipEncoder
     from brivl_search.encoders.open_clip.files import in_folder
 
     path = Path(bare).expanduser()
     if path.is_dir():
-        model = in_folder(f"open_clip:{path.resolve()}{suffix}", path, dim)
+        model = in_folder(f"open_clip:{path.resolve()}{settings.suffix}", path, settings.dim)
     else:
         from brivl_search.encoders.open_clip.names import find_named
 
-        model = find_named(bare, suffix, dim)
+        model = find_named(bare, settings.suffix, settings.dim)
     return OpenClipEncoder(model, device=device, precision=precision)
 
 
@@ -55,12 +55,14 @@ def load_found(found: FoundModel, *, device: str = "auto", precision: Precision 
     Raises:
         DependencyError: open_clip is not installed.
         EncoderError: the model is damaged, or cannot be cut.
+        UsageError: its name asks for prompts.
     """
     _check_installed(found.name)
+    no_prompts(found.name, found.settings)
     from brivl_search.encoders.open_clip.encoder import OpenClipEncoder
     from brivl_search.encoders.open_clip.files import in_folder
 
-    model = in_folder(found.name, found.folder, found.truncate_dim)
+    model = in_folder(found.name, found.folder, found.settings.dim)
     return OpenClipEncoder(model, device=device, precision=precision)
 
 

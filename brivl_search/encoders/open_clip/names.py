@@ -20,7 +20,7 @@ def find_named(name: str, suffix: str, truncate_dim: int | None) -> OpenClipMode
 
     Args:
         name: NAME/PRETRAINED. NAME may have a slash for its hyphen, as in ViT-B/32/openai.
-        suffix: what follows it in the encoder's name: ?dim=N or nothing.
+        suffix: what follows it in the encoder's name: its settings, or nothing.
         truncate_dim: how many dimensions of its vectors are kept; None: all.
 
     Raises:

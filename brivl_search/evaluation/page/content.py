@@ -81,8 +81,8 @@ def scores_of(pairs: Pairs, seed: int = 0) -> Scores | None:
         return None
     texts, owners, others = texts[false], owners[false], others[false]
     return Scores(
-        bounded(pair_scores(pairs.text_vectors, pairs.image_vectors, texts, owners)),
-        bounded(pair_scores(pairs.text_vectors, pairs.image_vectors, texts, others)),
+        bounded(pair_scores(pairs.searching, pairs.image_vectors, texts, owners)),
+        bounded(pair_scores(pairs.searching, pairs.image_vectors, texts, others)),
     )
 
 

@@ -26,12 +26,13 @@ from brivl_search.server.protocol.schemas.vectors import (
     PicturesRequest,
     TextsRequest,
 )
-from brivl_search.server.workers.service import Service, Vector
+from brivl_search.server.workers.service import Caption, Service, Vector
 
 
 async def embed_texts(service: Service, wanted: TextsRequest) -> dict[str, Any]:
     """`EmbedAnswer`. Raises Refusal."""
-    vectors = await _texts(service, wanted.texts)
+    said = _checked(service, wanted.texts)
+    vectors = await service.texts.ask([Caption(text) for text in said])
     return {**_embedded(service, vectors), "unknown_words": await _unknown(service, wanted.texts)}
 
 
@@ -70,11 +71,16 @@ async def classify(service: Service, wanted: ClassifyRequest, uploads: Sequence[
 
 
 async def _texts(service: Service, texts: list[str]) -> list[Vector]:
-    """float32 (dim,) of each. Raises Refusal."""
+    """float32 (dim,) of each, as queries. Raises Refusal."""
+    return await service.texts.ask(_checked(service, texts))
+
+
+def _checked(service: Service, texts: list[str]) -> list[str]:
+    """The texts as they are embedded. Raises Refusal."""
     most = service.settings.max_texts
     if len(texts) > most:
         raise too_many(len(texts), "texts", most, "too_many_texts")
-    return await service.texts.ask([clean(text, service.settings) for text in texts])
+    return [clean(text, service.settings) for text in texts]
 
 
 async def _unknown(service: Service, texts: list[str]) -> list[list[str]]:

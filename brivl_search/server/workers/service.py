@@ -18,7 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brivl_search import steps
-from brivl_search.encoders.base import Encoder, Origin, encode_pictures, spelled, unknown_words
+from brivl_search.encoders.base import (
+    Encoder,
+    Origin,
+    encode_pictures,
+    encode_queries,
+    has_sides,
+    spelled,
+    unknown_words,
+)
 from brivl_search.encoders.calibration import Calibration
 from brivl_search.encoders.memory import give_back
 from brivl_search.errors import BrivlSearchError
@@ -73,7 +81,7 @@ class Service:
     def __init__(self, engine: Engine, settings: Settings) -> None:
         self.engine, self.settings = engine, settings
         self.telemetry = Telemetry()
-        self.texts: Batcher[str, Vector] = Batcher(self._encode_texts, "texts", most=settings.batch)
+        self.texts: Batcher[str | Caption, Vector] = Batcher(self._encode_texts, "texts", most=settings.batch)
         few = min(settings.batch, _PICTURES)
         self.pictures: Batcher[Picture, Vector] = Batcher(self._encode_pictures, "pictures", most=few)
         self._quick: Batcher[Search, Found] = Batcher(
@@ -204,10 +212,16 @@ class Service:
 
     # -- in the workers' threads ---------------------------------------------------------------------------------
 
-    def _encode_texts(self, texts: Sequence[str]) -> Sequence[Vector]:
+    def _encode_texts(self, texts: Sequence[str | Caption]) -> Sequence[Vector]:
         start = time.perf_counter()
         different = list(dict.fromkeys(texts))
-        vectors = dict(zip(different, self.encoder.encode_texts(different), strict=True))
+        queries = [one for one in different if isinstance(one, str)]
+        captions = [one for one in different if isinstance(one, Caption)]
+        vectors: dict[str | Caption, Vector] = {}
+        if queries:
+            vectors |= zip(queries, encode_queries(self.encoder, queries), strict=True)
+        if captions:
+            vectors |= zip(captions, self.encoder.encode_texts([one.text for one in captions]), strict=True)
         self._encoded("texts", len(texts), time.perf_counter() - start)
         return [vectors[text] for text in texts]
 
@@ -236,6 +250,13 @@ class Service:
         return [Found(answer, reader) for answer in answers]
 
 
+@dataclass(frozen=True)
+class Caption:
+    """A text for the text tower that is not searched with."""
+
+    text: str
+
+
 class Towers:
     """The service's towers as an `Encoder`: what a build embeds goes through the threads of queries, between them."""
 
@@ -253,7 +274,14 @@ class Towers:
         return self._all(self._service.pictures, list(zip(pixels, origins, strict=True)))
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[Any]:
+        return self._all(self._service.texts, list(map(Caption, texts)))
+
+    def encode_queries(self, texts: Sequence[str]) -> NDArray[Any]:
         return self._all(self._service.texts, list(texts))
+
+    @property
+    def has_sides(self) -> bool:
+        return has_sides(self._service.encoder)
 
     def _all(self, worker: Batcher[Any, Vector], items: list[Any]) -> NDArray[np.float32]:
         """A few at a time, so that queries get in between."""
