@@ -115,14 +115,17 @@ def evaluate(
             for one in loaded:
                 bar.phase("images and captions", len(data.images) + texts)
                 others.append(evaluation.evaluate_dataset(data, one, ks, bar.advance, options=options))
+        others = [_judged(one, made.calibration) for one, made in zip(others, loaded, strict=True)]
         result, calibration = others.pop(0), loaded[0].calibration
     else:
+        from brivl_search.encoders.calibration import saved
         from brivl_search.index import IndexReader, gpu
 
         gpu.choose(device)
         reader = IndexReader.open(index)
         result = evaluation.evaluate_index(reader, ks, caption_fields(captions), options=options)
         calibration = _calibration_of(reader, encoder) if report is not None else None
+        result = _judged(result, calibration or saved(reader.info.encoder.fingerprint))
     compared = evaluation.compare(result, others, Bootstrap(ci)) if others else []
     written: list[Path] = []
     if per_query is not None:
@@ -141,6 +144,16 @@ def evaluate(
         print_evaluation(result, list(zip(others, compared, strict=True)))
     if written and not quiet:
         say("written: " + ", ".join(map(str, written)))
+
+
+def _judged(result: Any, calibration: Any) -> Any:
+    """An evaluation with how far the `match` of its encoder is off; as it was where there is none."""
+    from dataclasses import replace
+
+    from brivl_search.evaluation.page.content import reliability, scores_of
+
+    scores = None if calibration is None else scores_of(result.pairs)
+    return result if scores is None else replace(result, calibration_error=reliability(scores, calibration).ece)
 
 
 def _check_file(option: str, file: Path) -> None:

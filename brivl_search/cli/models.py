@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,7 @@ from brivl_search.cli.options import (
     Encoding,
     ImagesOption,
     LayoutOption,
+    PrecisionKind,
     Quiet,
     ReportOption,
     SplitOption,
@@ -21,7 +23,7 @@ from brivl_search.errors import EncoderError, UsageError
 
 models = typer.Typer(
     name="models",
-    help="List, convert, check, calibrate and time encoders.",
+    help="List, measure, convert, check and calibrate encoders.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -41,9 +43,10 @@ def list_models(
     on_disk: Annotated[bool, typer.Option("--on-disk", help="Only what lies on this disk.")] = False,
     form: ReportOption = None,
 ) -> None:
-    """List encoders: languages, dimensions, size, and what is on this disk."""
+    """List encoders: languages, dimensions, size, what is on this disk, and which to take for what."""
     import json
 
+    from brivl_search.cli import texts
     from brivl_search.encoders.inventory import inventory
 
     entries = [entry for entry in inventory(folders or ()) if entry.disk or not on_disk]
@@ -52,7 +55,7 @@ def list_models(
     else:
         from brivl_search.output.models import show_models
 
-        show_models(entries)
+        show_models(entries, texts.purposes())
 
 
 @models.command()
@@ -78,6 +81,59 @@ def show(
         from brivl_search.output.models import show_model
 
         show_model(entry)
+
+
+@models.command()
+def bench(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Any names that build-index takes.")],
+    images: Annotated[
+        Path | None, typer.Option("--images", metavar="FOLDER", help="Pictures to measure with [default: made ones].")
+    ] = None,
+    seconds: Annotated[float, typer.Option(metavar="S", help="That the pictures of each are measured for.")] = 8.0,
+    precision: Annotated[PrecisionKind, typer.Option(help="Of the towers.")] = PrecisionKind.auto,
+    device: DeviceOption = "auto",
+    form: ReportOption = None,
+    quiet: Quiet = False,
+) -> None:
+    """Measure encoders on this machine, beside brivl-mini: images/s, texts/s, memory, start-up.
+
+    Each is measured in a process of its own. One that cannot be had is named, and the rest measured; then the exit code
+    is 1.
+    """
+    import json
+
+    from brivl_search.encoders import speeds
+    from brivl_search.evaluation import speed
+    from brivl_search.output import Bar, say, warn
+    from brivl_search.output.models import show_speeds
+
+    if not (seconds > 0 and math.isfinite(seconds)):
+        raise UsageError(f"--seconds {seconds:g}: give a number above 0, such as 8")
+    pictures: list[Path] = []
+    if images is not None:
+        from brivl_search.embedding.pictures import find_pictures
+
+        pictures = [Path(file.path) for file in find_pictures([images]).files[: speed.MOST_PICTURES]]
+    options = {"device": device, "precision": precision.value}
+    with Bar(quiet=quiet) as bar:
+        found = speed.measure_all(
+            names, options, pictures=pictures, seconds=seconds, told=lambda name: bar.phase(f"measuring {name}", None)
+        )
+    measured = [one for one in found if isinstance(one, speed.Speed)]
+    failed = [one for one in found if isinstance(one, speed.Failed)]
+    speeds.keep(measured)
+    if json_wanted(form):
+        typer.echo(json.dumps([one.to_dict() for one in found], ensure_ascii=False, indent=2))
+    else:
+        show_speeds(found)
+    for one in failed:
+        warn(f"{one.name} was not measured: {one.why}")
+    if measured and not quiet:
+        say("kept: brivl-search models list shows it")
+    if failed:
+        raise EncoderError(
+            f"{len(failed)} of {len(found)} encoders could not be measured: {', '.join(one.name for one in failed)}"
+        )
 
 
 @models.command()
@@ -139,17 +195,23 @@ def calibrate(
     form: ReportOption = None,
     quiet: Quiet = False,
 ) -> None:
-    """Learn what an encoder's cosines mean, so that its hits have a `match`: the probability of belonging together."""
+    """Learn what an encoder's cosines mean (`match`), and how to correct photos that are found by every text.
+
+    The first is the probability that text and photo belong together. The second is kept where it brings something.
+    """
     import json
 
-    from brivl_search.encoders import calibration, load_encoder
+    from brivl_search.encoders import calibration, hub_corrections, load_encoder
     from brivl_search.output import Bar, say
+    from brivl_search.output.models import hub_lines
 
     if forget == (dataset is not None):
         raise UsageError("give either --dataset FOLDER, photos with captions, or --forget")
     loaded = load_encoder(encoder, device=device)
     if dataset is None:
         was = calibration.forget(loaded.fingerprint)
+        if hub_corrections.forget(loaded.fingerprint):
+            say(f"{loaded.name}: its hub correction is gone; indexes keep theirs until compact --no-hub-correction")
         say(f"{loaded.name}: " + ("its calibration of your own is gone" if was else "there was none of your own"))
         return
     from brivl_search.corpus.dataset import load_dataset
@@ -159,17 +221,26 @@ def calibrate(
     data = load_dataset(dataset, fields, format=dataset_format, split=split, images=images, encoding=encoding)
     with Bar(quiet=quiet) as bar:
         bar.phase("images and captions", len(data.images) + sum(map(len, data.captions)))
-        found = calibrate_on(data, loaded, bar.advance)
+        found, hubs = calibrate_on(data, loaded, bar.advance)
     path = calibration.save(loaded.fingerprint, found)
+    if hubs.correction is not None:
+        hub_corrections.save(loaded.fingerprint, hubs.correction)
+    else:
+        hub_corrections.forget(loaded.fingerprint)
     if json_wanted(form):
-        typer.echo(json.dumps({"encoder": loaded.name, **found, "file": str(path)}, ensure_ascii=False, indent=2))
+        out = {"encoder": loaded.name, **found, "file": str(path), "hubs": hubs.to_dict()}
+        typer.echo(json.dumps(out, ensure_ascii=False, indent=2))
     else:
         typer.echo(
             f"{loaded.name}: match = σ({found['slope']:.2f} · cosine {found['intercept']:+.2f}), expected calibration "
             f"error {found['ece']:.3f} over {found['pairs']:,.0f} pairs"
         )
+        for line in hub_lines(hubs):
+            typer.echo(line)
     if not quiet:
         say(f"kept in {path}: queries with this encoder show it from now on")
+        if hubs.correction is not None:
+            say("new indexes correct hubs so; brivl-search compact brings it into one that is there")
 
 
 @models.command()

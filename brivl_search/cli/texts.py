@@ -44,7 +44,11 @@ EXAMPLES = {
     "import": ("brivl-search import vectors/", "brivl-search import --vectors v.npy --records v.jsonl"),
     "eval": ("brivl-search eval --recall-at 1,5,10", "brivl-search eval --dataset photos --report report.html"),
     "serve": ("brivl-search serve", "brivl-search serve --host 0.0.0.0 --token $TOKEN"),
-    "models": ("brivl-search models list", "brivl-search models show brivl-mini"),
+    "models": (
+        "brivl-search models list",
+        "brivl-search models show brivl-mini",
+        "brivl-search models bench brivl-mini",
+    ),
     "embed": ("brivl-search embed photos/ --out photos.npy", 'brivl-search embed --text "一只狗"'),
     "demo": ("brivl-search demo",),
 }
@@ -78,7 +82,7 @@ _ZH = {
     "import": "导入向量和记录。",
     "eval": "评测检索质量：文字找图片、图片找文字（recall@k）。",
     "serve": "通过 HTTP 提供搜索服务，并带有网页。",
-    "models": "编码器：列出、转换、检查、校准、测速。",
+    "models": "编码器：列出并推荐、测速、转换、检查、校准。",
     "embed": "把图片和文字变成向量。",
     "demo": "为随 scikit-image 和 scikit-learn 提供的照片建立索引并搜索。",
 }
@@ -158,6 +162,18 @@ def counted(kind: str, fit: float, rows: int) -> str:
         return f"{rows:,} {what}中约有 {about} {what[0]}相符（各自概率之和）"
     what = {"image": "photos", "text": "captions"}[kind]
     return f"about {about} of {rows:,} {what} fit (the sum of their chances)"
+
+
+def purposes() -> dict[str, str]:
+    """What encoders are recommended for, in the user's language; empty: as it is."""
+    if not chinese():
+        return {}
+    return {
+        "Chinese": "中文",
+        "Chinese and English": "中文和英文",
+        "a laptop": "笔记本电脑",
+        "a GPU": "有 GPU",
+    }
 
 
 def demo_indexed(pictures: int, index: str) -> str:

@@ -46,6 +46,9 @@ def compact(
     index: IndexOption = DEFAULT_INDEX,
     codec: Codec = None,
     memory: Memory = None,
+    no_hub_correction: Annotated[
+        bool, typer.Option("--no-hub-correction", help="Drop the index's [default: take what models calibrate found].")
+    ] = False,
     device: DeviceOption = "auto",
     quiet: Quiet = False,
 ) -> None:
@@ -53,6 +56,7 @@ def compact(
     from brivl_search.index import IndexReader, gpu
     from brivl_search.ingest.maintenance import compact as compact_index
     from brivl_search.output import Bar, say
+    from brivl_search.output.index import correction_facts
 
     with IndexReader.open(index) as reader:
         before = reader.info
@@ -64,6 +68,7 @@ def compact(
             encode=lambda texts: load_for(index, None, device).encode_texts(texts),
             codec=codec.value if codec else None,
             memory=None if memory is None else byte_count("--memory", memory),
+            correct_hubs=not no_hub_correction,
             progress=bar.note,
         )
     if quiet:
@@ -74,6 +79,8 @@ def compact(
         after = reader.info
     if not report.changed:
         say(f"index {index}: nothing to compact")
+    if before.image.correction != after.image.correction:
+        say(f"hub correction: {correction_facts(after.image.correction) or 'none any more'}")
     for name, old, new in (("images", before.image, after.image), ("captions", before.text, after.text)):
         if report.changed and (old.shards or new.shards):
             say(

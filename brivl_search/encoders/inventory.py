@@ -10,11 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from brivl_search.encoders import speeds
 from brivl_search.encoders.brivl.weights import names_of
 from brivl_search.encoders.hf.family import is_open_clip
 from brivl_search.encoders.hf.layout import weight_file
 from brivl_search.encoders.known import KNOWN, KnownModel
 from brivl_search.encoders.plugins import package_of, plugins
+from brivl_search.encoders.recommended import purposes_of
+from brivl_search.encoders.speeds import Speed
 from brivl_search.errors import BrivlSearchError, UsageError
 
 Location = Literal["bundled", "hub cache", "folder"]
@@ -51,6 +54,7 @@ class Entry:
         known: published facts, if it is a well-known model.
         package: for a plug-in, the package that registers it.
         disk: where its files are.
+        speeds: what `models bench` measured of it on this machine, newest last.
     """
 
     name: str
@@ -59,6 +63,12 @@ class Entry:
     known: KnownModel | None = None
     package: str = ""
     disk: list[OnDisk] = field(default_factory=list)
+    speeds: list[Speed] = field(default_factory=list)
+
+    @property
+    def relative(self) -> float | None:
+        """Pictures/s over those of brivl-mini, in the newest measurement that has both."""
+        return next((one.relative for one in reversed(self.speeds) if one.relative is not None), None)
 
     def to_dict(self) -> dict[str, Any]:
         known = self.known or KnownModel(self.name, "", 0)
@@ -69,11 +79,14 @@ class Entry:
             "parameters_millions": self.parameters,
             "pixels": known.pixels,
             "matryoshka": list(known.matryoshka),
+            "licence": known.licence or None,
+            "recommended_for": purposes_of(self.name),
             "needs": known.needs or None,
             "note": known.note or None,
             "package": self.package or None,
             "on_disk": [one.to_dict() for one in self.disk],
             "figures": [figure.to_dict() for figure in known.figures],
+            "speeds": [speed.to_dict() for speed in self.speeds],
         }
 
 
@@ -94,6 +107,9 @@ def inventory(folders: Sequence[Path] = ()) -> list[Entry]:
         entry.parameters = entry.parameters or _parameters(path)
     for scheme, points in plugins().items():
         entries.setdefault(scheme, Entry(scheme)).package = " and ".join(map(package_of, points))
+    for speed in speeds.read():
+        if speed.name in entries:
+            entries[speed.name].speeds.append(speed)
     return list(entries.values())
 
 

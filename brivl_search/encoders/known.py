@@ -52,6 +52,7 @@ class KnownModel:
         needs: the extra of this package to install, or "".
         note: anything else worth knowing.
         matryoshka: the shortest and longest vectors it was trained to be cut to; empty: it was not.
+        licence: of the weights; "": not known here.
     """
 
     name: str
@@ -63,11 +64,13 @@ class KnownModel:
     needs: str = ""
     note: str = ""
     matryoshka: tuple[int, ...] = ()
+    licence: str = ""
 
 
 _CHINESE_CLIP = "Chinese-CLIP (arXiv 2211.01335), README of OFA-Sys/Chinese-CLIP"
 _OPEN_CLIP = "open_clip, its csv of multilingual retrieval results"
 _IMMICH = "immich docs, table of search models (mean of R@1, R@5 and R@10)"
+_MILVUS = "Milvus, How to Choose the Best Embedding Model for RAG in 2026 (milvus.io/blog, March 2026)"
 
 
 # The README's tables of zero-shot retrieval, a model a line: R@1, R@5 and R@10 of each test, in the order below.
@@ -96,13 +99,27 @@ def _chinese_clip() -> list[KnownModel]:
             Figure(test, way, row, _CHINESE_CLIP) for (test, way), row in zip(_CHINESE_CLIP_TESTS, rows, strict=True)
         )
         models.append(
-            KnownModel(f"hf:OFA-Sys/chinese-clip-{name}", "zh", int(dim), int(parameters), int(pixels), figures)
+            KnownModel(
+                f"hf:OFA-Sys/chinese-clip-{name}",
+                "zh",
+                int(dim),
+                int(parameters),
+                int(pixels),
+                figures,
+                licence="Apache-2.0",
+            )
         )
     return models
 
 
 KNOWN = (
-    KnownModel("brivl-mini", "zh, en", 256, note="bundled; figures on held-out Flickr8k photos in its model card"),
+    KnownModel(
+        "brivl-mini",
+        "zh, en",
+        256,
+        note="bundled; figures on held-out Flickr8k photos in its model card",
+        licence="research, non-commercial data",
+    ),
     KnownModel(
         "official:BriVL-1.0-5500w.pth",
         "zh",
@@ -140,8 +157,15 @@ KNOWN = (
         ),
         needs="hf",
     ),
-    KnownModel("hf:google/siglip2-base-patch16-224", "multilingual", 768, pixels=224),
-    KnownModel("hf:google/siglip2-base-patch16-naflex", "multilingual", 768, note="keeps pictures' aspect ratio"),
+    KnownModel("hf:google/siglip2-base-patch16-224", "multilingual", 768, 375, 224, licence="Apache-2.0"),
+    KnownModel(
+        "hf:google/siglip2-base-patch16-naflex",
+        "multilingual",
+        768,
+        375,
+        note="keeps pictures' aspect ratio",
+        licence="Apache-2.0",
+    ),
     KnownModel(
         "hf:openai/clip-vit-base-patch32",
         "en",
@@ -155,8 +179,9 @@ KNOWN = (
         1024,
         pixels=512,
         needs="sentence",
-        note="own program code: BRIVL_SEARCH_TRUST_REMOTE_CODE=1; CC-BY-NC-4.0",
+        note="own program code: BRIVL_SEARCH_TRUST_REMOTE_CODE=1",
         matryoshka=(64, 1024),
+        licence="CC-BY-NC-4.0",
     ),
     KnownModel(
         "open_clip:xlm-roberta-base-ViT-B-32/laion5b_s13b_b90k",
@@ -169,6 +194,7 @@ KNOWN = (
             Figure("Crossmodal-3600, Chinese", "image → text", (57.4,), _OPEN_CLIP),
         ),
         needs="open-clip",
+        licence="MIT",
     ),
     KnownModel(
         "open_clip:xlm-roberta-large-ViT-H-14/frozen_laion5b_s13b_b90k",
@@ -176,7 +202,14 @@ KNOWN = (
         1024,
         1193,
         224,
+        (
+            Figure("Crossmodal-3600, Chinese", "text → image", (59.1,), _OPEN_CLIP),
+            Figure("Crossmodal-3600, Chinese", "image → text", (63.2,), _OPEN_CLIP),
+            Figure("multilingual COCO, Chinese", "text → image", (61.9,), _OPEN_CLIP),
+            Figure("multilingual COCO, Chinese", "image → text", (63.7,), _OPEN_CLIP),
+        ),
         needs="open-clip",
+        licence="MIT",
     ),
     KnownModel(
         "open_clip:nllb-clip-base-siglip/mrl",
@@ -184,7 +217,7 @@ KNOWN = (
         768,
         pixels=384,
         needs="open-clip",
-        note="CC-BY-NC-4.0",
+        licence="CC-BY-NC-4.0",
         matryoshka=(32, 768),
     ),
     KnownModel(
@@ -197,12 +230,19 @@ KNOWN = (
             Figure("Crossmodal-3600, Chinese", "image → text", (55.4,), _OPEN_CLIP),
         ),
         needs="open-clip",
-        note="CC-BY-NC-4.0",
+        licence="CC-BY-NC-4.0",
         matryoshka=(32, 1152),
     ),
     KnownModel("open_clip:MobileCLIP2-S0/dfndr2b", "en", 512, pixels=256, needs="open-clip"),
     KnownModel("open_clip:PE-Core-B-16/meta", "en", 1024, pixels=224, needs="open-clip"),
-    KnownModel("hf:Qwen/Qwen3-VL-Embedding-2B", "multilingual", 2048, needs="sentence"),
+    KnownModel(
+        "hf:Qwen/Qwen3-VL-Embedding-2B",
+        "multilingual",
+        2048,
+        figures=(Figure("pictures among hard distractors", "not said", (94.5,), _MILVUS),),
+        needs="sentence",
+        licence="Apache-2.0",
+    ),
 )
 
 _REVISION = re.compile(r"(@[\w./-]+)?(\?dim=\d+)?$")

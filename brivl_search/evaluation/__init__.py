@@ -7,6 +7,8 @@ result       Evaluation: the figures, and the ranks they come from
 comparison   encoders side by side on the same data
 per_query    every query's ranks as JSON lines
 predictions  files that Chinese-CLIP's public scripts score
+calibrating  from cosines to probabilities, and whether hubs are worth correcting (hub_fitting)
+speed        images/s, texts/s, memory and start of encoders, each in a process of its own
 """
 
 from __future__ import annotations

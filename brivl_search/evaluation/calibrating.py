@@ -11,6 +11,7 @@ from brivl_search.encoders.base import Encoder
 from brivl_search.encoders.calibration import Calibration
 from brivl_search.errors import EncoderError, UsageError
 from brivl_search.evaluation.dataset import ImageEmbedder, embed_texts
+from brivl_search.evaluation.hub_fitting import HubFit, fit_hubs
 
 LEAST_PHOTOS, LEAST_PAIRS = 20, 200
 LEAST_RIGHT = 0.6  # captions that are nearer to their own photo than to another; half of them by chance
@@ -18,8 +19,10 @@ LEAST_RIGHT = 0.6  # captions that are nearer to their own photo than to another
 
 def calibrate_on(
     dataset: Dataset, encoder: Encoder, advance: Callable[[int], None], *, seed: int = 0, workers: int | None = None
-) -> dict[str, float]:
+) -> tuple[dict[str, float], HubFit]:
     """Every caption makes one pair with its own photo and one with another photo drawn at random.
+
+    The same vectors tell whether hubs are worth correcting (`hub_fitting`).
 
     Args:
         dataset: photos the encoder was not trained on, with captions.
@@ -29,7 +32,7 @@ def calibrate_on(
         workers: decoding processes; 0: none, None: as many as there are processors to spare.
 
     Returns:
-        `calibration.fit_and_judge`'s values.
+        `fit_and_judge`'s values, and what a correction for hubs brings.
 
     Raises:
         UsageError: too few photos or captions.
@@ -51,7 +54,7 @@ def calibrate_on(
             f"{encoder.name} cannot be calibrated on {dataset.folder}: only {right:.0%} of the captions are nearer to "
             "their own photo than to another (50% by chance): is it the right encoder for these languages and photos?"
         )
-    return fit_and_judge(cosine, belongs, photo)
+    return fit_and_judge(cosine, belongs, photo), fit_hubs(vectors, images, np.asarray(owners), seed)
 
 
 def expected_calibration_error(probability: np.ndarray, belongs: np.ndarray, bins: int = 15) -> float:

@@ -9,6 +9,7 @@ import numpy as np
 from brivl_search.corpus.dataset import Dataset
 from brivl_search.corpus.walk import ImageFile
 from brivl_search.embedding.batches import BATCH, TEXT_BATCH, embed_images
+from brivl_search.encoders import hub_corrections
 from brivl_search.encoders.base import Encoder
 from brivl_search.errors import CorpusError, EncoderError
 from brivl_search.evaluation.pairs import DIRECTIONS, DirectionName, Pairs, first_of_each
@@ -18,9 +19,9 @@ from brivl_search.evaluation.result import (
     Latency,
     Searched,
     evaluation_of,
+    ranked,
     timed,
 )
-from brivl_search.metrics import partner_ranks
 
 Advance = Callable[[int], None]
 
@@ -60,15 +61,16 @@ def evaluate_dataset(
         texts, partners, ids = dataset.queries()
     embedder = ImageEmbedder(dataset, encoder, advance, workers)
     images = embedder.vectors()
-    pairs = Pairs(texts, dataset.images, partners, embed_texts(texts, encoder, advance), images, ids)
+    correction = hub_corrections.saved(encoder.fingerprint)
+    lowered = None if correction is None else correction.of(images)
+    pairs = Pairs(texts, dataset.images, partners, embed_texts(texts, encoder, advance), images, ids, lowered)
     if not (np.isfinite(pairs.text_vectors).all() and np.isfinite(pairs.image_vectors).all()):
         raise EncoderError(f"{encoder.name} gives vectors that are not finite numbers: its weights are damaged")
     if dataset.without_captions:
         notes.append(f"{dataset.without_captions} images without such captions are left out")
     searched: dict[DirectionName, dict[str, Searched]] = {}
     for name in DIRECTIONS:
-        way = pairs.direction(name)
-        searched[name] = {"exact": Searched(partner_ranks(way.queries, way.candidates, way.truth))}
+        searched[name] = ranked(pairs, name)
     return evaluation_of(
         pairs,
         searched,

@@ -9,9 +9,17 @@ import numpy as np
 
 from brivl_search.errors import IndexIncompatibleError, UsageError
 from brivl_search.evaluation.pairs import DIRECTIONS, DirectionName, Pairs, first_of_each
-from brivl_search.evaluation.result import Evaluation, EvaluationOptions, Latency, Searched, evaluation_of, timed
+from brivl_search.evaluation.result import (
+    Evaluation,
+    EvaluationOptions,
+    Latency,
+    Searched,
+    evaluation_of,
+    ranked,
+    timed,
+)
 from brivl_search.index import IndexReader, Modality
-from brivl_search.metrics import partner_ranks, ranks_in_lists
+from brivl_search.metrics import ranks_in_lists
 
 BATCH = 256
 LIST_DEPTH = 100  # of the lists that ranks through the index come from
@@ -64,6 +72,7 @@ def evaluate_index(
         [[owner] for owner in owners],
         texts.vectors,
         images.vectors,
+        lowered=images.lowered,
     )
     bare = len(images.records) - len(pairs.with_texts)
     if bare:
@@ -74,10 +83,8 @@ def evaluate_index(
         way = pairs.direction(name)
         side = images if name == "text_to_image" else texts
         lists = _lists(side, way.queries, max(ks))
-        searched[name] = {
-            "exact": Searched(partner_ranks(way.queries, way.candidates, way.truth)),
-            "through_index": Searched(ranks_in_lists(lists, way.truth, len(side.rows)), lists),
-        }
+        through = Searched(ranks_in_lists(lists, way.truth, len(side.rows)), lists)
+        searched[name] = {**ranked(pairs, name), "through_index": through}
         latency[name] = _latency(side, way.queries, max(ks))
     return evaluation_of(
         pairs,
@@ -109,7 +116,10 @@ def _one_to_one(images: _Side, texts: _Side, owners: list[int], notes: list[str]
 
 
 class _Side:
-    """One modality of an index: vectors float16 (n, dim), records, and shard and row of each, int64 (n, 2)."""
+    """One modality of an index: vectors float16 (n, dim), records, and shard and row of each, int64 (n, 2).
+
+    Queries are of the other modality, so images are searched with the correction for hubs, where the index has one.
+    """
 
     def __init__(self, reader: IndexReader, modality: Modality) -> None:
         self.reader, self.modality = reader, modality
@@ -119,6 +129,8 @@ class _Side:
         places = [np.stack([np.full(len(rows), shard), rows], axis=1) for _, shard, rows in blocks]
         self.rows = np.concatenate([np.zeros((0, 2), np.int64), *places])
         self.records: list[dict[str, Any]] = [record for _, _, record in reader.records(modality)]
+        numbers = reader.lowered(modality)
+        self.lowered = None if numbers is None else np.concatenate([numbers[shard][rows] for _, shard, rows in blocks])
         self.whole = True
 
     def keep(self, wanted: Sequence[bool]) -> None:
@@ -128,6 +140,7 @@ class _Side:
         self.whole = False
         mask = np.asarray(wanted, dtype=bool)
         self.vectors, self.rows = self.vectors[mask], self.rows[mask]
+        self.lowered = None if self.lowered is None else self.lowered[mask]
         self.records = [record for record, yes in zip(self.records, wanted, strict=True) if yes]
 
     def search(self, queries: np.ndarray, k: int) -> np.ndarray:
@@ -140,7 +153,8 @@ class _Side:
         allow = None if self.whole else [places >= 0 for places in number]
         out = np.full((len(queries), k), -1, dtype=np.int64)
         for start in range(0, len(queries), BATCH):
-            found = self.reader.search(self.modality, queries[start : start + BATCH], k, allow=allow)
+            some = queries[start : start + BATCH]
+            found = self.reader.search(self.modality, some, k, allow=allow, strength=np.ones(len(some), np.float32))
             block = out[start : start + BATCH]
             for shard, places in enumerate(number):
                 here = found.shards == shard
@@ -188,7 +202,7 @@ def _latency(side: _Side, queries: np.ndarray, k: int) -> Latency:
     chosen = np.linspace(0, len(queries) - 1, min(len(queries), 500)).astype(np.int64)
     some = np.ascontiguousarray(queries[chosen], dtype=np.float32)
     return timed(
-        lambda i: side.reader.search(side.modality, some[i : i + 1], k),
+        lambda i: side.reader.search(side.modality, some[i : i + 1], k, strength=np.ones(1, np.float32)),
         len(some),
         f"one query for {k} through the index; encoder excluded",
     )

@@ -25,6 +25,7 @@ class Direction:
         cluster: int64 (q,), 0, 1, ...: what belongs together when queries are drawn again, an image with its texts;
             the same number means the same image in both directions.
         query_numbers: int64 (q,), place of each query in `Pairs.texts` or `Pairs.images`.
+        lowered: float32 (n,), by which candidates that are hubs are corrected; None: they are not.
     """
 
     name: DirectionName
@@ -33,6 +34,7 @@ class Direction:
     truth: Sequence[Sequence[int]]
     cluster: np.ndarray
     query_numbers: np.ndarray
+    lowered: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +48,7 @@ class Pairs:
         text_vectors: floating (texts, dim), unit length; float16 from an index.
         image_vectors: floating (images, dim).
         text_ids: what the dataset calls each text, "" where it does not say; empty: it never does.
+        lowered: float32 (images,), what a hub correction adds to the scores of each image; None: there is none.
     """
 
     texts: Sequence[str]
@@ -54,6 +57,7 @@ class Pairs:
     text_vectors: np.ndarray
     image_vectors: np.ndarray
     text_ids: Sequence[str] = ()
+    lowered: np.ndarray | None = None
 
     @cached_property
     def texts_of(self) -> list[list[int]]:
@@ -96,7 +100,7 @@ class Pairs:
         if name == "text_to_image":
             cluster = self._group_of[[owners[0] for owners in self.partners]]
             numbers = np.arange(len(self.texts))
-            return Direction(name, self.text_vectors, self.image_vectors, self.partners, cluster, numbers)
+            return Direction(name, self.text_vectors, self.image_vectors, self.partners, cluster, numbers, self.lowered)
         some = self.with_texts
         truth = [self.texts_of[image] for image in some.tolist()]
         # All images have texts in most datasets: then no copy is made.

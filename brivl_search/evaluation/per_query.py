@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from brivl_search.evaluation.pairs import DIRECTIONS, Direction
-from brivl_search.evaluation.result import Evaluation, Searched
+from brivl_search.evaluation.result import CORRECTED, Evaluation, Searched
 from brivl_search.metrics import pair_scores, top_lists
 from brivl_search.metrics.cosine import bounded
 
@@ -57,7 +57,7 @@ def per_query_rows(evaluation: Evaluation, top: int = TOP) -> Iterator[dict[str,
         way = pairs.direction(name)
         for search, searched in evaluation.searched[name].items():
             ranks, found = searched.ranks, searched.ranks.found
-            lists, scores = best_of(way, searched, top)
+            lists, scores = best_of(way, searched, top, way.lowered if search == CORRECTED else None)
             for query, partners in enumerate(way.truth):
                 at = int(ranks.starts[query])
                 yield {
@@ -82,11 +82,20 @@ def per_query_rows(evaluation: Evaluation, top: int = TOP) -> Iterator[dict[str,
                 }
 
 
-def best_of(way: Direction, searched: Searched, top: int) -> tuple[np.ndarray, np.ndarray]:
-    """The best candidates of each query and their cosines, int64 and float32 (q, k); -1 where a list is short."""
+def best_of(
+    way: Direction, searched: Searched, top: int, lowered: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The best candidates of each query and their cosines, int64 and float32 (q, k); -1 where a list is short.
+
+    Args:
+        way: the queries and candidates.
+        searched: what was found.
+        top: candidates wanted.
+        lowered: by which candidates' scores are corrected for hubs; None: they are not.
+    """
     if searched.lists is None:
-        numbers, scores = top_lists(way.queries, way.candidates, top)
-        return numbers, bounded(scores)
+        numbers, scores = top_lists(way.queries, way.candidates, top, added=lowered)
+        return numbers, bounded(scores if lowered is None else scores - lowered[numbers])
     lists = searched.lists[:, :top]
     left = np.repeat(np.arange(len(lists)), lists.shape[1])
     scores = pair_scores(way.queries, way.candidates, left, np.maximum(lists.reshape(-1), 0))

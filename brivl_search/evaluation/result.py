@@ -11,9 +11,20 @@ import numpy as np
 
 from brivl_search.errors import UsageError
 from brivl_search.evaluation.pairs import DIRECTIONS, DirectionName, Pairs
-from brivl_search.metrics import DEFINITION, DEFINITIONS, Bootstrap, Definition, Ranks, Recall, per_query, summarize
+from brivl_search.metrics import (
+    DEFINITION,
+    DEFINITIONS,
+    Bootstrap,
+    Definition,
+    Ranks,
+    Recall,
+    partner_ranks,
+    per_query,
+    summarize,
+)
 
 SEARCHES = ("exact", "through_index")
+CORRECTED = "corrected"  # exactly, with the correction for hubs; only where there is one
 
 
 @dataclass(frozen=True)
@@ -62,6 +73,8 @@ class Searched:
 class Evaluation:
     """Both directions; `through_index` is None where there is no index (a dataset).
 
+    Where hubs are corrected, there is "corrected" beside "exact", and what goes through the index is corrected too.
+
     Attributes:
         source: the dataset's or the index's folder.
         fields: which captions.
@@ -75,6 +88,7 @@ class Evaluation:
         both: "mean_recall" (mean of R@k over both directions) and "recall_sum" (their sum) by search, in percent.
         both_intervals: (low, high) of the same.
         latency: of single queries through the index, by direction.
+        calibration_error: expected calibration error of the encoder's `match` on these pairs; None: it has none.
         encoder_time: of encoding single queries, by direction; where there is no index.
         pairs: what was compared.
         searched: the ranks, by direction and search.
@@ -93,6 +107,7 @@ class Evaluation:
     both_intervals: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
     latency: dict[DirectionName, Latency] = field(default_factory=dict)
     encoder_time: dict[DirectionName, Latency] = field(default_factory=dict)
+    calibration_error: float | None = None
     pairs: Pairs | None = field(default=None, repr=False, compare=False)
     searched: dict[DirectionName, dict[str, Searched]] = field(default_factory=dict, repr=False, compare=False)
 
@@ -106,6 +121,7 @@ class Evaluation:
         return {
             **{key: getattr(self, key) for key in ("source", "fields", "encoder", "definition", "notes")},
             "recall": self.options.definition,
+            "calibration_error": None if self.calibration_error is None else round(self.calibration_error, 4),
             "confidence": None
             if bootstrap is None
             else {
@@ -145,10 +161,10 @@ def evaluation_of(
     **facts: Any,
 ) -> Evaluation:
     """The figures that ranks give; `facts` are the other attributes of `Evaluation`."""
-    empty: dict[str, None] = dict.fromkeys(SEARCHES)
+    empty: dict[str, None] = dict.fromkeys((*SEARCHES, *searched["text_to_image"]))
     figures: dict[DirectionName, dict[str, Recall | None]] = {name: {**empty} for name in DIRECTIONS}
     both: dict[str, dict[str, float] | None] = {**empty}
-    both_intervals: dict[str, dict[str, tuple[float, float]]] = {search: {} for search in SEARCHES}
+    both_intervals: dict[str, dict[str, tuple[float, float]]] = {search: {} for search in empty}
     for search in searched["text_to_image"]:
         recalls = []
         for name in DIRECTIONS:
@@ -180,6 +196,18 @@ def evaluation_of(
         searched=searched,
         **facts,
     )
+
+
+def ranked(pairs: Pairs, name: DirectionName) -> dict[str, Searched]:
+    """A direction searched exactly; and once more with the correction for hubs, where text → image has one."""
+    way = pairs.direction(name)
+    plain = Searched(partner_ranks(way.queries, way.candidates, way.truth))
+    if pairs.lowered is None:
+        return {"exact": plain}
+    if way.lowered is None:
+        return {"exact": plain, CORRECTED: plain}
+    corrected = partner_ranks(way.queries, way.candidates, way.truth, added=way.lowered)
+    return {"exact": plain, CORRECTED: Searched(corrected)}
 
 
 def draw(

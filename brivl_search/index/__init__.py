@@ -8,6 +8,7 @@
     ivfpq    everything FAISS                      store    LMDB with care
     sources  what an index covers                  moves    where its roots are now
     snapshot the catalog before a build            lock     one writer at a time
+    hubs     a number a row that corrects hubs
 
 Importing this imports neither faiss nor torch. The format is described in indexes/README.md.
 """

@@ -3,6 +3,8 @@
 meta                           JSON: everything small (`Meta`)
 quantizer/{image|text}         FAISS bytes of the trained, empty IndexIVFPQ all shards of the modality share
 removed/{shard name}           little-endian uint32, sorted: rows of the shard that no longer count
+correction/{image|text}        what scores are corrected for hubs with (`HubCorrection.to_bytes`); mostly absent
+lowered/{shard name}           little-endian float32 (rows,): by how much, see `HubCorrection.of`
 times/{shard name}             little-endian int64 (rows,): when each row's file changed, see `file_time`
 item/{i|t}={key}               where an item lives and what its file looked like (`Entry`)
 item/{i|t}~{sha256(key)}       the same for keys longer than 480 bytes
@@ -41,6 +43,7 @@ from brivl_search.index.types import (
     Modality,
     Origin,
 )
+from brivl_search.metrics.hub_correction import DamagedCorrection, HubCorrection
 
 META = b"meta"
 _ENTRY = struct.Struct(">IIQqH")
@@ -189,6 +192,34 @@ def get_times(txn: Any, shard: str, rows: int) -> NDArray[np.int64] | None:
     """int64 (rows,); None of a shard that was sealed by an older version."""
     raw = txn.get(times_key(shard))
     return None if raw is None or len(raw) != 8 * rows else np.frombuffer(raw, dtype="<i8").astype(np.int64)
+
+
+def correction_key(modality: Modality) -> bytes:
+    return b"correction/" + modality.encode()
+
+
+def get_correction(txn: Any, modality: Modality, where: Path) -> HubCorrection:
+    """The correction that `meta` speaks of.
+
+    Raises:
+        IndexIncompatibleError: it is not there, or damaged.
+    """
+    try:
+        return HubCorrection.from_bytes(bytes(txn.get(correction_key(modality), b"")))
+    except DamagedCorrection as error:
+        raise IndexIncompatibleError(
+            f"{where} is damaged (its hub correction of {modality}s: {error}): {anew(where.parent)}"
+        ) from error
+
+
+def lowered_key(shard: str) -> bytes:
+    return b"lowered/" + shard.encode()
+
+
+def get_lowered(txn: Any, shard: str, rows: int) -> NDArray[np.float32] | None:
+    """float32 (rows,); None if there are none, or others."""
+    raw = txn.get(lowered_key(shard))
+    return None if raw is None or len(raw) != 4 * rows else np.frombuffer(raw, dtype="<f4").astype(np.float32)
 
 
 def quantizer_key(modality: Modality) -> bytes:

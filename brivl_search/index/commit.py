@@ -19,13 +19,15 @@ from numpy.typing import NDArray
 from brivl_search.errors import BrivlSearchError
 from brivl_search.index import catalog, ivfpq, tune
 from brivl_search.index.catalog import Entry, Meta, Quantizer
+from brivl_search.index.hubs import carried_numbers, sealed_numbers
 from brivl_search.index.plan import DRIFT_SAMPLE, RETUNE_SHARE, ModalityPlan
 from brivl_search.index.seal import Row, seal
 from brivl_search.index.search import Searched
 from brivl_search.index.shard import record_value
 from brivl_search.index.staging import Staging
 from brivl_search.index.store import Environment
-from brivl_search.index.types import Item, Modality, ModalityReport, Tuning
+from brivl_search.index.types import Correction, Item, Modality, ModalityReport, Tuning
+from brivl_search.metrics.hub_correction import HubCorrection
 
 _LET_GO = 16_384  # staged items after which what reading them took is given back
 
@@ -120,6 +122,48 @@ class ModalityCommit(ModalityPlan):
         error = ivfpq.coding_error(self.trained, sample[:: max(1, size // DRIFT_SAMPLE)])
         return Quantizer(nlist, m, size, hashlib.sha256(self.trained).hexdigest(), codec, error)
 
+    # -- hubs ----------------------------------------------------------------------------------------------------
+
+    def correct(self, published: Correction | None, given: HubCorrection | None) -> None:
+        """Have a number for every row of every shard: those of unchanged shards stay, those of merged rows go along.
+
+        Args:
+            published: what the stored numbers were computed with; None: there are none.
+            given: a correction that takes its place; None: what is in force stays, or is dropped.
+        """
+        wanted = self.after.correction
+        self.given, self.corrected_anew = given, wanted != published
+        if wanted is None:
+            return
+        path = catalog.catalog_path(self.directory)
+        known: dict[int, NDArray[np.float32] | None] = {}
+        with self.environment.read() as txn:
+            correction = given or catalog.get_correction(txn, self.modality, path)
+            if wanted == published:
+                known = {info.seq: catalog.get_lowered(txn, info.name, info.rows) for info in self.before.shards}
+        new = {info.seq for info in self.sealed}
+        carried = carried_numbers(self.plan.merge, known, self.live)
+        self.fresh = sealed_numbers(correction, self.sealed, carried, self.shard)
+        for info in self.after.shards:
+            stored = known.get(info.seq)
+            if info.seq not in new and stored is None:
+                self.progress(f"correcting hubs of {info.name}: {info.rows:,} rows")
+                self.fresh[info.name] = correction.of(self.shard(info.seq).vectors)
+            self.lowered[info.seq] = self.fresh[info.name] if stored is None else stored
+        self.let_go()
+
+    def _publish_numbers(self, txn: Any) -> None:
+        kept = {info.name for info in self.after.shards} if self.after.correction is not None else set()
+        for info in self.before.shards:
+            if info.name not in kept:
+                txn.delete(catalog.lowered_key(info.name))
+        for name, numbers in self.fresh.items():
+            txn.put(catalog.lowered_key(name), numbers.astype("<f4").tobytes())
+        if self.given is not None:
+            txn.put(catalog.correction_key(self.modality), self.given.to_bytes())
+        elif self.after.correction is None:
+            txn.delete(catalog.correction_key(self.modality))
+
     # -- tune ----------------------------------------------------------------------------------------------------
 
     def parts(self) -> list[Searched]:
@@ -127,7 +171,8 @@ class ModalityCommit(ModalityPlan):
         for info in self.after.shards:
             live = self.live(info)
             count = int(live.sum())
-            found.append(Searched(self.shard(info.seq), None if count == info.rows else live, count))
+            lowered = self.lowered.get(info.seq)
+            found.append(Searched(self.shard(info.seq), None if count == info.rows else live, count, lowered))
         return found
 
     def tune(self, queries: NDArray[np.float32] | None) -> bool:
@@ -135,15 +180,19 @@ class ModalityCommit(ModalityPlan):
         probed = any(shard.kind == "ivfpq" for shard in self.after.shards)
         before = self.after.tuning
         tuning: Tuning | None = None
+        if before is not None and self.corrected_anew:  # what was measured is not what is found now
+            self.after = replace(self.after, tuning=replace(before, recall=None, kind="not measured"))
+        stands = self.after.tuning
         if probed and queries is not None and len(queries):
-            if before is not None and before.recall is not None and not self._outgrown(before):
+            if stands is not None and stands.recall is not None and not self._outgrown(stands):
                 return False
             self.progress(f"tuning {self.modality} search with {len(queries)} queries")
-            tuning = tune.tune(self.parts(), np.ascontiguousarray(queries, dtype=np.float32))
+            parts, vectors = self.parts(), np.ascontiguousarray(queries, dtype=np.float32)
+            tuning = tune.tune(parts, vectors, strength=tune.full_strength(parts, vectors))
             self.let_go()
         elif probed:
             assert self.after.quantizer is not None
-            tuning = before or tune.default(self.after.quantizer.nlist)
+            tuning = stands or tune.default(self.after.quantizer.nlist)
         self.after = replace(self.after, tuning=tuning)
         return tuning != before
 
@@ -156,6 +205,7 @@ class ModalityCommit(ModalityPlan):
     def publish(self, txn: Any) -> None:
         """Write everything of this modality but `meta`; may run again from its beginning if the map had to grow."""
         plan, modality = self.plan, self.modality
+        self._publish_numbers(txn)
         for info in (*plan.merge, *plan.drop):
             txn.delete(catalog.removed_key(info.name))
             txn.delete(catalog.times_key(info.name))
@@ -229,6 +279,7 @@ def commit_all(
     queries: Mapping[Modality, NDArray[np.float32]],
     progress: Callable[[str], None],
     compact: bool,
+    corrections: Mapping[Modality, HubCorrection] | None = None,
 ) -> tuple[Meta, dict[Modality, ModalityCommit], bool]:
     """Plan, seal, tune and publish both modalities.
 
@@ -241,6 +292,7 @@ def commit_all(
         queries: float32 (n, dim) to tune a modality with.
         progress: told what happens; an exception it raises stops the commit with nothing published.
         compact: rewrite shards so that no removed row is left and all but the last are full.
+        corrections: for hubs, where `meta` speaks of other ones than are published.
 
     Returns:
         The state now published, the commits (for their reports), and whether anything changed.
@@ -253,6 +305,7 @@ def commit_all(
     tuned = []
     for modality, one in commits.items():
         one.seal()
+        one.correct(published.parts[modality].correction if published else None, (corrections or {}).get(modality))
         tuned.append(one.tune(queries.get(modality)))
     changed = meta != published or any(tuned) or any(one.plan.changes for one in commits.values())
     if not changed:

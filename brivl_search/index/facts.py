@@ -35,6 +35,7 @@ def facts_of(directory: Path, meta: Meta, parts: Mapping[Modality, Sequence[Sear
             bytes=sum(shard.bytes for shard in shards),
             tuning=part.tuning,
             codec=quantizer.codec if quantizer else None,
+            correction=part.correction,
         )
 
     sources = tuple(source.mapped(moves.here) for source in meta.sources)

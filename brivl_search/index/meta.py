@@ -19,6 +19,7 @@ from brivl_search.index.types import (
     MODALITIES,
     READABLE_VERSIONS,
     Codec,
+    Correction,
     EncoderInfo,
     IndexType,
     Modality,
@@ -47,6 +48,7 @@ class Part:
     shards: tuple[ShardInfo, ...] = ()
     quantizer: Quantizer | None = None
     tuning: Tuning | None = None
+    correction: Correction | None = None  # for hubs; its bytes are under `correction/{modality}`
 
 
 @dataclass(frozen=True)
@@ -96,11 +98,13 @@ class Meta:
             parts: dict[Modality, Part] = {}
             for modality in MODALITIES:
                 part = body["parts"][modality]
+                correction = part.get("correction")
                 parts[modality] = Part(
                     next_seq=part["next_seq"],
                     shards=tuple(ShardInfo(**shard) for shard in part["shards"]),
                     quantizer=Quantizer(**part["quantizer"]) if part["quantizer"] else None,
                     tuning=Tuning(**part["tuning"]) if part["tuning"] else None,
+                    correction=Correction(**correction) if correction else None,
                 )
             body["parts"] = parts
             body["encoder"] = EncoderInfo(**body["encoder"])

@@ -17,6 +17,7 @@ from brivl_search.index.shard import Shard
 from brivl_search.index.staging import Staging
 from brivl_search.index.store import Environment
 from brivl_search.index.types import Item, Modality, ShardInfo
+from brivl_search.metrics.hub_correction import HubCorrection
 
 MERGE_ROWS = 20_000  # a last shard up to this size is merged whatever the number of new rows
 MERGE_RATIO = 4  # and up to this multiple of the new rows, so that rows are rewritten O(log) times
@@ -88,6 +89,10 @@ class ModalityPlan:
         self.before = self.after = meta.parts[modality]
         self.sealed: list[ShardInfo] = []
         self.trained: bytes | None = None
+        self.lowered: dict[int, NDArray[np.float32]] = {}  # by shard, where scores are corrected for hubs
+        self.fresh: dict[str, NDArray[np.float32]] = {}  # of these, what is to be stored
+        self.given: HubCorrection | None = None
+        self.corrected_anew = False
         self._open: dict[int, Shard] = {}
         with environment.read() as txn:
             self.dead = {shard.seq: catalog.get_removed(txn, shard.name) for shard in self.before.shards}

@@ -22,6 +22,7 @@ from brivl_search.index import catalog, search, tune, warm
 from brivl_search.index.catalog import Meta
 from brivl_search.index.columns import Columns
 from brivl_search.index.facts import facts_of
+from brivl_search.index.hubs import lowered_of
 from brivl_search.index.moves import Moves
 from brivl_search.index.search import Searched
 from brivl_search.index.shard import BLOCK, Shard, parse_value, record_value
@@ -88,13 +89,15 @@ class IndexReader:
                     for part in meta.parts.values()
                     for shard in part.shards
                 }
+                lowered = {m: lowered_of(txn, directory, m, part) for m, part in meta.parts.items()}
             parts: dict[Modality, list[Searched]] = {}
             damage: list[str] = []
             for modality, part in meta.parts.items():
                 parts[modality] = []
                 for shard in part.shards:
                     try:
-                        parts[modality].append(_open(directory, shard, removed[shard.name], meta))
+                        one = _open(directory, shard, removed[shard.name], meta)
+                        parts[modality].append(replace(one, lowered=lowered[modality](one.shard)))
                     except FileNotFoundError:
                         damage.append(f"{directory / 'shards' / shard.name} is missing: {shard.rows:,} rows are lost")
                     except IndexIncompatibleError as error:
@@ -178,6 +181,7 @@ class IndexReader:
         nprobe: int | None = None,
         rerank: int | None = None,
         allow: Sequence[NDArray[np.bool_]] | None = None,
+        strength: NDArray[np.float32] | None = None,
     ) -> SearchResult:
         """The k best live rows for each query, by dot product over the float16 rows.
 
@@ -192,6 +196,8 @@ class IndexReader:
             nprobe: inverted lists to visit, None for the tuned number.
             rerank: candidates per shard to score exactly, None for the tuned number.
             allow: one bool (rows,) array per shard; rows that may be returned.
+            strength: how strongly scores are corrected for hubs, where the index has such a correction: float32 (n,),
+                1 for a text, 0 for a picture. None: not at all.
 
         Raises:
             UsageError: k < 1, or queries of another shape or not finite.
@@ -220,7 +226,11 @@ class IndexReader:
             tuning = tune.default(info.nlist)
         if tuning is not None:
             tuning = replace(tuning, nprobe=nprobe or tuning.nprobe, rerank=rerank or tuning.rerank)
-        return search.search(parts, queries, k, tuning, force_exact=exact)
+        if info.correction is None or (strength is not None and not strength.any()):
+            strength = None
+        if strength is not None and strength.shape != (len(queries),):
+            raise UsageError(f"strength is {strength.shape}, not ({len(queries)},)")
+        return search.search(parts, queries, k, tuning, force_exact=exact, strength=strength)
 
     def tune(self, modality: Modality, queries: NDArray[np.float32], kind: str, target: float) -> Tuning | None:
         """The fastest setting that reaches a recall@10 of exact search, measured; None where search is exact anyway.
@@ -228,12 +238,14 @@ class IndexReader:
         Args:
             modality: what is searched.
             queries: float32 (n, dim), n >= 1.
-            kind: what the queries are.
+            kind: what the queries are; "row": rows of this modality, which are not corrected for hubs.
             target: e.g. 0.99; if nothing reaches it, the setting of best recall is returned.
         """
         if not self.info.of(modality).nlist or not self.count(modality):
             return None
-        return tune.tune(self._parts[modality], np.ascontiguousarray(queries, np.float32), kind, target, timed=True)
+        parts, queries = self._parts[modality], np.ascontiguousarray(queries, np.float32)
+        strength = None if kind == "row" else tune.full_strength(parts, queries)
+        return tune.tune(parts, queries, kind, target, timed=True, strength=strength)
 
     def record(self, modality: Modality, shard: int, row: int) -> dict[str, Any]:
         """The JSON object stored with a row. Raises IndexError if there is no such row."""
@@ -334,6 +346,10 @@ class IndexReader:
                     ],
                     part.shard.vectors[some],
                 )
+
+    def lowered(self, modality: Modality) -> list[NDArray[np.float32]] | None:
+        """By how much hubs' scores are lowered, float32 (rows,) for each shard; None where they are not."""
+        return [part.lowered for part in self._parts[modality] if part.lowered is not None] or None
 
     def vector(self, modality: Modality, shard: int, row: int) -> NDArray[np.float16]:
         """float16 (dim,): the stored vector of a row."""

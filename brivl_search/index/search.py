@@ -6,7 +6,7 @@ There is one order of all rows: by score, and of one score by key. It is the sam
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ _ROUNDING = 4e-6  # by which two ways to compute a product of unit vectors may d
 _SPARE = 32  # rows kept beyond k before the final scoring, so that rounding in the matmul decides nothing
 _CELLS = 1 << 18  # float32 cells gathered at once when candidates are scored: a megabyte stays in the cache
 
+Strength = NDArray[np.float32] | None  # of the correction for hubs, a number a query
 Best = tuple[NDArray[np.float32], NDArray[np.int64]]  # scores and rows, both (n, c); -inf and -1 where there is none
 
 
@@ -32,16 +33,18 @@ class Searched:
         shard: the sealed shard.
         live: bool (rows,), None if all rows count.
         count: number of rows that count.
+        lowered: float32 (rows,), what hubs' scores are lowered by (`HubCorrection.of`); None: nothing is corrected.
     """
 
     shard: Shard
     live: NDArray[np.bool_] | None
     count: int
+    lowered: NDArray[np.float32] | None = None
 
     def only(self, allow: NDArray[np.bool_]) -> Searched:
         """The same with fewer rows; `allow` is bool (rows,)."""
         live = allow if self.live is None else self.live & allow
-        return Searched(self.shard, live, int(np.count_nonzero(live)))
+        return replace(self, live=live, count=int(np.count_nonzero(live)))
 
 
 def top(scores: NDArray[np.float32], rows: NDArray[np.int64], k: int, shard: Shard | None = None) -> Best:
@@ -104,8 +107,13 @@ def _merged(parts: Sequence[Searched], scores: NDArray[np.float32], places: NDAr
 
 
 @step("rerank")
-def score(shard: Shard, queries: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Exact dot products of queries (n, dim) with their own candidate rows (n, c); -inf where the row is -1."""
+def score(
+    part: Searched, queries: NDArray[np.float32], rows: NDArray[np.int64], strength: Strength = None
+) -> NDArray[np.float32]:
+    """Exact scores of queries (n, dim) with their own candidate rows (n, c); -inf where the row is -1.
+
+    They are dot products, corrected for hubs as strongly as `search` says.
+    """
     n, c = rows.shape
     scores = np.empty((n, c), dtype=np.float32)
     none = rows < 0
@@ -115,23 +123,26 @@ def score(shard: Shard, queries: NDArray[np.float32], rows: NDArray[np.int64]) -
     for at in range(0, n, step):
         for left in range(0, c, wide if step == 1 else max(c, 1)):
             here = slice(at, at + step), slice(left, left + wide if step == 1 else c)
-            part = rows[here]
-            vectors = shard.vectors.take(np.maximum(part, 0) if some else part, axis=0).astype(np.float32)
+            wanted = np.maximum(rows[here], 0) if some else rows[here]
+            vectors = part.shard.vectors.take(wanted, axis=0).astype(np.float32)
             # einsum, not matmul: equal vectors get equal scores wherever they stand, so ties fall as promised
             np.einsum("ncd,nd->nc", vectors, queries[at : at + step], out=scores[here])
+            if strength is not None and part.lowered is not None:
+                scores[here] += strength[at : at + step, None] * part.lowered[wanted]
     if some:
         scores[none] = -np.inf
     return scores
 
 
 @step("search")
-def exact(part: Searched, queries: NDArray[np.float32], k: int) -> Best:
+def exact(part: Searched, queries: NDArray[np.float32], k: int, strength: Strength = None) -> Best:
     """The k best counting rows of a shard by scanning its float16 block; needs no FAISS.
 
     Args:
         part: the shard.
         queries: float32 (n, dim).
         k: hits for each query.
+        strength: as of `search`.
 
     Returns:
         float32 scores and int64 rows, both (n, k).
@@ -153,6 +164,8 @@ def exact(part: Searched, queries: NDArray[np.float32], k: int) -> Best:
         found_scores, found_rows = [], []
         for first in range(0, n, QUERIES_AT_ONCE):
             products = queries[first : first + QUERIES_AT_ONCE] @ block.T
+            if strength is not None and part.lowered is not None:
+                products += strength[first : first + QUERIES_AT_ONCE, None] * part.lowered[numbers]
             if dead is not None:
                 products[:, dead] = -np.inf
             if products.shape[1] > keep:
@@ -166,21 +179,25 @@ def exact(part: Searched, queries: NDArray[np.float32], k: int) -> Best:
         block_scores = np.concatenate(found_scores)
         block_rows = np.where(np.isneginf(block_scores), -1, block_rows)
         scores, rows = top(np.hstack([scores, block_scores]), np.hstack([rows, block_rows]), keep)
-    best, found = top(score(part.shard, queries, rows), rows, k, part.shard)
+    best, found = top(score(part, queries, rows, strength), rows, k, part.shard)
     kth = best[:, min(k, part.count) - 1]
     slack = _ROUNDING * np.maximum(1, np.linalg.norm(queries, axis=1))
     for query in np.flatnonzero(np.isfinite(scores[:, -1]) & (scores[:, -1] >= kth - slack)).tolist():
-        one = queries[query : query + 1]  # rows that tie with the last may be missing
-        more = _rows_from(part, one[0], float(kth[query] - slack[query]))[None]
-        best[query], found[query] = top(score(part.shard, one, more), more, k, part.shard)
+        one = slice(query, query + 1)  # rows that tie with the last may be missing
+        mine = None if strength is None else strength[one]
+        more = _rows_from(part, queries[query], float(kth[query] - slack[query]), mine)[None]
+        best[query], found[query] = top(score(part, queries[one], more, mine), more, k, part.shard)
     return best, found
 
 
-def _rows_from(part: Searched, query: NDArray[np.float32], least: float) -> NDArray[np.int64]:
-    """int64 (c,): the counting rows whose product with a query (dim,) is not below `least`, but for rounding."""
+def _rows_from(part: Searched, query: NDArray[np.float32], least: float, strength: Strength) -> NDArray[np.int64]:
+    """int64 (c,): the counting rows whose score for a query (dim,) is not below `least`, but for rounding."""
     found = []
     for at in range(0, len(part.shard.vectors), BLOCK):
-        near = part.shard.vectors[at : at + BLOCK].astype(np.float32) @ query >= least
+        scores = part.shard.vectors[at : at + BLOCK].astype(np.float32) @ query
+        if strength is not None and part.lowered is not None:
+            scores += strength * part.lowered[at : at + BLOCK]
+        near = scores >= least
         if part.live is not None:
             near &= part.live[at : at + BLOCK]
         found.append(np.flatnonzero(near) + at)
@@ -188,7 +205,9 @@ def _rows_from(part: Searched, query: NDArray[np.float32], least: float) -> NDAr
 
 
 @step("search")
-def approximate(part: Searched, queries: NDArray[np.float32], k: int, nprobe: int, rerank: int) -> Best:
+def approximate(
+    part: Searched, queries: NDArray[np.float32], k: int, nprobe: int, rerank: int, strength: Strength = None
+) -> Best:
     """The k best counting rows among `rerank` IVF-PQ candidates, scored exactly.
 
     Lists are added, and at last the whole shard scanned, for queries that would get fewer hits than there are rows.
@@ -199,6 +218,7 @@ def approximate(part: Searched, queries: NDArray[np.float32], k: int, nprobe: in
         k: hits for each query.
         nprobe: inverted lists to visit.
         rerank: candidates for each query; at least 4 k are taken.
+        strength: as of `search`. Candidates are proposed without the correction.
 
     Returns:
         float32 scores and int64 rows, both (n, k).
@@ -206,7 +226,7 @@ def approximate(part: Searched, queries: NDArray[np.float32], k: int, nprobe: in
     wanted = min(k, part.count)
     count = min(max(rerank, 4 * k), part.count)
     if part.count <= 4 * count:  # so few rows count that scanning them is cheaper and exact
-        return exact(part, queries, k)
+        return exact(part, queries, k, strength)
     nlist = part.shard.info.nlist
     scores: NDArray[np.float32] = np.full((len(queries), k), -np.inf, dtype=np.float32)
     rows: NDArray[np.int64] = np.full((len(queries), k), -1, dtype=np.int64)
@@ -214,17 +234,20 @@ def approximate(part: Searched, queries: NDArray[np.float32], k: int, nprobe: in
     nprobe = max(1, min(nprobe, nlist))
     while len(short):
         found, near = ivfpq.near_codes(part.shard.index, queries[short], count, nprobe, part.live)
-        exactly = score(part.shard, queries[short], found)
+        mine = None if strength is None else strength[short]
+        exactly = score(part, queries[short], found, mine)
         scores[short], rows[short] = top(exactly, found, k, part.shard)
         for at in _cut(exactly, found, near, k):
             query = short[at]
-            scores[query], rows[query] = _with_ties(part, queries[query], exactly[at], found[at], near[at], k)
+            own = None if mine is None else mine[at : at + 1]
+            scores[query], rows[query] = _with_ties(part, queries[query], exactly[at], found[at], near[at], k, own)
         short = short[(rows[short, wanted - 1] < 0)]
         if nprobe == nlist:
             break
         nprobe = min(4 * nprobe, nlist)
     if len(short):
-        scores[short], rows[short] = exact(part, queries[short], k)
+        mine = None if strength is None else strength[short]
+        scores[short], rows[short] = exact(part, queries[short], k, mine)
     return scores, rows
 
 
@@ -243,6 +266,7 @@ def _with_ties(
     found: NDArray[np.int64],
     near: NDArray[np.float32],
     k: int,
+    strength: Strength,
 ) -> Best:
     """The k best candidates of a query (dim,), with all rows whose scores equal those of the candidates at the cut.
 
@@ -251,8 +275,8 @@ def _with_ties(
     best = np.argsort(-exactly, kind="stable")[:k]
     wanted = np.unique(exactly[best][near[best] <= near[-1]])
     slack = _ROUNDING * max(1.0, float(np.linalg.norm(query)))
-    rows = _rows_from(part, query, float(wanted[0]) - slack)
-    scores = score(part.shard, query[None], rows[None])[0]
+    rows = _rows_from(part, query, float(wanted[0]) - slack, strength)
+    scores = score(part, query[None], rows[None], strength)[0]
     tied = np.isin(scores, wanted) & ~np.isin(rows, found)
     both = np.concatenate([exactly, scores[tied]])[None], np.concatenate([found, rows[tied]])[None]
     of_one, of_rows = top(*both, k, part.shard)
@@ -266,6 +290,7 @@ def search(
     tuning: Tuning | None,
     *,
     force_exact: bool = False,
+    strength: Strength = None,
 ) -> SearchResult:
     """The k best rows of all shards for each query.
 
@@ -275,6 +300,7 @@ def search(
         k: hits for each query.
         tuning: nprobe and rerank; needed where a shard is of kind ivfpq.
         force_exact: scan every shard.
+        strength: how strongly each query's scores are corrected for hubs, float32 (n,): 1 for a text; None: not at all.
     """
     n = len(queries)
     scores: NDArray[np.float32] = np.full((n, 0), -np.inf, dtype=np.float32)
@@ -283,15 +309,27 @@ def search(
         if part.count == 0:
             continue
         if force_exact or part.shard.info.kind == "exact" or tuning is None:
-            found, rows = exact(part, queries, k)
+            found, rows = exact(part, queries, k, strength)
         else:
-            found, rows = approximate(part, queries, k, tuning.nprobe, tuning.rerank)
+            found, rows = approximate(part, queries, k, tuning.nprobe, tuning.rerank, strength)
         place = np.where(rows < 0, -1, rows | (number << 32))
         scores, places = _merged(parts, np.hstack([scores, found]), np.hstack([places, place]), k)
     scores, places = _pad(scores, places, k)
     none = places < 0
-    return SearchResult(
-        scores=scores,
-        shards=np.where(none, -1, places >> 32).astype(np.int32),
-        rows=np.where(none, -1, places & 0xFFFFFFFF).astype(np.int64),
-    )
+    shards = np.where(none, -1, places >> 32).astype(np.int32)
+    rows = np.where(none, -1, places & 0xFFFFFFFF).astype(np.int64)
+    return SearchResult(scores, shards, rows, _lowered(parts, shards, rows, strength))
+
+
+def _lowered(
+    parts: Sequence[Searched], shards: NDArray[np.int32], rows: NDArray[np.int64], strength: Strength
+) -> NDArray[np.float32] | None:
+    """How much of each score, (n, k), is a correction for hubs; None if none is."""
+    if strength is None or all(part.lowered is None for part in parts):
+        return None
+    found: NDArray[np.float32] = np.zeros(rows.shape, np.float32)
+    for number, part in enumerate(parts):
+        if part.lowered is not None:
+            here = shards == number
+            found[here] = part.lowered[rows[here]]
+    return found * strength[:, None]

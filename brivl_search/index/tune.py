@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brivl_search.index import ivfpq
-from brivl_search.index.search import Searched, score, search
+from brivl_search.index.search import Searched, Strength, score, search
 from brivl_search.index.types import Tuning
 
 TARGET = 0.99
@@ -48,7 +48,14 @@ def cost(nprobe: int, rerank: int, nlist: int, rows: int, dim: int, m: float, sh
     return shards * nlist * dim + rows * nprobe / nlist * m + 4 * shards * rerank * dim
 
 
-def choices(parts: Sequence[Searched], queries: NDArray[np.float32], target: float) -> list[Choice]:
+def full_strength(parts: Sequence[Searched], queries: NDArray[np.float32]) -> NDArray[np.float32] | None:
+    """Of the correction for hubs, as texts alone are searched: 1 a query; None where nothing is corrected."""
+    return np.ones(len(queries), np.float32) if any(part.lowered is not None for part in parts) else None
+
+
+def choices(
+    parts: Sequence[Searched], queries: NDArray[np.float32], target: float, strength: Strength = None
+) -> list[Choice]:
     """recall@10 over a grid of (nprobe, rerank), up to the nprobe at which the fewest candidates are enough.
 
     Rows that tie with the tenth count as found.
@@ -57,13 +64,14 @@ def choices(parts: Sequence[Searched], queries: NDArray[np.float32], target: flo
         parts: the shards of one modality, sharing one quantizer; exact ones count as always found.
         queries: float32 (n, dim), n >= 1.
         target: recall that ends the search.
+        strength: of the correction for hubs, as of `search`: what is found is what is found with it.
     """
     probed = [part for part in parts if part.shard.info.kind == "ivfpq" and part.count]
     rows = sum(part.count for part in parts)
     info = probed[0].shard.info
     nlist, m = info.nlist, info.m / (4 if info.codec == "fastscan" else 1)
     dim = queries.shape[1]
-    truth = search(parts, queries, AT, None, force_exact=True)
+    truth = search(parts, queries, AT, None, force_exact=True, strength=strength)
     sought = np.isfinite(truth.scores).sum(axis=1)
     bar = truth.scores[np.arange(len(queries)), sought - 1] - _EPSILON
     others = np.zeros(len(queries), dtype=np.int64)  # true neighbours in exact shards: always found
@@ -77,7 +85,7 @@ def choices(parts: Sequence[Searched], queries: NDArray[np.float32], target: flo
         hits = np.zeros((len(RERANKS), len(queries)), dtype=np.int64)
         for part in probed:
             rows_found = ivfpq.candidates(part.shard.index, queries, min(RERANKS[-1], part.count), nprobe, part.live)
-            good = score(part.shard, queries, rows_found) >= bar[:, None]
+            good = score(part, queries, rows_found, strength) >= bar[:, None]
             for place, rerank in enumerate(RERANKS):
                 hits[place] += good[:, :rerank].sum(axis=1)
         for place, rerank in enumerate(RERANKS):
@@ -97,6 +105,7 @@ def tune(
     target: float = TARGET,
     *,
     timed: bool = False,
+    strength: Strength = None,
 ) -> Tuning:
     """Measure recall@10 over a grid of (nprobe, rerank) and choose the cheapest pair reaching the target.
 
@@ -109,9 +118,10 @@ def tune(
         target: recall@10 against exact search.
         timed: let the clock decide among the settings of least estimated cost (a build does not, so that equal builds
             give equal indexes).
+        strength: as of `choices`.
     """
     rows = sum(part.count for part in parts)
-    found = choices(parts, queries, target)
+    found = choices(parts, queries, target, strength)
     reached = sorted(choice for choice in found if choice.safe >= target)
     reached = reached or sorted(choice for choice in found if choice.recall >= target)
     if not reached:
@@ -124,18 +134,20 @@ def tune(
     if not timed:
         return as_tuning(reached[0])
     settings = [as_tuning(choice) for choice in reached[:TIMED]]
-    speeds = [queries_per_second(parts, queries, setting) for setting in settings]
+    speeds = [queries_per_second(parts, queries, setting, strength) for setting in settings]
     best = int(np.argmax(speeds))
     return replace(settings[best], qps=round(speeds[best], 1))
 
 
-def queries_per_second(parts: Sequence[Searched], queries: NDArray[np.float32], tuning: Tuning) -> float:
+def queries_per_second(
+    parts: Sequence[Searched], queries: NDArray[np.float32], tuning: Tuning, strength: Strength = None
+) -> float:
     """One query after the other, the better of two passes over at most 100 of them."""
     some = queries[:100]
     best = 0.0
     for _ in range(2):
         start = time.perf_counter()
         for query in some:
-            search(parts, query[None], AT, tuning)
+            search(parts, query[None], AT, tuning, strength=None if strength is None else strength[:1])
         best = max(best, len(some) / (time.perf_counter() - start))
     return best

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from brivl_search.index.sources import Source
+from brivl_search.metrics.hub_correction import HubCorrection
 
 Modality = Literal["image", "text"]
 IndexType = Literal["auto", "ivfpq", "exact"]
@@ -116,6 +117,27 @@ class Tuning:
 
 
 @dataclass(frozen=True)
+class Correction:
+    """Facts about a modality's `HubCorrection`, whose bytes are in the catalog.
+
+    Attributes:
+        weight: α, the part by which scores are lowered.
+        nearest: k, the reference queries that count.
+        references: how many there are.
+        sha256: of the bytes.
+    """
+
+    weight: float
+    nearest: int
+    references: int
+    sha256: str
+
+    @classmethod
+    def of(cls, correction: HubCorrection) -> Self:
+        return cls(correction.weight, correction.nearest, len(correction.references), correction.sha256)
+
+
+@dataclass(frozen=True)
 class ModalityInfo:
     """Facts about one modality of an open index."""
 
@@ -129,6 +151,7 @@ class ModalityInfo:
     bytes: int
     tuning: Tuning | None
     codec: Codec | None = None
+    correction: Correction | None = None
 
 
 @dataclass(frozen=True)
@@ -176,11 +199,18 @@ class SearchResult:
         scores: float32 (n, k); -inf where fewer than k live rows exist.
         shards: int32 (n, k), positions in `ModalityInfo.shards`; -1 where there is no row.
         rows: int64 (n, k); -1 where there is no row.
+        lowered: float32 (n, k), the part of each score that is a correction for hubs; None: scores are dot products.
     """
 
     scores: NDArray[np.float32]
     shards: NDArray[np.int32]
     rows: NDArray[np.int64]
+    lowered: NDArray[np.float32] | None = None
+
+    @property
+    def cosines(self) -> NDArray[np.float32]:
+        """float32 (n, k): the dot products, which need not descend where scores are corrected."""
+        return self.scores if self.lowered is None else self.scores - self.lowered
 
 
 @dataclass(frozen=True)

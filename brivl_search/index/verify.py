@@ -47,6 +47,8 @@ def verify(directory: Path) -> VerifyReport:
                 for info in part.shards:
                     shards += 1
                     removed = catalog.get_removed(txn, info.name)
+                    if part.correction and catalog.get_lowered(txn, info.name, info.rows) is None:
+                        problems.append(f"catalog.lmdb: the hub numbers of {info.name} are missing")
                     found, shard = _check_shard(directory, info, modality, meta, removed)
                     problems += found
                     if shard is not None:
@@ -55,6 +57,7 @@ def verify(directory: Path) -> VerifyReport:
                         opened[info.seq] = shard, live
                         rows += int(np.count_nonzero(live))
                 problems += _check_quantizer(txn, meta, modality)
+                problems += _check_correction(txn, meta, modality)
                 broken = {info.seq for info in part.shards} - opened.keys()
                 problems += _few(_check_items(txn, modality, opened, broken), f"catalog.lmdb: more {modality} items")
     except IndexIncompatibleError as error:
@@ -126,6 +129,14 @@ def _check_quantizer(txn: Any, meta: Meta, modality: Modality) -> list[str]:
     raw = txn.get(catalog.quantizer_key(modality), b"")
     if hashlib.sha256(raw).hexdigest() != quantizer.sha256:
         return [f"catalog.lmdb: the trained quantizer of {modality} differs from its checksum"]
+    return []
+
+
+def _check_correction(txn: Any, meta: Meta, modality: Modality) -> list[str]:
+    correction = meta.parts[modality].correction
+    raw = txn.get(catalog.correction_key(modality), b"")
+    if correction is not None and hashlib.sha256(raw).hexdigest() != correction.sha256:
+        return [f"catalog.lmdb: the hub correction of {modality} differs from its checksum"]
     return []
 
 

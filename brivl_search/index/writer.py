@@ -31,12 +31,14 @@ from brivl_search.index.types import (
     MODALITIES,
     Codec,
     CommitReport,
+    Correction,
     EncoderInfo,
     IndexType,
     Item,
     Modality,
     Tuning,
 )
+from brivl_search.metrics.hub_correction import HubCorrection
 
 
 class IndexWriter(Draft):
@@ -100,6 +102,7 @@ class IndexWriter(Draft):
         self._staging: Staging | None = None
         self._reading: Any = None
         self._shards: dict[int, Shard] = {}
+        self._corrections: dict[Modality, HubCorrection] = {}
         try:
             path = catalog.catalog_path(self.directory)
             try:
@@ -200,6 +203,11 @@ class IndexWriter(Draft):
         """The published generation, 0 before the first commit."""
         return self._meta.generation
 
+    @property
+    def encoder(self) -> EncoderInfo:
+        """Whose vectors it takes."""
+        return self._meta.encoder
+
     def _sweep(self) -> None:
         """Remove shard files the catalog does not name; readers that have them mapped keep their contents.
 
@@ -266,6 +274,23 @@ class IndexWriter(Draft):
         """Search a modality like this from the next commit on."""
         parts = self._meta.parts
         self._meta = replace(self._meta, parts={**parts, modality: replace(parts[modality], tuning=tuning)})
+
+    def correct_hubs(self, modality: Modality, correction: HubCorrection | None) -> None:
+        """Correct the scores of a modality for hubs like this from the next commit on; None: no longer.
+
+        Every row gets its number with that commit, and every row that comes later with its own.
+
+        Raises:
+            UsageError: the references are vectors of another size.
+        """
+        if correction is not None and (size := correction.references.shape[1]) != self._meta.encoder.dim:
+            raise UsageError(f"hub correction: its references have {size} dimensions, not {self._meta.encoder.dim}")
+        parts, self._corrections = self._meta.parts, {**self._corrections}
+        self._corrections.pop(modality, None)
+        if correction is not None:
+            self._corrections[modality] = correction
+        facts = None if correction is None else Correction.of(correction)
+        self._meta = replace(self._meta, parts={**parts, modality: replace(parts[modality], correction=facts)})
 
     def drop_damaged(self) -> dict[str, int]:
         """Stage the removal of every item whose shard is missing or not the one that was sealed.
@@ -342,8 +367,9 @@ class IndexWriter(Draft):
             queries=queries,
             progress=progress or (lambda line: None),
             compact=compact,
+            corrections=self._corrections,
         )
-        self._published = self._meta
+        self._published, self._corrections = self._meta, {}
         reports = {modality: commits[modality].report() for modality in MODALITIES}
         notes = tuple(note for one in commits.values() for note in one.plan.notes)
         self._stage.committed(self._meta.state)

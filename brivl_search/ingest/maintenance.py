@@ -15,6 +15,7 @@ import numpy as np
 from brivl_search.corpus.containers.place import below
 from brivl_search.corpus.names import nfc, spellings
 from brivl_search.display import printable
+from brivl_search.encoders import hub_corrections
 from brivl_search.errors import UsageError
 from brivl_search.index import MODALITIES, Codec, CommitReport, IndexReader, IndexWriter, Modality, Tuning
 from brivl_search.index.keys import captions_of
@@ -236,18 +237,25 @@ def compact(
     encode: Encode | None = None,
     codec: Codec | None = None,
     memory: int | None = None,
+    correct_hubs: bool = True,
     progress: Note | None = None,
 ) -> CommitReport:
     """Merges small shards, drops removed rows, and trains the quantizer anew where the collection outgrew it.
+
+    The hub correction that the user has measured for the encoder, if any, takes the place of the index's own.
 
     Args:
         directory: the index.
         encode: texts → vectors, to tune with where the index has no captions; None: such an index keeps its tuning,
             or gets a cautious one that was not measured.
         codec, memory: as of `IndexWriter`.
+        correct_hubs: False drops the index's hub correction.
         progress: told in one line each what is going on.
     """
     with IndexWriter.existing(directory, codec=codec, memory=memory) as writer:
+        correction = hub_corrections.saved(writer.encoder.fingerprint) if correct_hubs else None
+        if correction is not None or not correct_hubs:
+            writer.correct_hubs("image", correction)
         queries: dict[Modality, np.ndarray] = {}
         with IndexReader.open(directory) as reader:
             probed = [m for m in MODALITIES if reader.info.of(m).nlist]

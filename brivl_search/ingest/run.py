@@ -18,6 +18,7 @@ from brivl_search.corpus.captions import read_captions
 from brivl_search.corpus.sources import DatasetChoice, Sources, find_sources, hint
 from brivl_search.corpus.walk import Scan, add_named
 from brivl_search.display import printable
+from brivl_search.encoders import hub_corrections
 from brivl_search.encoders.base import Encoder
 from brivl_search.errors import BrivlSearchError, CorpusError, UsageError
 from brivl_search.index import MODALITIES, IndexWriter, Modality
@@ -122,8 +123,12 @@ def _find(coverage: Coverage, options: BuildOptions, *, files: bool = False) -> 
 def _writer(
     directory: Path, encoder: Encoder, options: BuildOptions, verb: str, paths: Sequence[Path | str]
 ) -> IndexWriter:
-    """Killed and run again with the same paths, it goes on with what was staged."""
-    return IndexWriter(
+    """Killed and run again with the same paths, it goes on with what was staged.
+
+    A new index takes the encoder's hub correction, where the user has measured one; others keep what they have.
+    """
+    correction = hub_corrections.saved(encoder.fingerprint)
+    writer = IndexWriter(
         directory,
         encoder_name=encoder.name,
         fingerprint=encoder.fingerprint,
@@ -134,6 +139,9 @@ def _writer(
         memory=options.memory,
         job="\0".join([verb, *sorted({os.path.abspath(path) for path in paths}), *_job(options.dataset)]),
     )
+    if not writer.generation:
+        writer.correct_hubs("image", correction)
+    return writer
 
 
 def _job(choice: DatasetChoice) -> list[str]:

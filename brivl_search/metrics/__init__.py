@@ -3,6 +3,7 @@
 ranks      ranks of true partners among all candidates, or in result lists; exact top-k lists
 figures    R@k by three definitions, median and mean rank, MRR, mAP
 bootstrap  confidence intervals, over groups of queries that belong together
+hub_correction  what lowers the scores of candidates that every query finds
 """
 
 from brivl_search.metrics.bootstrap import Bootstrap

@@ -92,6 +92,7 @@ def partner_ranks(
     candidates: np.ndarray,
     truth: Truth,
     *,
+    added: np.ndarray | None = None,
     block: int = QUERIES,
     candidate_block: int = CANDIDATES,
 ) -> Ranks:
@@ -101,6 +102,7 @@ def partner_ranks(
         queries: floating (q, dim), finite; may be float16 or a memory map.
         candidates: floating (n, dim), finite; the same.
         truth: for each query the candidate numbers of its partners; at least one.
+        added: float32 (n,), to every score of a candidate (a correction for hubs).
         block: queries per matrix product.
         candidate_block: candidates per matrix product; the memory is about block × candidate_block float32.
 
@@ -109,17 +111,20 @@ def partner_ranks(
     """
     partners, starts = flat_truth(truth)
     own = pair_scores(queries, candidates, np.repeat(np.arange(len(queries)), np.diff(starts)), partners)
+    if added is not None:
+        own = own + added[partners]
     ranks = np.ones(len(partners), dtype=np.int64)
     for first in range(0, len(queries), block):
         wanted = _float32(queries[first : first + block])
         lengths = _lengths(wanted)
         for at in range(0, len(candidates), candidate_block):
             some = _float32(candidates[at : at + candidate_block])
-            products = wanted @ some.T
-            slack = _slack(lengths, some)
+            more = None if added is None else added[at : at + candidate_block]
+            products = wanted @ some.T if more is None else wanted @ some.T + more
+            slack = _slack(lengths, some, more)
             for i, row in enumerate(products):
                 for p in range(starts[first + i], starts[first + i + 1]):
-                    ranks[p] += _before(row, slack[i], wanted[i], some, own[p], partners[p] - at)
+                    ranks[p] += _before(row, slack[i], wanted[i], some, own[p], partners[p] - at, more)
     return Ranks(ranks, starts, len(candidates))
 
 
@@ -151,6 +156,7 @@ def top_lists(
     candidates: np.ndarray,
     k: int,
     *,
+    added: np.ndarray | None = None,
     block: int = QUERIES,
     candidate_block: int = CANDIDATES,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -168,8 +174,9 @@ def top_lists(
         best: list[tuple[np.ndarray, np.ndarray]] = [(numbers[0, :0], scores[0, :0])] * len(wanted)
         for at in range(0, len(candidates), candidate_block):
             some = _float32(candidates[at : at + candidate_block])
-            products = wanted @ some.T
-            slack = _slack(lengths, some)
+            more = None if added is None else added[at : at + candidate_block]
+            products = wanted @ some.T if more is None else wanted @ some.T + more
+            slack = _slack(lengths, some, more)
             for i, row in enumerate(products):
                 seen, seen_scores = best[i]
                 if len(seen) == k:
@@ -180,7 +187,8 @@ def top_lists(
                     floor = np.float32(-np.inf)
                 near = np.flatnonzero(row >= floor)
                 found = np.concatenate([seen, near + at])
-                found_scores = np.concatenate([seen_scores, _dots(some[near][None], wanted[i : i + 1])[0]])
+                near_scores = _dots(some[near][None], wanted[i : i + 1])[0]
+                found_scores = np.concatenate([seen_scores, near_scores if more is None else near_scores + more[near]])
                 order = np.lexsort((found, -found_scores))[:k]
                 best[i] = found[order], found_scores[order]
         for i, (found, found_scores) in enumerate(best):
@@ -189,7 +197,13 @@ def top_lists(
 
 
 def _before(
-    row: np.ndarray, slack: np.float32, query: np.ndarray, vectors: np.ndarray, own: np.float32, number: int
+    row: np.ndarray,
+    slack: np.float32,
+    query: np.ndarray,
+    vectors: np.ndarray,
+    own: np.float32,
+    number: int,
+    added: np.ndarray | None,
 ) -> int:
     """How many of these candidates stand before the partner of score `own`, whose place among them is `number`."""
     upper = own + slack
@@ -199,6 +213,8 @@ def _before(
     if not len(close):
         return int(ahead)
     scores = _dots(vectors[close][None], query[None])[0]
+    if added is not None:
+        scores = scores + added[close]
     return int(ahead + np.count_nonzero(scores > own) + np.count_nonzero(scores[close < number] == own))
 
 
@@ -217,12 +233,14 @@ def _lengths(vectors: np.ndarray) -> np.ndarray:
     return lengths
 
 
-def _slack(lengths: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+def _slack(lengths: np.ndarray, vectors: np.ndarray, added: np.ndarray | None) -> np.ndarray:
     """float32 (q,): how far two float32 dot products of a query with one of `vectors` can be apart.
 
     Each is within d u |x||y| of the true product, in whatever order it is summed (Higham, Accuracy and Stability of
-    Numerical Algorithms, section 3.1); 4 u more for the sum with it.
+    Numerical Algorithms, section 3.1); 4 u more for the sum with it, and for that with what is `added`.
     """
     longest = float(_lengths(vectors).max(initial=0))
-    slack: np.ndarray = (2.02 * (vectors.shape[1] + 4) * _UNIT * longest * lengths).astype(np.float32)
-    return slack
+    slack: np.ndarray = 2.02 * (vectors.shape[1] + 4) * _UNIT * longest * lengths
+    if added is not None:
+        slack = slack + 4 * _UNIT * float(np.abs(added).max(initial=0))
+    return slack.astype(np.float32)

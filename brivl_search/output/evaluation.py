@@ -9,6 +9,7 @@ from rich.text import Text
 
 from brivl_search.display import printable
 from brivl_search.evaluation import LIST_DEPTH, Comparison, DirectionName, Evaluation
+from brivl_search.evaluation.result import CORRECTED
 from brivl_search.metrics import Recall
 from brivl_search.output import show, table
 
@@ -21,12 +22,13 @@ def print_evaluation(evaluation: Evaluation, comparisons: Sequence[tuple[Evaluat
     fields = ", ".join(evaluation.fields)
     out = table(f"{printable(evaluation.source)}  captions: {fields}  encoder: {evaluation.encoder}")
     indexed = evaluation.text_to_image["through_index"] is not None
-    searches = ("exact", "through_index") if indexed else ("exact",)
+    corrected = CORRECTED in evaluation.searched["text_to_image"]
+    titles = {"exact": "exact model", CORRECTED: "hubs corrected", "through_index": "through the index"}
+    searches = tuple(search for search in titles if evaluation.text_to_image.get(search) is not None)
     out.add_column("direction", no_wrap=True)
     out.add_column("figure", no_wrap=True)
-    out.add_column("exact model", justify="right")
-    if indexed:
-        out.add_column("through the index", justify="right")
+    for search in searches:
+        out.add_column(titles[search], justify="right")
     out.add_column("ms a query" if indexed else "encoder, ms a query", justify="right")
     counts: list[str] = []
     for name, arrow in _ARROWS.items():
@@ -57,6 +59,12 @@ def print_evaluation(evaluation: Evaluation, comparisons: Sequence[tuple[Evaluat
         show(Text(f"through the index: lists {depth} deep; a partner further down adds 0 to MRR and mAP"))
     ks = ", ".join(f"R@{k}" for k in evaluation.ks)
     show(Text(f"MR: mean of {ks}; R@sum: their sum over both directions"))
+    if corrected:
+        where = ", and what goes through the index" if indexed else ""
+        show(Text(f"hubs corrected: text → image with the hub correction{where}; image → text is not corrected"))
+    if evaluation.calibration_error is not None:
+        error = evaluation.calibration_error
+        show(Text(f"match: expected calibration error {error:.3f}, on true and random pairs of these"))
     if evaluation.options.bootstrap is not None:
         level, draws = evaluation.options.bootstrap.level, evaluation.options.bootstrap.resamples
         show(Text(f"±, [low, high]: {level:g} % intervals, {draws:,} draws of the images with their captions"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,6 +13,7 @@ from rich.text import Text
 from brivl_search.encoders.runtimes.measured import describe
 from brivl_search.index import IndexInfo, Modality, ModalityInfo, Tuning, VerifyReport
 from brivl_search.index.sources import Source
+from brivl_search.index.types import Correction
 from brivl_search.output import human_bytes, say, show, table, warn
 from brivl_search.output.console import PathCell
 from brivl_search.output.words import OPTIONS
@@ -38,6 +39,9 @@ def info_dict(info: IndexInfo) -> dict[str, Any]:
             "queries_per_second": tuning.qps if tuning else None,
             "tuning_queries": tuning.queries if tuning else 0,
             "tuning_kind": tuning.kind if tuning else None,
+            "hub_correction": None
+            if part.correction is None
+            else {name: value for name, value in asdict(part.correction).items() if name != "sha256"},
             "shards": [
                 {"name": s.name, "rows": s.rows, "bytes": s.bytes, "kind": s.kind, "checksum": s.checksum}
                 for s in part.shards
@@ -75,6 +79,8 @@ def print_info(info: IndexInfo) -> None:
         facts.add_row(name, f"{part.rows:,} rows, {part.removed:,} removed, {human_bytes(part.bytes)}")
         if part.shards:
             facts.add_row("", _search_facts(part))
+        if part.correction is not None:
+            facts.add_row("", f"hub correction: {correction_facts(part.correction)}")
         for shard in part.shards:
             facts.add_row("", f"{shard.name}  {shard.rows:,} rows  {human_bytes(shard.bytes)}  {shard.kind}")
     show(facts)
@@ -153,6 +159,16 @@ def _search_facts(part: ModalityInfo) -> str:
         if part.tuning.qps is not None:
             text += f", {part.tuning.qps:,.0f} queries/s one by one"
     return text
+
+
+def correction_facts(correction: Correction | None) -> str:
+    """How hubs are corrected, in a line; "" where they are not."""
+    if correction is None:
+        return ""
+    return (
+        f"text → image scores less {correction.weight:g} × the mean of a photo's {correction.nearest} nearest of "
+        f"{correction.references:,} reference captions"
+    )
 
 
 def tuning_table(found: Mapping[Modality, Tuning]) -> Table:

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
+from rich.table import Table
 from rich.text import Text
 
 from brivl_search.display import harmless
 from brivl_search.encoders.inventory import Entry
-from brivl_search.encoders.known import Figure
+from brivl_search.encoders.known import Figure, KnownModel
+from brivl_search.encoders.recommended import RECOMMENDED, Advice, purposes_of
 from brivl_search.encoders.runtimes.measured import Measured
+from brivl_search.encoders.speeds import Speed
 from brivl_search.errors import install_hint
 from brivl_search.output.console import human_bytes, show, table
 
+if TYPE_CHECKING:
+    from brivl_search.evaluation.hub_fitting import HubFit
+    from brivl_search.evaluation.speed import Failed
 
-def show_models(entries: Sequence[Entry]) -> None:
-    """Encoders, a line each."""
+
+def show_models(entries: Sequence[Entry], purposes: Mapping[str, str] | None = None) -> None:
+    """Encoders, a line each; then which to take for what.
+
+    Args:
+        entries: what there is.
+        purposes: what each purpose is called; None: as `recommended` calls it.
+    """
     models = table()
     models.add_column("encoder", overflow="fold")
     models.add_column("languages")
@@ -23,12 +36,97 @@ def show_models(entries: Sequence[Entry]) -> None:
     models.add_column("size", justify="right", no_wrap=True)
     models.add_column("on disk")
     for entry in entries:
-        size = "" if entry.parameters is None else f"{entry.parameters:,.{0 if entry.parameters >= 10 else 1}f}M"
         dim = "" if entry.dim is None else str(entry.dim)
         languages = entry.known.languages if entry.known else ""
-        models.add_row(Text(harmless(entry.name)), languages, dim, size, Text(harmless(_where(entry))))
+        models.add_row(Text(harmless(entry.name)), languages, dim, _size(entry), Text(harmless(_where(entry))))
     show(models)
-    show(Text("\nmodels show NAME: notes and published figures of one", style="dim"))
+    by_name = {entry.name: entry for entry in entries}
+    advised = [advice for advice in RECOMMENDED if advice.name in by_name]
+    if advised:
+        show("")
+        show(_advice_table(advised, by_name, purposes or {}))
+    show(Text("\nmodels show NAME: notes, and published figures with their sources", style="dim"))
+    show(Text("models bench NAME: how fast it is here", style="dim"))
+
+
+def _advice_table(advised: Sequence[Advice], by_name: Mapping[str, Entry], purposes: Mapping[str, str]) -> Table:
+    """Which to take: licence, size, one published figure, and the speed that was measured here."""
+    out = table("Which to take (published figures; those of different tests cannot be compared)")
+    out.add_column("for", no_wrap=True)
+    out.add_column("encoder", overflow="fold")
+    out.add_column("licence")
+    out.add_column("size", justify="right", no_wrap=True)
+    out.add_column("dim", justify="right")
+    out.add_column("R@1 text → image, image → text", overflow="fold")
+    out.add_column("images/s here", justify="right", no_wrap=True)
+    before = ""
+    for advice in advised:
+        entry = by_name[advice.name]
+        known = entry.known
+        shown = "" if advice.purpose == before else purposes.get(advice.purpose, advice.purpose)
+        before = advice.purpose
+        out.add_row(
+            shown,
+            Text(advice.name),
+            known.licence if known else "",
+            _size(entry),
+            "" if entry.dim is None else str(entry.dim),
+            Text(_first_figures(known)),
+            "not measured" if entry.relative is None else f"{entry.relative:.2g} × brivl-mini",
+        )
+    return out
+
+
+def _first_figures(known: KnownModel | None) -> str:
+    """R@1 both ways on the test whose both ways are known, else of the first figure; "" where none is published."""
+    if known is None or not known.figures:
+        return "its model card" if known is not None and known.name == "brivl-mini" else ""
+    ways: dict[str, dict[str, float]] = {}
+    for figure in known.figures:
+        if figure.recall:
+            ways.setdefault(figure.test, {})[figure.direction] = figure.recall[0]
+    both = {"text → image", "image → text"}
+    test = next((test for test, found in ways.items() if both <= found.keys()), next(iter(ways), ""))
+    found = ways.get(test, {})
+    if both <= found.keys():
+        return f"{found['text → image']:.1f}, {found['image → text']:.1f} ({test})"
+    return ", ".join(f"{value:.1f}" for value in found.values()) + (f" ({test})" if found else "")
+
+
+def show_speeds(found: Sequence[Speed | Failed]) -> None:
+    """What `models bench` measured, a line an encoder; those that could not be had are left to the caller."""
+    speeds = [one for one in found if isinstance(one, Speed)]
+    if not speeds:
+        return
+    out = table(f"{speeds[0].machine}")
+    out.add_column("encoder", overflow="fold")
+    for title in ("images/s", "× brivl-mini", "texts/s", "memory", "first text, s", "+ first picture, s"):
+        out.add_column(title, justify="right", no_wrap=True)
+    out.add_column("device, precision")
+    for one in speeds:
+        gpu = f" + {human_bytes(one.gpu_memory)} of the GPU" if one.gpu_memory is not None else ""
+        out.add_row(
+            Text(harmless(one.name)),
+            _rate(one.images),
+            "" if one.relative is None else f"{one.relative:.2g}",
+            _rate(one.texts),
+            ("" if one.memory is None else human_bytes(one.memory)) + gpu,
+            f"{one.text_ready:.1f}",
+            f"{one.image_ready:.1f}",
+            ", ".join([one.device, one.precision, *one.options.values()]),
+        )
+    show(out)
+    show(Text("images/s, texts/s: the towers in batches; decoding excluded. memory: of the process at its peak"))
+
+
+def _rate(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _size(entry: Entry) -> str:
+    if entry.parameters is None:
+        return ""
+    return f"{entry.parameters:,.{0 if entry.parameters >= 10 else 1}f}M"
 
 
 def show_model(entry: Entry) -> None:
@@ -42,7 +140,10 @@ def show_model(entry: Entry) -> None:
         "languages": entry.known.languages if entry.known else "",
         "dimensions": "" if entry.dim is None else str(entry.dim),
         "parameters": "" if entry.parameters is None else f"{entry.parameters:,.4g} million",
+        "licence": entry.known.licence if entry.known else "",
+        "recommended for": ", ".join(purposes_of(entry.name)),
         "on disk": _where(entry) or "not on this disk",
+        "measured here": "; ".join(map(_measured, entry.speeds)),
         "notes": "; ".join(_notes(entry)),
     }
     for name, value in rows.items():
@@ -64,6 +165,32 @@ def show_model(entry: Entry) -> None:
     show(figures)
     for number, source in enumerate(sources, 1):
         show(Text(f"[{number}] {source}"))
+
+
+def hub_lines(fit: HubFit) -> list[str]:
+    """What a correction for hubs brings, and whether it is kept."""
+    if fit.before is None or fit.after is None:
+        return [f"hub correction: none: {fit.why}"]
+    moves = ", ".join(f"R@{k} {value:.1f} → {fit.after[k]:.1f}" for k, value in fit.before.items())
+    low, high = fit.interval
+    judged = (
+        f"text → image on {fit.queries:,} captions of {fit.photos:,} photos that it was not chosen on: {moves}; "
+        f"mean {fit.gain:+.1f} [{low:+.1f}, {high:+.1f}]"
+    )
+    if fit.correction is None:
+        return [f"hub correction: none, {fit.why}", f"  {judged}"]
+    kept = fit.correction
+    return [
+        f"hub correction: less {kept.weight:g} × the mean of a photo's {kept.nearest} nearest of "
+        f"{len(kept.references):,} captions",
+        f"  {judged}",
+    ]
+
+
+def _measured(one: Speed) -> str:
+    beside = "" if one.relative is None else f" ({one.relative:.2g} × brivl-mini)"
+    how = ", ".join([one.device, one.precision, *one.options.values()])
+    return f"{_rate(one.images)} images/s{beside}, {_rate(one.texts)} texts/s on {how}, {one.measured}"
 
 
 def _where(entry: Entry) -> str:

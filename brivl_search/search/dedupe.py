@@ -29,6 +29,7 @@ def group(
     alike: float,
     search: Search,
     most: int | None = None,
+    hits: Search | None = None,
 ) -> list[ScoredRow]:
     """The k best groups, best first: greedily, each led by the best row that is in none yet.
 
@@ -40,10 +41,12 @@ def group(
         query: float32 (dim,), unit length.
         k: groups.
         alike: cosine with the leader from which on a row belongs to its group, if the two look alike.
-        search: how rows are found, for the query and for a leader's neighbours.
+        search: how rows are found, for a leader's neighbours and, without `hits`, for the query.
         most: rows that are kept with a leader. Further ones are folded into it and forgotten. Then no more than the
             10,000 rows next to the query are looked at, or 2 k: there may be fewer groups. None: no limit.
+        hits: how the query's rows are found, where that is another search than that for neighbours.
     """
+    hits = hits or search
     deepest = None if most is None else max(2 * k, _DEEP)
     depth = max(2 * k, _FIRST)
     bar = min(alike, 1.0) - _SLACK
@@ -54,7 +57,7 @@ def group(
         return looks is not None and looks.apart(one, other, bits)
 
     while True:
-        found = scored(search(query[None], depth), 0)
+        found = scored(hits(query[None], depth), 0)
         groups = _fold(reader, modality, query, k, bar, search, found, most, apart)
         if len(groups) == k or len(found) < depth or depth == deepest:
             return groups

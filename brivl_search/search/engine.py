@@ -262,7 +262,8 @@ class Engine(LiveIndex):
     ) -> Iterator[list[Hit] | BrivlSearchError]:
         allow = self.allowed(reader, modality, options.filter)
         vectors = np.stack([job.vector for job in jobs])
-        for job, rows in zip(jobs, nearest(reader, modality, vectors, options, allow), strict=True):
+        strength = np.array([job.query.share_of_texts for job in jobs], np.float32) if modality == "image" else None
+        for job, rows in zip(jobs, nearest(reader, modality, vectors, options, allow, strength), strict=True):
             matches: Mapping[RowId, float] = {}
             if match.is_known(self.encoder, job.query, modality):
                 sample = self.sample(reader, modality, allow) if confidence_of(self.encoder) is not None else None

@@ -67,6 +67,16 @@ class Query:
         return self.terms[0].kind if len(self.terms) == 1 and self.terms[0].weight > 0 else None
 
     @property
+    def share_of_texts(self) -> float:
+        """How strongly hits that are images are corrected for hubs: Σ weights of texts / Σ |weights|.
+
+        A hub is a picture that is near to texts of all kinds. So each text of a sum brings its share of the correction,
+        with the sign of its weight (what a hub gains by a it loses by - b), and a picture brings none.
+        """
+        texts = sum(term.weight for term in self.terms if term.kind == "text")
+        return texts / sum(abs(term.weight) for term in self.terms)
+
+    @property
     def texts(self) -> list[str]:
         return [term.content for term in self.terms if isinstance(term.content, str) and term.kind == "text"]
 

@@ -13,6 +13,7 @@ from brivl_search.metrics.cosine import bounded
 
 RowId = tuple[int, int]  # position of the shard, row in it
 Search = Callable[[NDArray[np.float32], int], SearchResult]  # (queries, k); with the query's own filter and tuning
+Strength = NDArray[np.float32] | None  # of the correction for hubs, a number a query; None: scores are cosines
 
 
 @dataclass
@@ -31,6 +32,6 @@ class ScoredRow:
 
 
 def scored(found: SearchResult, query: int) -> list[tuple[RowId, float]]:
-    """The rows found for one of the queries, best first, without the padding behind the last."""
-    columns = (found.shards[query].tolist(), found.rows[query].tolist(), bounded(found.scores[query]).tolist())
+    """The rows found for one of the queries, best first, with their cosines; without the padding behind the last."""
+    columns = (found.shards[query].tolist(), found.rows[query].tolist(), bounded(found.cosines[query]).tolist())
     return [((shard, row), score) for shard, row, score in zip(*columns, strict=True) if row >= 0]

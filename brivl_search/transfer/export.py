@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from brivl_search.corpus.atomic import appearing
 from brivl_search.errors import IndexIncompatibleError, UsageError
 from brivl_search.index import MODALITIES, IndexReader, Item, Modality
-from brivl_search.transfer.formats import Advance, Kind, arrow_modules
+from brivl_search.index.hubs import read_correction
+from brivl_search.transfer.formats import CORRECTION, Advance, Kind, arrow_modules
 from brivl_search.transfer.vector_file import json_line
 
 
@@ -52,6 +53,9 @@ def export(directory: Path, out: Path, kind: Kind, advance: Advance | None = Non
                 "rows": counts,
                 "sources": [asdict(source) for source in info.sources],
             }
+            correction = info.image.correction and read_correction(directory, "image")
+            if correction:
+                (temporary / CORRECTION).write_bytes(correction.to_bytes())
             (temporary / "export.json").write_text(
                 json.dumps(about, indent=2, ensure_ascii=True) + "\n", encoding="utf-8"
             )

@@ -6,7 +6,8 @@ An export is a folder: export.json (encoder, fingerprint, dim, format) and, for 
     parquet   {image|text}.parquet: the columns of a line, and `vector`, a fixed-size list of float16
     jsonl     {image|text}.jsonl with the vector in each line
 
-A line is {"key", "content", "size", "mtime_ns", "origin", "record"}. `import_folder` reads all three back.
+A line is {"key", "content", "size", "mtime_ns", "origin", "record"}. `import_folder` reads all three back. Where the
+index corrects hubs, the references lie beside (`CORRECTION`); the numbers of rows are computed again.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from brivl_search.index import Item
 Kind = Literal["npy", "parquet", "jsonl"]
 Rows = Iterator[tuple[Item, NDArray[Any]]]
 Advance = Callable[[int], None]
+CORRECTION = "hub_correction.safetensors"
 BLOCK = 8192  # rows read, normalised and staged together
 
 

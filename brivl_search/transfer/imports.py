@@ -13,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brivl_search.display import printable
+from brivl_search.encoders import hub_corrections
 from brivl_search.errors import CorpusError, UsageError
 from brivl_search.index import MODALITIES, CommitReport, EncoderInfo, IndexReader, IndexWriter, Item, Modality
 from brivl_search.index.ivfpq import AUTO_THRESHOLD
 from brivl_search.index.sources import Source, of_roots
 from brivl_search.ingest.tuning import tuning_queries
-from brivl_search.transfer.formats import BLOCK, Advance, Kind
+from brivl_search.metrics.hub_correction import DamagedCorrection, HubCorrection
+from brivl_search.transfer.formats import BLOCK, CORRECTION, Advance, Kind
 from brivl_search.transfer.readers import NO_ARRAY, Given, array_of, exported, foreign
 
 SAME = 0.999  # cosine from which on two vectors of one content are the same but for rounding
@@ -51,7 +53,7 @@ def import_folder(
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise UsageError(f"{source} is no folder that export wrote (export.json: {error})") from error
     rows = {m: exported(source, kind, m, counts[m], encoder.dim) for m in MODALITIES if counts[m]}
-    return _take(directory, encoder, rows, encode, advance, sources)
+    return _take(directory, encoder, rows, encode, advance, sources, _correction(source, encoder))
 
 
 def import_vectors(
@@ -95,6 +97,20 @@ def import_vectors(
     return _take(directory, encoder, rows, encode, advance, [source])
 
 
+def _correction(folder: Path, encoder: EncoderInfo) -> HubCorrection | None:
+    """The hub correction of the index that was exported; a new index takes it."""
+    path = folder / CORRECTION
+    try:
+        found = HubCorrection.from_bytes(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, DamagedCorrection) as error:
+        raise CorpusError(f"{path} is no hub correction ({error}): delete it, or export again") from None
+    if found.references.shape[1] != encoder.dim:
+        raise CorpusError(f"{path} is of another encoder: delete it, or export again")
+    return found
+
+
 def _older(about: Mapping[str, Any]) -> tuple[Source, ...]:
     """What an export of 0.2 or older says of the index's folders."""
     return of_roots(about.get("folders", ()), about.get("datasets", {}))
@@ -107,11 +123,14 @@ def _take(
     encode: Callable[[Sequence[str]], np.ndarray],
     advance: Advance | None,
     sources: Sequence[Source] = (),
+    correction: HubCorrection | None = None,
 ) -> CommitReport:
     """Stages all rows and commits. What fails or is killed leaves nothing: the next try begins anew (no `job`)."""
     with IndexWriter(
         directory, encoder_name=encoder.name, fingerprint=encoder.fingerprint, dim=encoder.dim, job=""
     ) as writer:
+        if not writer.generation:
+            writer.correct_hubs("image", hub_corrections.saved(encoder.fingerprint) or correction)
         known = {source.path for source in writer.sources}
         writer.set_sources([*writer.sources, *(source for source in sources if source.path not in known)])
         for modality, given in rows.items():

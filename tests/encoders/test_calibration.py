@@ -96,9 +96,10 @@ def test_true_pairs_against_random_ones(tmp_path: Path) -> None:
     """The stub knows which caption is whose: a true pair is likelier than not to be called one."""
     dataset, encoder = load_dataset(write_pairs(tmp_path / "photos")), StubEncoder()
     counted: list[int] = []
-    found = calibrate_on(dataset, encoder, counted.append, workers=0)
+    found, hubs = calibrate_on(dataset, encoder, counted.append, workers=0)
+    assert hubs.correction is None and "24 photos are too few" in hubs.why
     assert sum(counted) == 24 + 120 and found["pairs"] == 240
-    assert calibrate_on(dataset, encoder, counted.append, workers=0) == found
+    assert calibrate_on(dataset, encoder, counted.append, workers=0)[0] == found
     texts, owners = dataset.pairs()
     images = encoder.encode_images(np.stack([load_pixels(path, encoder.pixels) for path in dataset.images]))
     own = (encoder.encode_texts(texts) * images[owners]).sum(1)

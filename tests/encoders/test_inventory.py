@@ -79,7 +79,10 @@ def test_the_table_names_sources(capsys: pytest.CaptureFixture[str]) -> None:
     show_models(list(entries.values()))
     listed = capsys.readouterr().out.splitlines()
     assert listed[1].startswith("brivl-mini") and "bundled, " in listed[1]
-    assert len(listed) == 1 + len(entries) + 2  # a line each, and where the figures are
+    first = listed.index("")
+    assert first == 1 + len(entries)  # a line each; then which to take
+    assert "Which to take" in listed[first + 1] and "Apache-2.0" in listed[first + 3]
+    assert "62.7, 74.6 (Flickr30K-CN test" in listed[first + 3] and listed[-2].startswith("models show NAME")
 
 
 def test_json_in_a_pipe_and_no_torch() -> None:

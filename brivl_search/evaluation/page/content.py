@@ -142,5 +142,7 @@ def _examples(evaluation: Evaluation, way: Direction, search: str, chosen: np.nd
 
 
 def _top(way: Direction, chosen: np.ndarray, k: int) -> Sequence[tuple[np.ndarray, np.ndarray]]:
-    numbers, scores = top_lists(way.queries[chosen], way.candidates, k)
+    numbers, scores = top_lists(way.queries[chosen], way.candidates, k, added=way.lowered)
+    if way.lowered is not None:  # in the order of corrected scores, with their cosines
+        scores = scores - way.lowered[numbers]
     return list(zip(numbers, bounded(scores), strict=True))

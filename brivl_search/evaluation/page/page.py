@@ -18,10 +18,11 @@ from brivl_search.evaluation import Comparison, Evaluation
 from brivl_search.evaluation.page import charts, content
 from brivl_search.evaluation.page.charts import Axis, Series
 from brivl_search.evaluation.pairs import DIRECTIONS, Direction, DirectionName
+from brivl_search.evaluation.result import CORRECTED
 from brivl_search.metrics import recall_curve
 
 ARROWS: dict[DirectionName, str] = {"text_to_image": "Text → image", "image_to_text": "Image → text"}
-NAMES = {"exact": "exact model", "through_index": "through the index"}
+NAMES = {"exact": "exact model", "corrected": "hubs corrected", "through_index": "through the index"}
 SIDE = 200  # pixels of a thumbnail's longer side, 4-8 kB
 HISTOGRAM_BINS = 48
 TICKS = (1, 2, 5, 10, 20, 50, 100)
@@ -79,13 +80,13 @@ def render(
         drawn.append(_histogram(scores))
     if scores is not None and calibration is not None:
         drawn.append(_calibration_chart(content.reliability(scores, calibration)))
-    search = "exact" if evaluation.text_to_image["through_index"] is None else "through_index"
+    search = _shown(evaluation)
     pictures = _Pictures()
     return template.render(
         evaluation=evaluation,
         names=NAMES,
         source=printable(evaluation.source),
-        searches=[search for search, value in evaluation.text_to_image.items() if value is not None],
+        searches=list(evaluation.searched["text_to_image"]),
         directions=[(name, ARROWS[name], evaluation.of(name)) for name in DIRECTIONS],
         charts=drawn,
         calibrated=calibration is not None,
@@ -95,25 +96,33 @@ def render(
             for name in DIRECTIONS
             for kind, some in zip(("worst", "best"), content.examples(evaluation, name, search), strict=True)
         ],
-        searched={"exact": "exact search", "through_index": "the index"}[search],
+        searched={"through_index": "the index"}.get(search, "exact search"),
     )
+
+
+def _shown(evaluation: Evaluation) -> str:
+    """Of which search examples are shown: as one would search."""
+    found = evaluation.searched["text_to_image"]
+    return next(search for search in ("through_index", CORRECTED, "exact") if search in found)
 
 
 def _recall_chart(name: DirectionName, evaluations: Sequence[Evaluation]) -> Chart:
     series = []
     for at, evaluation in enumerate(evaluations):
         for search, searched in evaluation.searched[name].items():
+            if search == CORRECTED and name == "image_to_text":
+                continue  # hubs are corrected in the other direction alone
             curve = recall_curve(searched.ranks, evaluation.options.definition, content.DEEPEST)
             ks = np.arange(1, len(curve) + 1)
             label = NAMES[search]
             if len(evaluations) > 1:
-                label = evaluation.encoder
+                label = evaluation.encoder + (", hubs corrected" if search == CORRECTED else "")
             marks = {*TICKS, len(curve)}
             hints = [
                 f"{label}: R@{k} = {value:.1f} %" if k in marks else ""
                 for k, value in zip(ks.tolist(), curve.tolist(), strict=True)
             ]
-            colour = (at + (search != "exact")) % charts.COLOURS
+            colour = (at + list(NAMES).index(search)) % charts.COLOURS
             series.append(Series(label, ks, curve, colour, dashed=search != "exact", hints=hints))
     deepest = max(2, max(int(one.x[-1]) for one in series))
     ticks = [k for k in TICKS if k <= deepest]
@@ -206,9 +215,7 @@ def _cards(
     for example in some:
         query = tile("", evaluation.pairs.query_label(way, example.query), True, name == "image_to_text")
         own = example.partner
-        deep = evaluation.searched[name][
-            "exact" if evaluation.text_to_image["through_index"] is None else "through_index"
-        ]
+        deep = evaluation.searched[name][_shown(evaluation)]
         depth = deep.ranks.depth
         rank = f"rank {own.rank:,}" if depth is None or own.rank <= depth else f"not among {depth:,}"
         shown = [] if any(one.number == own.number for one in example.found) else [(f"its own: {rank}", own)]
