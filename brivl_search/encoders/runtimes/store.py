@@ -28,8 +28,8 @@ class Facts:
 
     Attributes:
         cosine: the least one, of its vectors and torch's in float32 for the same made pictures or texts.
-        least: from this cosine on its vectors count as torch's: SAFE; in bfloat16 that of torch's own bfloat16 if it
-            is lower, which has always counted as the same.
+        least: from this cosine on its vectors count as torch's: SAFE; in bfloat16 less, if torch's own bfloat16, which
+            has always counted as the same, is as far away: up to twice its distance from 1.
         inputs: names of the tower's inputs.
         files: sizes of the files in bytes, by name.
         texts: how texts become token ids (`tokens.Reading` as a dictionary); None: for pictures, or only torch can.
