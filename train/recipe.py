@@ -199,7 +199,7 @@ class Teacher(Table):
 
     name: str
     folder: str = Field(description="transformers folder, relative to the recipe")
-    fields: list[str] = Field(description="caption fields in its language")
+    fields: list[str] = Field([], description="caption fields in its language")
 
 
 class Words(Table):
@@ -230,6 +230,26 @@ class TextRecipe(Common):
     words: list[Words] = Field([])
     dictionaries: list[Dictionary] = Field([])
     train: TextTraining
+
+
+class WordsTraining(Steps):
+    """`[train]` of a words recipe: entries of dictionaries, and captions that are to stay."""
+
+    captions: Positive = Field(192, description="captions in an update, beside `batch` entries")
+    longest: Positive = Field(32, description="characters of a translation; entries with longer ones are left out")
+    temperature: Annotated[float, Field(gt=0)] = Field(0.05, description="τ of likenesses and of translations")
+    relation_weight: Rate = Field(0.5, description="share of the sentence encoders' loss")
+    translation_weight: Rate = Field(0.5, description="share of translations' loss")
+    keep_weight: Rate = Field(10.0, description="share of the captions' loss, 1 − cosine")
+    average: Annotated[float, Field(ge=0, lt=1)] = Field(0.98, description="of the weights that are kept")
+
+
+class WordsRecipe(Common):
+    """A recipe of `train.mini.words`."""
+
+    teachers: list[Teacher]
+    dictionaries: list[Dictionary]
+    train: WordsTraining
 
 
 R = TypeVar("R", bound=Common)

@@ -5,7 +5,8 @@
 
 It writes confidence.safetensors (`brivl_search.encoders.confidence`), and into config.json the map of cosines that
 `classify` uses. Neither changes the fingerprint. For a model that was trained with other photos than the bundled one,
---unseen names those that it was not trained with, one a line, as paths below --data.
+--unseen names those that it was not trained with, one a line, as paths below --data; for a third round, `--kept RECIPE`
+takes those that its recipe keeps for validation.
 
 Everything is measured on what was not fitted on: photos, things and names are in two halves, and each half is judged by
 weights of the other; pictures of a strange kind by a fit of the other kinds alone, and others of the same kinds,
@@ -34,6 +35,7 @@ from train.mini.calibrate import write_calibration
 from train.mini.couples import Couples, couples, strangers_to
 from train.mini.fitting import crossed, fit
 from train.mini.hits import SIZES, Rows, World, described, searched
+from train.mini.labelled import kept_below
 from train.mini.photos import CAPTIONED, Photo, Vectors, read
 
 GROUPS, STRANGE = 160, 32  # of pictures and of texts, and of strange pictures: 352 · 256 numbers of 2 bytes
@@ -273,6 +275,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--teachers", type=Path, default=Path("runs/teachers"), help="of train.mini.teachers")
     parser.add_argument("--own-only", action="store_true", help="no other photo than its own fits a caption")
     parser.add_argument("--unseen", type=Path, help="photos that the model was not trained with, a path a line")
+    parser.add_argument("--kept", type=Path, help="or the recipe of a third round that kept some")
     parser.add_argument("--cache", type=Path, default=Path("runs/confidence"), help="for vectors")
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--report", type=Path, help="also write what was measured to this JSON file")
@@ -280,6 +283,8 @@ def main(argv: list[str] | None = None) -> None:
     unseen = None
     if args.unseen is not None:
         unseen = frozenset(args.unseen.read_text(encoding="utf-8").split("\n"))
+    elif args.kept is not None:
+        unseen = kept_below(args.data, args.kept)
     encoder = BriVLEncoder(Unsure(args.checkpoint))
     vectors = Vectors(encoder, args.data, args.cache)
     photos = read(args.data, unseen)

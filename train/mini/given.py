@@ -22,9 +22,9 @@ from train.mini.tokens import LastLayers, Texts, cached_tokens
 
 
 def read_texts(recipe: HeadsRecipe, base: Path, texts: list[str], *, bf16: bool) -> tuple[Texts, TextTower]:
-    """All texts by the first checkpoint's text tower, without its correction of hubs; and that tower."""
+    """All texts by the text tower to begin with, without its correction of hubs; and that tower."""
     cfg, cache = recipe.train, Path(recipe.cache or recipe.run)
-    checkpoint = FolderCheckpoint((base / str(recipe.init.checkpoint)).resolve())
+    checkpoint = FolderCheckpoint((base / (recipe.texts or str(recipe.init.checkpoint))).resolve())
     tokens = cached_tokens(checkpoint, texts, cfg.text_layers, cache, bf16=bf16)
     tower = TextTower(checkpoint.config.text, checkpoint.config.dim)
     checkpoint.fill("text", tower)

@@ -37,9 +37,14 @@ class HeadTraining(Steps):
     negatives: Count = Field(4096, description="captions of other photos that each step draws")
     temperature: Annotated[float, Field(gt=0)] = Field(0.05, description="τ of captions")
     class_temperature: Annotated[float, Field(gt=0)] = Field(0.05, description="τ of class names")
+    caption_weight: Rate = Field(1.0, description="share of the captions' loss")
     label_weight: Rate = Field(1.0, description="share of the labels' loss")
     teacher_weight: Rate = Field(1.0, description="share of the classifiers' loss")
     told_weight: Rate = Field(1.0, description="of that, the share on captioned photos")
+    keep_weight: Rate = Field(
+        0.0, description="share of 1 − cosine between what is said of captioned photos and was said"
+    )
+    keep_named: Rate = Field(0.0, description="of that, the share of labelled photos")
     text_weight: Rate = Field(0.0, description="share of the names' own loss: a name and its translation")
     text_lr_factor: Rate = Field(0.0, description="the text tower's share of `lr`; 0: it does not learn")
     text_layers: Count = Field(1, description="last layers of the text backbone that learn with the text head")
@@ -59,6 +64,7 @@ class HeadsRecipe(Common):
     kinds: dict[str, dict[Literal["zh", "en"], list[str]]] = Field(description="kind → sentences about a name")
     classifiers: list[str] = Field(description="each CNN's ImageNet weights; empty: not read")
     names: str = Field(description="the classifiers' classes: JSON lines with zh and en, relative to the recipe")
+    texts: str | None = Field(None, description="checkpoint whose text tower is taken; by default `init.checkpoint`'s")
     go_on: str | None = Field(None, description="checkpoint of an earlier run whose weights are taken")
     everything: bool = Field(False, description="held-out pictures are trained on too; for the last run alone")
     train: HeadTraining

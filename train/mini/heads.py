@@ -45,7 +45,15 @@ from train.run.cpu import quicken
 from train.run.loop import rate_at, without_model
 
 
-def start(recipe: HeadsRecipe, base: Path, names: Tensor) -> ImageTower:
+def known_tower(recipe: HeadsRecipe, base: Path) -> ImageTower:
+    """The image tower of the first checkpoint."""
+    checkpoint = FolderCheckpoint((base / str(recipe.init.checkpoint)).resolve())
+    known = ImageTower(checkpoint.config.image, checkpoint.config.dim)
+    checkpoint.fill("image", known)
+    return known
+
+
+def start(recipe: HeadsRecipe, base: Path, names: Tensor, known: ImageTower) -> ImageTower:
     """The recipe's image tower: all that the first checkpoint has, and the classifiers of the CNNs' ImageNet weights.
 
     Their logits are averaged. What a class says begins as the text tower's vector of its name, centred.
@@ -54,17 +62,15 @@ def start(recipe: HeadsRecipe, base: Path, names: Tensor) -> ImageTower:
         recipe: which checkpoint and classifiers.
         base: the recipe's folder.
         names: (classes, dim), vectors of the classes' names.
+        known: the first checkpoint's tower.
     """
-    checkpoint = FolderCheckpoint((base / str(recipe.init.checkpoint)).resolve())
     tower = ImageTower(recipe.config.image, recipe.config.dim)
-    known = ImageTower(checkpoint.config.image, checkpoint.config.dim)
-    checkpoint.fill("image", known)
     if recipe.go_on is not None:
         load_tower((base / recipe.go_on).resolve(), "image", tower)
         return tower
     missing, unknown = tower.load_state_dict(known.state_dict(), strict=False)
     if unknown or any(not name.startswith("seen.") for name in missing):
-        raise SystemExit(f"{checkpoint.name} does not fit [model]: {[*unknown, *missing][:3]}")
+        raise SystemExit(f"{recipe.init.checkpoint} does not fit [model]: {[*unknown, *missing][:3]}")
     if tower.seen is not None and missing:
         files = [recipe.classifiers[at] for at in tower.seen.backbones]
         states = [load_file(str((base / file).resolve())) for file in files]
@@ -81,8 +87,12 @@ def start(recipe: HeadsRecipe, base: Path, names: Tensor) -> ImageTower:
 class Teaching:
     """The loss of a step, and what it must remember of earlier ones."""
 
-    def __init__(self, lessons: Lessons, tower: ImageTower, cfg: HeadTraining, *, bf16: bool) -> None:
+    def __init__(
+        self, lessons: Lessons, tower: ImageTower, known: ImageTower, cfg: HeadTraining, *, bf16: bool
+    ) -> None:
+        """`known`: the tower as the first checkpoint has it, without classifiers."""
         self.lessons, self.tower, self.cfg, self.bf16 = lessons, tower, cfg, bf16
+        self.known = known.eval()
         self.past = torch.empty(0, lessons.texts.bank.shape[1])
         # A name that a text says almost alike is no wrong answer.
         mean = torch.stack([lessons.names.mean(language) for language in LANGUAGES])
@@ -101,6 +111,7 @@ class Teaching:
         with torch.no_grad():
             seen = self.tower.seen
             teacher = None if seen is None else seen.logits(maps).softmax(1) @ lessons.classes
+            was = self.was(maps)
         texts = [
             lessons.row[text]
             for number in told
@@ -113,11 +124,23 @@ class Teaching:
         negatives = lessons.texts.bank[self.strangers(rng.integers(lessons.captions, size=cfg.negatives), told)]
         owners = torch.from_numpy(told)
         heads = [caption_loss(m[: len(told)], captions, negatives, self.past, owners, cfg.temperature) for m in members]
-        parts = {"captions": torch.stack(heads).mean()}
+        parts = {"captions": cfg.caption_weight * torch.stack(heads).mean()}
+        if was is not None:
+            moved = 1 - (members * was).sum(2)
+            parts["kept"] = cfg.keep_weight * (
+                moved[:, : len(told)].mean() + cfg.keep_named * moved[:, len(told) :].mean()
+            )
         parts |= self.names(members, len(told), named, teacher, rng)
         self.past = torch.cat([self.past, mean_direction(members[:, : len(told)].detach())])[-2048:]
         self.parts = {name: float(value.detach()) for name, value in parts.items()}
         return torch.stack([*parts.values()]).sum()
+
+    def was(self, maps: list[Tensor]) -> Tensor | None:
+        """What the first checkpoint says of pictures, (B, dim); None where nothing holds the tower to it."""
+        if not self.cfg.keep_weight:
+            return None
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+            return self.known.embed(maps).float()
 
     def names(
         self, members: Tensor, told: int, named: np.ndarray, teacher: Tensor | None, rng: np.random.Generator
@@ -248,11 +271,12 @@ def train(recipe: HeadsRecipe, base: Path, stop_after: int | None = None) -> Non
     quicken()
     lessons = read_lessons(recipe, base, bf16=bf16)
     zh, en = (lessons.names.mean(language) for language in LANGUAGES)
-    tower = start(recipe, base, lessons.classes @ F.normalize(zh + en, dim=1)).train()
+    known = known_tower(recipe, base)
+    tower = start(recipe, base, lessons.classes @ F.normalize(zh + en, dim=1), known).train()
     last = lessons.texts.last.train(lessons.texts.learns)
     optimizer = torch.optim.AdamW(learning(tower, last, cfg), betas=(0.9, 0.98), fused=True)
     judge = Judge(recipe, base, lessons, tower, bf16=bf16)
-    teaching = Teaching(lessons, tower, cfg, bf16=bf16)
+    teaching = Teaching(lessons, tower, known, cfg, bf16=bf16)
     with (run / "log.jsonl").open("a", buffering=1) as log:
         found = judge.measure()
         judge.save(0, found, "start")

@@ -24,8 +24,9 @@ from brivl_search.encoders.brivl.hubness import HUBNESS, Bank, Hubness
 from brivl_search.encoders.brivl.image_tower import ImageTower
 from brivl_search.encoders.device import has_fast_bf16, pick_device
 from train.data.photos import Photo, read_photos
-from train.mini.given import read_lessons
 from train.mini.head_recipe import HeadsRecipe
+from train.mini.labelled import read_pictures
+from train.mini.maps import load_maps
 from train.recipe import read_recipe
 
 
@@ -97,23 +98,21 @@ def by_reading(recipe: Path, checkpoint: Path, captions: int, photos: int) -> tu
 
 
 def by_cache(recipe: HeadsRecipe, base: Path, checkpoint: Path, captions: int, photos: int) -> tuple[np.ndarray, ...]:
-    """As `by_reading`, from what a third round has cached: its CNNs and its text tower are the checkpoint's too."""
-    if recipe.train.text_lr_factor:
-        raise SystemExit("the text tower of this recipe learns, and its cached vectors are old: give another recipe")
+    """As `by_reading`, photos by the maps that a third round has cached: its CNNs are the checkpoint's too."""
     bf16 = has_fast_bf16(pick_device("cpu")) if recipe.train.bf16 is None else recipe.train.bf16
-    lessons, rng = read_lessons(recipe, base, bf16=bf16), np.random.default_rng(0)
+    pictures, rng = read_pictures(recipe, base), np.random.default_rng(0)
+    maps = load_maps(recipe, base, pictures)
     tower = ImageTower(read_config(checkpoint).image, recipe.config.dim).eval()
     load_tower(checkpoint, "image", tower)
-    used = [i for i, picture in enumerate(lessons.pictures) if not picture.kept]
-    groups = [group for i in used for group in lessons.pictures[i].captions.values()]
-    rows = sorted({lessons.row[text] for group in groups for text in group})
-    texts = lessons.texts.bank.numpy()[rng.permutation(rows)[:captions]]
+    used = [number for number, picture in enumerate(pictures) if picture.captions and not picture.kept]
+    texts = sorted({text for number in used for group in pictures[number].captions.values() for text in group})
+    said = BriVLEncoder(checkpoint).encode_texts([texts[row] for row in rng.permutation(len(texts))[:captions]])
     drawn, images = rng.permutation(used)[:photos].tolist(), []
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         for at in range(0, len(drawn), 64):
-            maps = lessons.maps.take(drawn[at : at + 64], [0] * len(drawn[at : at + 64]))
-            images.append(tower.embed(maps).float().numpy())
-    return texts, np.concatenate(images)
+            some = drawn[at : at + 64]
+            images.append(tower.embed(maps.take(some, [0] * len(some))).float().numpy())
+    return said, np.concatenate(images)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -18,6 +18,8 @@ import numpy as np
 
 from train.data.photos import Photo, read_folder
 from train.mini.head_recipe import HeadsRecipe, Labelled
+from train.mini.photos import read
+from train.recipe import read_recipe
 
 Kept = Literal["", "photo", "class"]
 Language = Literal["zh", "en"]
@@ -157,3 +159,19 @@ def all_names(pictures: Sequence[Picture]) -> Names:
             if picture.kind not in kinds[name.zh]:
                 kinds[name.zh].append(picture.kind)
     return Names([*names.values()], [kinds[zh] for zh in names], [collections[zh] for zh in names])
+
+
+def kept_below(data: Path, recipe: Path) -> frozenset[str]:
+    """The pictures that no round was trained with: kept by a heads recipe, and not of a collection of earlier rounds.
+
+    Args:
+        data: the folder of all collections.
+        recipe: the recipe's file.
+
+    Returns:
+        Paths below `data`.
+    """
+    pictures = read_pictures(read_recipe(recipe, [], HeadsRecipe), recipe.resolve().parent)
+    new = {photo.path for photo in read(data) if not photo.seen}  # to the rounds before
+    paths = (Path(picture.path).relative_to(data.resolve()).as_posix() for picture in pictures if picture.kept)
+    return frozenset(paths) & new

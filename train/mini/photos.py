@@ -20,7 +20,7 @@ from brivl_search.encoders.brivl.encoder import BriVLEncoder
 
 FLICKR = "flickr8k-cn"
 CAPTIONED = (FLICKR, "coco-mini", "everyday/coco-train-captioned")
-TRAINED = (FLICKR, "coco-mini", "imagenet-samples")  # of the bundled model, but for Flickr's last photos
+TRAINED = (FLICKR, "coco-mini", "imagenet-samples")  # of the first two rounds, but for Flickr's last photos
 HELD_OUT = 500
 _BATCH = 32
 
@@ -49,8 +49,8 @@ def read(data: Path, unseen: frozenset[str] | None = None) -> list[Photo]:
 
     Args:
         data: the folder.
-        unseen: paths below it of photos that the model was not trained with; None: those of the bundled model, Flickr's
-            last 500 and all of `everyday`.
+        unseen: paths below it of photos that the model was not trained with; None: those of the first two rounds,
+            Flickr's last 500 and all of `everyday`.
     """
     photos = []
     for file in sorted(

@@ -14,7 +14,7 @@ from brivl_search.encoders.brivl.encoder import BriVLEncoder
 from brivl_search.encoders.brivl.numpy_text import NumpyTextTower
 from brivl_search.encoders.inventory import _parameters
 from tests.support.tiny import make_checkpoint
-from train.mini.soup import cook
+from train.mini.soup import Part, cook
 
 TEXTS = ["一只在草地上的狗", "a red circle", "x"]
 
@@ -31,7 +31,7 @@ def test_a_value_is_off_by_at_most_half_a_scale() -> None:
 def test_every_reader_sees_the_same_vectors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights, "LARGE", 512)
     whole = make_checkpoint(tmp_path / "whole", seed=4)
-    cook(tmp_path / "small", [whole], [1], int8=True)
+    cook(tmp_path / "small", Part([whole], [1.0]), int8=True)
     kept = load_file(tmp_path / "small" / "model.safetensors")
     assert kept["text.backbone.embeddings.word_embeddings.weight"].dtype == torch.int8
     assert kept["image.backbones.0.net.conv_head.weight"].dtype == torch.float16  # no matrix

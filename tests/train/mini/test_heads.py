@@ -250,3 +250,16 @@ def test_heads_learn_and_the_checkpoint_loads(
         assert hubs is not None and hubs.of_images.shares.sum() == pytest.approx(1)
     progress.main([str(path), str(tmp_path / "run" / "checkpoint")])
     assert "named class" in capsys.readouterr().out
+
+
+def test_what_was_said_of_captioned_photos_holds_the_heads(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    path = write_world(tmp_path, tiny_checkpoint, steps=12, eval_every=12, lr=1e-2, average=0.0, label_weight=2.0)
+    maps.main([str(path)])
+    pixels = np.stack([np.asarray(draw("red", "circle", (64, 64), n)) for n in range(3)])
+    was, near = load_encoder(str(tiny_checkpoint)).encode_images(pixels), []
+    for weight in (0.0, 50.0):
+        run = tmp_path / f"kept-{weight:g}"
+        changes = [f'run="{run}"', f'cache="{tmp_path / "run"}"', f"train.keep_weight={weight}"]
+        heads.main([str(path), *(part for change in changes for part in ("--set", change))])
+        near.append((load_encoder(str(run / "checkpoint")).encode_images(pixels) * was).sum(1).mean())
+    assert near[1] > near[0] + 0.05 and near[1] > 0.9
