@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -12,11 +12,10 @@ from brivl_search.encoders.runtimes.graph import Exportable
 from brivl_search.errors import EncoderError
 
 if TYPE_CHECKING:
-    from brivl_search.encoders.brivl.encoder import BriVLEncoder
     from brivl_search.encoders.runtimes.choice import Side
 
 
-def exportable(encoder: BriVLEncoder, side: Side) -> Exportable:
+def exportable(encoder: Any, side: Side) -> Exportable:
     """One side of the encoder.
 
     Raises:

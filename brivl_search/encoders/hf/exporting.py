@@ -12,7 +12,6 @@ from brivl_search.encoders.runtimes.graph import Exportable
 from brivl_search.errors import EncoderError
 
 if TYPE_CHECKING:
-    from brivl_search.encoders.hf.encoder import TransformersEncoder
     from brivl_search.encoders.runtimes.choice import Side
 
 
@@ -48,7 +47,7 @@ class _Texts(nn.Module):
         return features(self.tower.get_text_features(input_ids=input_ids, **masks)).float()
 
 
-def exportable(encoder: TransformersEncoder, side: Side) -> Exportable:
+def exportable(encoder: Any, side: Side) -> Exportable:
     """One side of the encoder.
 
     Raises:

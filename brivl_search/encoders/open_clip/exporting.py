@@ -13,7 +13,6 @@ from brivl_search.encoders.runtimes import tokens
 from brivl_search.encoders.runtimes.graph import Exportable
 
 if TYPE_CHECKING:
-    from brivl_search.encoders.open_clip.encoder import OpenClipEncoder
     from brivl_search.encoders.runtimes.choice import Side
 
 _SPLIT = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -39,7 +38,7 @@ class _Texts(nn.Module):
         return found.float()
 
 
-def exportable(encoder: OpenClipEncoder, side: Side) -> Exportable:
+def exportable(encoder: Any, side: Side) -> Exportable:
     """One side of the encoder."""
     about = encoder.about
     if side == "image":
@@ -52,7 +51,7 @@ def exportable(encoder: OpenClipEncoder, side: Side) -> Exportable:
     return Exportable(_Texts(encoder.text_tower), ["input_ids"], example)
 
 
-def save_tokens(encoder: OpenClipEncoder, folder: Path) -> tokens.Reading | None:
+def save_tokens(encoder: Any, folder: Path) -> tokens.Reading | None:
     """Writes tokenizer.json; None for what only open_clip itself can do: languages, random cuts, the mode "clips"."""
     own, about = encoder.tokens, encoder.about
     clean = str(about.reading.get("clean") or ("lower" if own.words is None else "whitespace"))

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brivl_search.encoders.runtimes import measured, store
+from brivl_search.encoders.runtimes import order as orders
 from brivl_search.encoders.runtimes.choice import TORCH, Choice, Precision, Runtime, Side, choose
 from brivl_search.encoders.runtimes.openvino import Run
 from brivl_search.encoders.runtimes.session import default_threads
@@ -144,15 +145,13 @@ class Exports:
         return side == "image" and self._explicit(side) and self.precision in ("int8", "bf16")
 
     def _made(self, side: Side, choice: Choice) -> store.Facts:
-        from brivl_search.encoders.runtimes.make import Order, in_own_process
-
-        order = Order(self.name, self.fingerprint, side, choice.runtime, choice.precision)
+        order = orders.Order(self.name, self.fingerprint, side, choice.runtime, choice.precision)
         refused = store.refusal(order.place)
         if refused and not self._explicit(side):
             raise EncoderError(refused)
         tell(f"the {side} tower of {self.name} is exported for {choice}; this happens once")
         try:
-            return in_own_process(order)
+            return orders.in_own_process(order)
         except EncoderError as error:
             store.refuse(order.place, str(error))
             raise

@@ -8,10 +8,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brivl_search.encoders.runtimes import store, tokens
-from brivl_search.encoders.runtimes.choice import SAFE, Choice, Side
+from brivl_search.encoders.runtimes.choice import SAFE, Choice
+from brivl_search.encoders.runtimes.order import Order
 from brivl_search.errors import BrivlSearchError, EncoderError
 
 if TYPE_CHECKING:
@@ -27,49 +26,6 @@ if TYPE_CHECKING:
 
 CHECKED = 12  # pictures or texts that the export is compared on
 _WRONG = 0.9  # below this cosine an int8 tower has lost its model, and a float32 one is another
-
-
-@dataclass(frozen=True)
-class Order:
-    """What to make: one side of the encoder `name`, which has this `fingerprint`, for a runtime and a precision."""
-
-    name: str
-    fingerprint: str
-    side: Side
-    runtime: str
-    precision: str
-
-    @property
-    def choice(self) -> Choice:
-        return Choice(self.runtime, self.precision)  # type: ignore[arg-type]
-
-    @property
-    def place(self) -> Path:
-        return store.place(self.fingerprint, self.side, self.choice)
-
-
-def in_own_process(order: Order) -> store.Facts:
-    """Makes an export, or says why it cannot be made.
-
-    Raises:
-        EncoderError: the tower cannot be exported, or the export does not agree with torch.
-    """
-    done = subprocess.run(
-        [sys.executable, "-m", "brivl_search.encoders.runtimes.make"],
-        input=json.dumps(asdict(order)),
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-    )
-    try:
-        answer = json.loads(done.stdout.strip().rpartition("\n")[2])
-        reason = str(answer.get("error", ""))
-    except (ValueError, AttributeError):
-        reason = (done.stderr.strip().rpartition("\n")[2] or f"its process ended with {done.returncode}")[:300]
-    facts = None if reason else store.read(order.place)
-    if facts is None:
-        raise EncoderError(reason or f"{order.place} cannot be read after it was made: is the disk full?")
-    return facts
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from brivl_search.encoders import load_encoder
-from brivl_search.encoders.runtimes import exports, make, store
+from brivl_search.encoders.runtimes import exports, make, order, store
 from brivl_search.encoders.runtimes.choice import SAFE, Choice, installed
 from brivl_search.encoders.runtimes.made import texts
 from brivl_search.errors import EncoderError, TowerWarning, UsageError
@@ -33,7 +33,7 @@ RUNTIMES = [
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of its own; exports are made in this process, which is faster here."""
     monkeypatch.setenv("BRIVL_SEARCH_EXPORTS", str(tmp_path / "exports"))
-    monkeypatch.setattr(make, "in_own_process", make.make)
+    monkeypatch.setattr(order, "in_own_process", make.make)
     return tmp_path / "exports"
 
 
@@ -115,7 +115,7 @@ def test_an_export_is_made_once_and_said_to_be(clip: str, cache: Path, monkeypat
     ):
         encoder.encode_images(pixels(encoder))
     assert [path.name.partition("-image-")[2] for path in cache.iterdir()] == ["onnx-fp32-1"]
-    monkeypatch.setattr(make, "in_own_process", lambda order: pytest.fail("made again"))
+    monkeypatch.setattr(order, "in_own_process", lambda given: pytest.fail("made again"))
     again: Any = load_encoder(clip, runtime="onnx")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -169,11 +169,11 @@ def test_a_layer_without_a_form_in_onnx_is_named(tiny_checkpoint: Path, monkeypa
 def test_a_refused_export_is_not_tried_again_by_auto(clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
     tried = []
 
-    def fail(order: make.Order) -> Any:
-        tried.append(order.side)
+    def fail(given: make.Order) -> Any:
+        tried.append(given.side)
         raise EncoderError("no such layer")
 
-    monkeypatch.setattr(make, "in_own_process", fail)
+    monkeypatch.setattr(order, "in_own_process", fail)
     monkeypatch.setattr(exports, "choose", lambda *rest: Choice("onnx", "fp32"))
     for _ in range(2):
         encoder: Any = load_encoder(clip)
@@ -209,7 +209,7 @@ def test_int8_is_another_encoder_where_it_changes_vectors(clip: str, monkeypatch
     assert ours.name == f"{torch.name}+precision=int8" and ours.fingerprint != torch.fingerprint
     images = pixels(torch)
     assert (ours.encode_images(images) * torch.encode_images(images)).sum(1).min() > 0.98
-    monkeypatch.setattr(make, "in_own_process", lambda order: pytest.fail("needs no export to be known"))
+    monkeypatch.setattr(order, "in_own_process", lambda given: pytest.fail("needs no export to be known"))
     by_name = load_encoder(ours.name)
     assert (by_name.name, by_name.fingerprint) == (ours.name, ours.fingerprint)
     np.testing.assert_array_equal(by_name.encode_images(images), ours.encode_images(images))
@@ -224,20 +224,20 @@ def test_int8_that_keeps_vectors_is_the_same_encoder(clip: str, monkeypatch: pyt
 
 
 def test_an_encoder_of_int8_gives_no_other_vectors(clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(order: make.Order) -> Any:
+    def fail(given: make.Order) -> Any:
         raise EncoderError("no such layer")
 
-    monkeypatch.setattr(make, "in_own_process", fail)
+    monkeypatch.setattr(order, "in_own_process", fail)
     encoder = load_encoder(f"{clip}+precision=int8")
     with pytest.warns(TowerWarning), pytest.raises(EncoderError, match="no such layer"):
         encoder.encode_images(pixels(encoder))
 
 
 def test_a_changed_encoder_is_not_exported_under_the_old_fingerprint(clip: str) -> None:
-    order = make.Order(clip, "hf-of-before", "image", "onnx", "fp32")
+    given = make.Order(clip, "hf-of-before", "image", "onnx", "fp32")
     with pytest.raises(EncoderError, match="has changed since it was loaded"):
-        make.make(order)
-    assert store.read(order.place) is None
+        make.make(given)
+    assert store.read(given.place) is None
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from brivl_search.encoders import load_encoder
-from brivl_search.encoders.runtimes import make, measured
+from brivl_search.encoders.runtimes import make, measured, order
 from brivl_search.encoders.runtimes.choice import Choice
 from brivl_search.encoders.runtimes.measured import Measured
 from tests.support.pictures import write_corpus
@@ -28,7 +28,7 @@ INT8 = Measured("onnx", "int8", 30, 0.98, False, 79.6, 0.4)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.setenv("BRIVL_SEARCH_EXPORTS", str(tmp_path / "exports"))
-    monkeypatch.setattr(make, "in_own_process", make.make)
+    monkeypatch.setattr(order, "in_own_process", make.make)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
