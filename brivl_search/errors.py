@@ -129,6 +129,10 @@ class NothingFitsWarning(UserWarning):
     """A filter lets no row of the index through; the message says which part of it, beside what there is."""
 
 
+class UnreadPictureWarning(UserWarning):
+    """A matcher could not read the picture of a hit, which kept its place; the message names it."""
+
+
 class UnknownWordsWarning(UserWarning):
     """The encoder does not know words of a query; `words` names them. If it knows none, hits have no `match`."""
 

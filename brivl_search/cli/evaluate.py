@@ -21,6 +21,8 @@ from brivl_search.cli.options import (
     LayoutOption,
     Quiet,
     ReportOption,
+    RerankTop,
+    RerankWith,
     SplitOption,
     TruncateOption,
 )
@@ -66,6 +68,8 @@ def evaluate(
     predictions: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write files for Chinese-CLIP's scoring scripts here.")
     ] = None,
+    rerank_with: RerankWith = None,
+    rerank_top: RerankTop = 32,
     form: ReportOption = None,
     encoder: EncoderOption = None,
     truncate_dim: TruncateOption = None,
@@ -79,6 +83,8 @@ def evaluate(
         raise UsageError("--truncate-dim needs --dataset FOLDER: an index holds vectors of the size it was built with")
     if dataset is None and (dataset_format or split or images or encoding):
         raise UsageError("--dataset-format, --split, --images and --encoding say how to read --dataset; give it too")
+    if rerank_with is not None and dataset is not None:
+        raise UsageError("--rerank-with re-orders what an index answers: build one, and leave out --dataset")
     if not 0 < ci < 100:
         raise UsageError(f"--ci {ci:g}: give a level between 0 and 100, such as --ci 95, or --no-ci")
     for option, file in (("--per-query", per_query), ("--report", report)):
@@ -110,10 +116,14 @@ def evaluate(
         result, calibration = others.pop(0), loaded[0].calibration
     else:
         from brivl_search.index import IndexReader, gpu
+        from brivl_search.search.engine import Engine
 
         gpu.choose(device)
         reader = IndexReader.open(index)
-        result = evaluation.evaluate_index(reader, ks, caption_fields(captions), options=options)
+        reranker = None if rerank_with is None else Engine(index, encoder=encoder, device=device).reranker(rerank_with)
+        result = evaluation.evaluate_index(
+            reader, ks, caption_fields(captions), options=options, reranker=reranker, rerank_top=rerank_top
+        )
         calibration = _calibration_of(reader, encoder) if report is not None else None
     compared = evaluation.compare(result, others, Bootstrap(ci)) if others else []
     written: list[Path] = []

@@ -14,6 +14,7 @@ from brivl_search.evaluation.pairs import DIRECTIONS, DirectionName, Pairs
 from brivl_search.metrics import DEFINITION, DEFINITIONS, Bootstrap, Definition, Ranks, Recall, per_query, summarize
 
 SEARCHES = ("exact", "through_index")
+RE_ORDERED = "re_ordered"  # a third one, where a matcher re-orders what comes through the index
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Evaluation:
         fields: which captions.
         encoder: its name.
         ks: cut-offs of R@k.
-        text_to_image: figures by "exact" and "through_index".
+        text_to_image: figures by "exact" and "through_index", and "re_ordered" where a matcher was asked.
         image_to_text: the same.
         definition: of R@k, in words.
         notes: what a reader should know of the data.
@@ -75,6 +76,8 @@ class Evaluation:
         both: "mean_recall" (mean of R@k over both directions) and "recall_sum" (their sum) by search, in percent.
         both_intervals: (low, high) of the same.
         latency: of single queries through the index, by direction.
+        matcher: the one that re-orders: name, fingerprint, top, cosine_weight; None: there is none.
+        matcher_time: of re-ordering for single queries, by direction.
         encoder_time: of encoding single queries, by direction; where there is no index.
         pairs: what was compared.
         searched: the ranks, by direction and search.
@@ -93,6 +96,8 @@ class Evaluation:
     both_intervals: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
     latency: dict[DirectionName, Latency] = field(default_factory=dict)
     encoder_time: dict[DirectionName, Latency] = field(default_factory=dict)
+    matcher: dict[str, Any] | None = None
+    matcher_time: dict[DirectionName, Latency] = field(default_factory=dict)
     pairs: Pairs | None = field(default=None, repr=False, compare=False)
     searched: dict[DirectionName, dict[str, Searched]] = field(default_factory=dict, repr=False, compare=False)
 
@@ -106,6 +111,7 @@ class Evaluation:
         return {
             **{key: getattr(self, key) for key in ("source", "fields", "encoder", "definition", "notes")},
             "recall": self.options.definition,
+            **({} if self.matcher is None else {"matcher": self.matcher}),
             "confidence": None
             if bootstrap is None
             else {
@@ -129,6 +135,8 @@ class Evaluation:
             out[search] = None if value is None else {**_rounded(value.figures()), **self._intervals(value.intervals)}
         for key, times in (("latency_ms", self.latency), ("encoder_ms", self.encoder_time)):
             out[key] = times[name].to_dict() if name in times else None
+        if name in self.matcher_time:
+            out["matcher_ms"] = self.matcher_time[name].to_dict()
         return out
 
     def _intervals(self, intervals: Any) -> dict[str, Any]:

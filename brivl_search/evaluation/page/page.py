@@ -21,7 +21,7 @@ from brivl_search.evaluation.pairs import DIRECTIONS, Direction, DirectionName
 from brivl_search.metrics import recall_curve
 
 ARROWS: dict[DirectionName, str] = {"text_to_image": "Text → image", "image_to_text": "Image → text"}
-NAMES = {"exact": "exact model", "through_index": "through the index"}
+NAMES = {"exact": "exact model", "through_index": "through the index", "re_ordered": "re-ordered"}
 SIDE = 200  # pixels of a thumbnail's longer side, 4-8 kB
 HISTOGRAM_BINS = 48
 TICKS = (1, 2, 5, 10, 20, 50, 100)
@@ -113,7 +113,7 @@ def _recall_chart(name: DirectionName, evaluations: Sequence[Evaluation]) -> Cha
                 f"{label}: R@{k} = {value:.1f} %" if k in marks else ""
                 for k, value in zip(ks.tolist(), curve.tolist(), strict=True)
             ]
-            colour = (at + (search != "exact")) % charts.COLOURS
+            colour = (at + list(NAMES).index(search)) % charts.COLOURS
             series.append(Series(label, ks, curve, colour, dashed=search != "exact", hints=hints))
     deepest = max(2, max(int(one.x[-1]) for one in series))
     ticks = [k for k in TICKS if k <= deepest]
