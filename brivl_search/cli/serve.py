@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from brivl_search.cli.app import app, byte_count
-from brivl_search.cli.options import DEFAULT_INDEX, DeviceOption, EncoderOption, IndexOption, Quiet
+from brivl_search.cli.options import (
+    DEFAULT_INDEX,
+    DeviceOption,
+    EncoderOption,
+    IndexOption,
+    Quiet,
+    RerankTop,
+    RerankWith,
+)
 from brivl_search.errors import BrivlSearchError, DependencyError, install_hint
 
 if TYPE_CHECKING:
@@ -53,6 +61,8 @@ def serve(
     ] = None,
     warm: Annotated[bool, typer.Option(help="Load both towers at once, rather than with the first picture.")] = True,
     log_queries: Annotated[bool, typer.Option("--log-queries", help="Write what is asked into the log.")] = False,
+    rerank_with: RerankWith = None,
+    rerank_top: RerankTop = 32,
     encoder: EncoderOption = None,
     device: DeviceOption = "auto",
     verbose: Annotated[
@@ -79,6 +89,8 @@ def serve(
         trusted_proxies=tuple(trusted_proxy or ()),
         warm=warm,
         log_queries=log_queries,
+        rerank_with=rerank_with,
+        rerank_top=rerank_top,
     )
     _run(index, settings, port, encoder, device, quiet, verbose)
 
@@ -104,6 +116,8 @@ def _run(
     for line in engine.reader.damage:
         warn(line)
     _ = engine.encoder  # one that does not fit the index is told now
+    if settings.rerank_with is not None:
+        engine.reranker(settings.rerank_with)
     logging.basicConfig(
         level=logging.WARNING if quiet else logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
     )
