@@ -41,8 +41,6 @@ from train.run.show import Bar
 from train.run.state import LAST, load_state, save_state, trim_log
 from train.run.stop import Stop
 
-FIELDS = ("zh_mt_google", "en")  # that are measured; a recipe without them measures what it has
-
 
 class Teaching(nn.Module):
     """What learns, its running average, and the queue."""
@@ -158,8 +156,8 @@ class Fit:
         self.step, self.best = load_state(self.run / LAST, self.teaching, self.optimizer, torch.device("cpu"))
 
     def _measure(self, part: str) -> Measure:
-        has = [name for photo in self.lessons.parts[part] for name in self.lessons.photos[photo].captions]
-        fields = [name for name in FIELDS if name in has] or sorted(set(has))
+        has = {name for photo in self.lessons.parts[part] for name in self.lessons.photos[photo].captions}
+        fields = [name for name in self.recipe.train.measured if name in has] or sorted(has)
         return Measure(self.lessons, part, fields, each=1, top=self.recipe.train.top)
 
     def go(self, stop_after: int | None = None) -> None:

@@ -34,6 +34,7 @@ class MatchTraining(Steps):
     plain_view: Share = Field(0.35, description="share of draws that take the plain picture")
     crop_scale: Annotated[float, Field(gt=0, le=1)] = Field(0.4, description="smallest share a crop shows")
     jitter: Share = Field(0.3, description="strength of the colour jitter")
+    measured: list[str] = Field([], description="caption fields that are measured; by default all")
     top: Positive = Field(16, description="candidates that are re-ordered when it is measured")
 
 
