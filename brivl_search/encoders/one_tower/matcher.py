@@ -107,7 +107,8 @@ class OneTowerMatcher:
                 rows = slice(start, start + BATCH)
                 found = self.encoder.regions(pixels[rows], origins[rows])
                 features, boxes, mask = (part.to(self.device) for part in found)
-                side = self.model.images(features, boxes, mask)
+                # The encoder may compute in bfloat16 where the matcher does not.
+                side = self.model.images(features.float(), boxes, mask)
                 for tokens, there in zip(side.tokens, side.mask, strict=True):
                     out.append(tokens[there].half().cpu().numpy())
         return out
