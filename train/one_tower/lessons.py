@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from brivl_search.corpus.atomic import appearing
 from brivl_search.encoders.brivl.boxes import grid_shares
 from brivl_search.encoders.brivl.encoder import BriVLEncoder
 from train.data.photos import Photo, read_folder
 from train.one_tower.recipe import MatcherRecipe
 from train.one_tower.regions import Regions
+from train.run.show import Bar
 
 CHUNK = 64
 
@@ -93,13 +97,21 @@ class Lessons:
         return torch.from_numpy(self.encoder.encode_texts([self.captions[c] for c in captions]))
 
     def image_vectors(self) -> Tensor:
-        """The image tower's vectors of all photos' plain views (photos, dim), made once."""
+        """The image tower's vectors of all photos (photos, dim), as an index would have them; made once, and cached."""
         if self._vectors is None:
-            found = []
-            for start in range(0, len(self.photos), CHUNK):
-                rows = list(range(start, min(start + CHUNK, len(self.photos))))
-                found.append(self.encoder.encode_regions(self.regions.take(rows, [0] * len(rows))))
-            self._vectors = torch.from_numpy(np.concatenate(found))
+            paths = [photo.path for photo in self.photos]
+            name = hashlib.sha256(json.dumps([self.encoder.fingerprint, paths]).encode()).hexdigest()[:12]
+            file = self.regions.folder / f"vectors-{name}.npy"
+            if not file.is_file():
+                file.parent.mkdir(parents=True, exist_ok=True)
+                found = []
+                with Bar("vectors", len(paths)) as bar:
+                    for start in range(0, len(paths), CHUNK):
+                        found.append(self.encoder.encode_images(paths[start : start + CHUNK]))
+                        bar.to(min(start + CHUNK, len(paths)))
+                with appearing(file) as (temporary,), temporary.open("wb") as out:
+                    np.save(out, np.concatenate(found))
+            self._vectors = torch.from_numpy(np.load(file))
         return self._vectors
 
 

@@ -169,17 +169,6 @@ class BriVLEncoder(TorchEncoder):
             given = boxes if self.boxes is not None else None
             return self.image_tower.regions(torch.from_numpy(batch).to(self.device), given), boxes, mask
 
-    def encode_regions(self, features: torch.Tensor) -> np.ndarray:
-        """The features that `regions` gave of the fixed grid → unit vectors float32 (n, dim), as `encode_images`.
-
-        A tower that adds what a classifier sees (`config.image.classes`) gives its heads' vectors, without that.
-        """
-        import torch
-
-        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
-            out = self.image_tower.embed_regions(features.to(self.device)).cpu().numpy()
-        return out if self.checkpoint.hubness is None else self.checkpoint.hubness.images(out)
-
     @cached_property
     def regions_fingerprint(self) -> str:
         """Hash of all that decides `regions`: another checkpoint with the same CNNs has the same."""

@@ -150,10 +150,6 @@ class ImageTower(nn.Module):
         """
         return self._regions([backbone(pixels) for backbone in self.backbones], boxes)
 
-    def embed_regions(self, regions: Tensor) -> Tensor:
-        """The output of `regions` of the fixed grid → unit vectors (B, dim) of the heads, float32."""
-        return mean_direction(torch.stack([member.head(member.project(regions)) for member in (self, *self.members)]))
-
     def _regions(self, maps: Sequence[Tensor], boxes: Tensor | None) -> Tensor:
         """The regions' features (B, R, Σ channels); in training without some of both."""
         kept: Tensor | None = None

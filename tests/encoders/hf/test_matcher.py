@@ -76,10 +76,11 @@ def _bridgetower(folder: Path) -> None:
 
     pieces = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *LETTERS, *(f"Ġ{x}" for x in LETTERS)]
     tokenizer = tf.RobertaTokenizer(vocab={piece: n for n, piece in enumerate(dict.fromkeys(pieces))}, merges=[])
-    text = {**SMALL, "vocab_size": len(tokenizer), "max_position_embeddings": 60}
+    wide = {**SMALL, "hidden_size": 64}  # its vision tower has a head for every 64
+    text = {**wide, "vocab_size": len(tokenizer), "max_position_embeddings": 60}
     config = tf.BridgeTowerConfig(
-        **SMALL, text_config=text,
-        vision_config={"hidden_size": 32, "num_hidden_layers": 2, "patch_size": 16, "image_size": SIDE},
+        **wide, text_config=text,
+        vision_config={"hidden_size": 64, "num_hidden_layers": 2, "patch_size": 16, "image_size": SIDE},
     )  # fmt: skip
     _save(folder, tf.BridgeTowerForImageAndTextRetrieval(config))
     pictures = tf.BridgeTowerImageProcessor(
