@@ -12,15 +12,22 @@ Errors are those of `brivl_search.errors`.
 
 from __future__ import annotations
 
-import io
 import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
+from brivl_search.display import printable
+from brivl_search.embedding.query_pictures import picture_source
 from brivl_search.encoders.runtimes.choice import Precision, Runtime
-from brivl_search.errors import BrivlSearchError, NothingFitsWarning, UnknownWordsWarning, UsageError
+from brivl_search.errors import (
+    BrivlSearchError,
+    NothingFitsWarning,
+    UnknownWordsWarning,
+    UnreadPictureWarning,
+    UsageError,
+)
 from brivl_search.index import IndexInfo
 from brivl_search.search.count import Count
 from brivl_search.search.dedupe import ALIKE
@@ -53,6 +60,7 @@ class Index:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._told: set[str] = set()  # pictures that a matcher could not read
 
     def __enter__(self) -> Self:
         return self
@@ -109,6 +117,8 @@ class Index:
         min_score: float | None = None,
         min_match: float | None = None,
         exact: bool = False,
+        rerank_with: str | None = None,
+        rerank_top: int = 32,
     ) -> list[Hit]:
         """The k nearest images or captions, best first.
 
@@ -130,16 +140,21 @@ class Index:
             min_score: least cosine.
             min_match: least chance that a hit is right.
             exact: compare with every row.
+            rerank_with: a matcher that re-orders the first hits of one text, or of one picture among captions: its
+                folder, or hf:ORG/NAME. `Hit.score` and `Hit.match` stay those of the encoder.
+            rerank_top: how many hits it re-orders.
 
         Warns:
             UnknownWordsWarning: the encoder does not know words of the texts. If it knows none, there is no `match`.
             NothingFitsWarning: there are no hits, because the filter lets nothing of the index through.
+            UnreadPictureWarning: the matcher could not read a picture, which keeps its place. Each is named once.
 
         Raises:
             UsageError: something above is not what it should be: a text that is not UTF-8, a picture that is not
                 there, a folder or a field that the index does not have, a date that is none; or the index holds none
                 of the target.
             IndexIncompatibleError: nothing is left of the index, or it was built again with another encoder.
+            EncoderError: the matcher cannot be loaded, or reads the regions of another image tower.
         """
         options = SearchOptions(
             k,
@@ -148,16 +163,20 @@ class Index:
             min_match=min_match,
             filter=_filter(under, glob, after, before, min_size, where),
             alike=(ALIKE if dedupe is True else float(dedupe)) if dedupe else None,
+            rerank_with=rerank_with,
+            rerank_top=rerank_top,
         )
         asked = compose(
             text,
-            image=[_file(one) for one in _many(image)],
+            image=[picture_source(one) for one in _many(image)],
             plus=_many(plus),
             minus=_many(minus),
-            minus_image=[_file(one) for one in _many(minus_image)],
+            minus_image=[picture_source(one) for one in _many(minus_image)],
         )
         hits = self._engine.query(asked, options, target=_target(target))
         self._warn(asked)
+        if rerank_with is not None:
+            self._warn_unread(rerank_with)
         if not hits and (reason := self._engine.why_nothing(asked, options, target=_target(target))):
             warnings.warn(NothingFitsWarning(reason.message), stacklevel=2)
         return hits
@@ -191,7 +210,7 @@ class Index:
             IndexIncompatibleError: as of `query`.
         """
         wanted = _filter(under, glob, after, before, min_size, where)
-        asked = compose(text, image=[_file(one) for one in _many(image)])
+        asked = compose(text, image=[picture_source(one) for one in _many(image)])
         found = self._engine.count(asked, SearchOptions(filter=wanted), target=_target(target))
         self._warn(asked)
         return found
@@ -206,6 +225,13 @@ class Index:
         for query in asked:
             self._warn(query)
         return [answer for answer in answers if not isinstance(answer, BrivlSearchError)]
+
+    def _warn_unread(self, matcher: str) -> None:
+        unread = self._engine.reranker(matcher).unread
+        for path in [path for path in unread if path not in self._told]:
+            self._told.add(path)
+            message = f"not re-ordered: {printable(path)}: {unread[path]}"
+            warnings.warn(UnreadPictureWarning(message), stacklevel=3)
 
     def _warn(self, asked: Query) -> None:
         if words := self._engine.unknown_words(asked):
@@ -372,20 +398,3 @@ def _filter(
 
 def _many(given: Any) -> list[Any]:
     return list(given) if isinstance(given, list | tuple) else [given]
-
-
-def _file(picture: Any) -> str | os.PathLike[str] | bytes:
-    """A path or a file's content as they are, other pictures as a file's content. Raises UsageError for the rest."""
-    if isinstance(picture, str | os.PathLike | bytes):
-        return picture
-    shape: tuple[int, ...] = getattr(picture, "shape", ())
-    if len(shape) == 3 and shape[2] == 3 and str(getattr(picture, "dtype", "")) == "uint8":
-        from PIL import Image
-
-        picture = Image.fromarray(picture)
-    if not hasattr(picture, "save"):
-        what = f"{picture.dtype} {shape}" if shape else f"a {type(picture).__name__}"
-        raise UsageError(f"`image` is {what}: give a path, bytes, a PIL image or uint8 (height, width, 3)")
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return buffer.getvalue()

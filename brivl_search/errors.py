@@ -133,6 +133,10 @@ class TowerWarning(UserWarning):
     """A tower is exported now, or cannot be: torch computes it."""
 
 
+class UnreadPictureWarning(UserWarning):
+    """A matcher could not read the picture of a hit, which kept its place; the message names it."""
+
+
 class UnknownWordsWarning(UserWarning):
     """The encoder does not know words of a query; `words` names them. If it knows none, hits have no `match`."""
 

@@ -23,6 +23,8 @@ from brivl_search.cli.options import (
     PrecisionOption,
     Quiet,
     ReportOption,
+    RerankTop,
+    RerankWith,
     RuntimeKind,
     RuntimeOption,
     SplitOption,
@@ -70,6 +72,8 @@ def evaluate(
     predictions: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write files for Chinese-CLIP's scoring scripts here.")
     ] = None,
+    rerank_with: RerankWith = None,
+    rerank_top: RerankTop = 32,
     form: ReportOption = None,
     encoder: EncoderOption = None,
     truncate_dim: TruncateOption = None,
@@ -85,6 +89,8 @@ def evaluate(
         raise UsageError("--truncate-dim needs --dataset FOLDER: an index holds vectors of the size it was built with")
     if dataset is None and (dataset_format or split or images or encoding):
         raise UsageError("--dataset-format, --split, --images and --encoding say how to read --dataset; give it too")
+    if rerank_with is not None and dataset is not None:
+        raise UsageError("--rerank-with re-orders what an index answers: build one, and leave out --dataset")
     if not 0 < ci < 100:
         raise UsageError(f"--ci {ci:g}: give a level between 0 and 100, such as --ci 95, or --no-ci")
     for option, file in (("--per-query", per_query), ("--report", report)):
@@ -121,12 +127,22 @@ def evaluate(
     else:
         from brivl_search.encoders.calibration import saved
         from brivl_search.index import IndexReader, gpu
+        from brivl_search.search.engine import Engine
 
         gpu.choose(device)
         reader = IndexReader.open(index)
+        reranker = None if rerank_with is None else Engine(index, encoder=encoder, device=device).reranker(rerank_with)
         built_with = _encoder_of(reader, encoder, device, report is not None)
         encode = built_with.encode_queries if built_with is not None and has_sides(built_with) else None
-        result = evaluation.evaluate_index(reader, ks, caption_fields(captions), options=options, encode=encode)
+        result = evaluation.evaluate_index(
+            reader,
+            ks,
+            caption_fields(captions),
+            options=options,
+            encode=encode,
+            reranker=reranker,
+            rerank_top=rerank_top,
+        )
         calibration = built_with.calibration if built_with is not None else None
         result = _judged(result, calibration or saved(reader.info.encoder.fingerprint))
     compared = evaluation.compare(result, others, Bootstrap(ci)) if others else []

@@ -76,6 +76,19 @@ TruncateOption = Annotated[
 ]
 
 
+RerankWith = Annotated[
+    str | None,
+    typer.Option(
+        "--rerank-with",
+        metavar="MATCHER",
+        help="Re-order the first hits with this matcher: its folder, or hf:ORG/NAME (BLIP, BLIP-2, ViLT, BridgeTower).",
+    ),
+]
+
+
+RerankTop = Annotated[int, typer.Option("--rerank-top", min=1, metavar="N", help="How many hits it re-orders.")]
+
+
 LayoutOption = Annotated[
     str | None, typer.Option("--dataset-format", help="Layout of the --dataset [default: recognised].")
 ]

@@ -22,6 +22,8 @@ from brivl_search.cli.options import (
     IndexOption,
     PrecisionKind,
     PrecisionOption,
+    RerankTop,
+    RerankWith,
     RuntimeKind,
     RuntimeOption,
     Target,
@@ -105,6 +107,8 @@ def query(
     ] = None,
     open_best: Annotated[bool, typer.Option("--open", help="Open the best hit.")] = False,
     count: Annotated[bool, typer.Option("--count", help="Only say about how many fit.")] = False,
+    rerank_with: RerankWith = None,
+    rerank_top: RerankTop = 32,
     exact: Annotated[bool, typer.Option("--exact", help="Compare with every row.")] = False,
     nprobe: Annotated[int | None, typer.Option(help="Inverted lists visited [default: tuned].")] = None,
     rerank: Annotated[int | None, typer.Option(help="Candidates scored exactly [default: tuned].")] = None,
@@ -159,6 +163,8 @@ def query(
         min_match,
         wanted,
         (ALIKE if alike is None else alike) if dedupe or alike is not None else None,
+        rerank_with=rerank_with,
+        rerank_top=rerank_top,
     )
     aim = TARGETS[target.value]
     shown = "paths" if print0 else form.value if form else None
@@ -179,6 +185,7 @@ def query(
         return
     hits = engine.query(asked, search)
     _warn(engine, asked)
+    _warn_unread(engine, rerank_with)
     if not hits and (reason := engine.why_nothing(asked, search)):
         output.say(reason.message)
     if html is not None:
@@ -216,6 +223,15 @@ def _warn(engine: Engine, asked: Query) -> None:
         warn(f"the query is longer than the text tower takes: its last {cut} tokens were not seen")
     for line in engine.reader.damage:
         warn(f"not searched: {line}")
+
+
+def _warn_unread(engine: Engine, rerank_with: str | None) -> None:
+    """Names the pictures that kept their places because the matcher could not read them."""
+    from brivl_search.display import printable
+    from brivl_search.output import warn
+
+    for path, why in (engine.reranker(rerank_with).unread if rerank_with is not None else {}).items():
+        warn(f"not re-ordered: {printable(path)}: {why}")
 
 
 def _batch(
@@ -258,6 +274,7 @@ def _batch(
             count += 1
     for damage in engine.reader.damage:
         warn(f"not searched: {damage}")
+    _warn_unread(engine, search.rerank_with)
     if failed:
         raise BrivlSearchError(f"{failed} of {count} queries could not be answered; the warnings above say why")
 

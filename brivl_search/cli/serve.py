@@ -16,6 +16,8 @@ from brivl_search.cli.options import (
     PrecisionKind,
     PrecisionOption,
     Quiet,
+    RerankTop,
+    RerankWith,
     RuntimeKind,
     RuntimeOption,
 )
@@ -64,6 +66,8 @@ def serve(
     ] = None,
     warm: Annotated[bool, typer.Option(help="Load both towers at once, rather than with the first picture.")] = True,
     log_queries: Annotated[bool, typer.Option("--log-queries", help="Write what is asked into the log.")] = False,
+    rerank_with: RerankWith = None,
+    rerank_top: RerankTop = 32,
     encoder: EncoderOption = None,
     device: DeviceOption = "auto",
     runtime: RuntimeOption = RuntimeKind.auto,
@@ -92,6 +96,8 @@ def serve(
         trusted_proxies=tuple(trusted_proxy or ()),
         warm=warm,
         log_queries=log_queries,
+        rerank_with=rerank_with,
+        rerank_top=rerank_top,
     )
     _run(index, settings, port, encoder, device, runtime.value, precision.value, quiet, verbose)
 
@@ -125,6 +131,8 @@ def _run(
     for line in engine.reader.damage:
         warn(line)
     _ = engine.encoder  # one that does not fit the index is told now
+    if settings.rerank_with is not None:
+        engine.reranker(settings.rerank_with)
     logging.basicConfig(
         level=logging.WARNING if quiet else logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
     )

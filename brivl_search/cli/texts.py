@@ -25,6 +25,7 @@ EXAMPLES = {
         "brivl-search query a dog on grass",
         'brivl-search query "雪地里的狗" --minus "人" -k 20',
         "brivl-search query --image holiday.jpg --under photos/2024",
+        "brivl-search query a dog on grass --rerank-with hf:Salesforce/blip-itm-base-coco",
     ),
     "match": ('brivl-search match --text "草地上的狗" --text "a cat" --image a.jpg',),
     "classify": ("brivl-search classify --labels labels.txt photos/ -k 3",),

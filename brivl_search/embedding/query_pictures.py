@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,23 @@ from brivl_search.errors import ImageError, UsageError
 Vector = NDArray[np.float32]
 
 _AT_ONCE = 32  # pictures in one call of the tower
+
+
+def picture_source(picture: Any) -> str | os.PathLike[str] | bytes:
+    """A path or a file's content as they are, other pictures as a file's content. Raises UsageError for the rest."""
+    if isinstance(picture, str | os.PathLike | bytes):
+        return picture
+    shape: tuple[int, ...] = getattr(picture, "shape", ())
+    if len(shape) == 3 and shape[2] == 3 and str(getattr(picture, "dtype", "")) == "uint8":
+        from PIL import Image
+
+        picture = Image.fromarray(picture)
+    if not hasattr(picture, "save"):
+        what = f"{picture.dtype} {shape}" if shape else f"a {type(picture).__name__}"
+        raise UsageError(f"`image` is {what}: give a path, bytes, a PIL image or uint8 (height, width, 3)")
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def embed_pictures(encoder: Encoder, sources: Sequence[str | bytes]) -> dict[str | bytes, Vector | UsageError]:

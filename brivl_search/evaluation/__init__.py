@@ -3,6 +3,7 @@
 dataset      embeds a dataset and ranks all against all
 index        ranks what an index holds, exactly and as the index answers, and times it
 pairs        what is compared: vectors, and which belong together
+reordered    the lists after a matcher has re-ordered the first of each
 result       Evaluation: the figures, and the ranks they come from
 comparison   encoders side by side on the same data
 per_query    every query's ranks as JSON lines

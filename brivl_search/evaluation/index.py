@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from brivl_search.embedding.reranker import TOP, Reranker
 from brivl_search.errors import IndexIncompatibleError, UsageError
 from brivl_search.evaluation.pairs import DIRECTIONS, DirectionName, Pairs, first_of_each
+from brivl_search.evaluation.reordered import Reordered
 from brivl_search.evaluation.result import (
+    RE_ORDERED,
     Evaluation,
     EvaluationOptions,
     Latency,
@@ -32,6 +35,8 @@ def evaluate_index(
     *,
     options: EvaluationOptions | None = None,
     encode: Callable[[Sequence[str]], np.ndarray] | None = None,
+    reranker: Reranker | None = None,
+    rerank_top: int = TOP,
 ) -> Evaluation:
     """Ranks the index's own captions against its images: over all rows exactly, and as the index answers.
 
@@ -42,6 +47,8 @@ def evaluate_index(
         options: definition and intervals.
         encode: texts as queries → float32 (n, dim), for an encoder that reads them differently from captions; None:
             the captions' own vectors are the queries.
+        reranker: a matcher, which re-orders the first hits of every query; None: there is none.
+        rerank_top: how many.
 
     Raises:
         UsageError: the index holds no captions, or none of the `fields`.
@@ -84,6 +91,8 @@ def evaluate_index(
         notes.append(f"{bare} images have no caption: candidates, not queries")
     searched: dict[DirectionName, dict[str, Searched]] = {}
     latency: dict[DirectionName, Latency] = {}
+    matcher_time: dict[DirectionName, Latency] = {}
+    matcher = None if reranker is None else Reordered(reranker, pairs, rerank_top)
     for name in DIRECTIONS:
         way = pairs.direction(name)
         side = images if name == "text_to_image" else texts
@@ -91,6 +100,12 @@ def evaluate_index(
         through = Searched(ranks_in_lists(lists, way.truth, len(side.rows)), lists)
         searched[name] = {**ranked(pairs, name), "through_index": through}
         latency[name] = _latency(side, way.queries, max(ks))
+        if matcher is not None:
+            after = matcher.lists(way, lists)
+            searched[name][RE_ORDERED] = Searched(ranks_in_lists(after, way.truth, len(side.rows)), after)
+            matcher_time[name] = matcher.latency(way, lists)
+    if reranker is not None:
+        notes += [f"not re-ordered: {path}: {why}" for path, why in reranker.unread.items()]
     return evaluation_of(
         pairs,
         searched,
@@ -101,6 +116,8 @@ def evaluate_index(
         encoder=reader.info.encoder.name,
         notes=notes,
         latency=latency,
+        matcher=None if reranker is None else _facts(reranker, rerank_top),
+        matcher_time=matcher_time,
     )
 
 
@@ -108,6 +125,16 @@ def _as_queries(texts: Sequence[str], encode: Callable[[Sequence[str]], np.ndarr
     if encode is None:
         return None
     return np.concatenate([encode(texts[start : start + BATCH]) for start in range(0, len(texts), BATCH)])
+
+
+def _facts(reranker: Reranker, top: int) -> dict[str, Any]:
+    matcher = reranker.matcher
+    return {
+        "name": matcher.name,
+        "fingerprint": matcher.fingerprint,
+        "top": top,
+        "cosine_weight": matcher.cosine_weight,
+    }
 
 
 def _one_to_one(images: _Side, texts: _Side, owners: list[int], notes: list[str]) -> list[int]:

@@ -25,6 +25,7 @@ from brivl_search.metrics import (
 
 SEARCHES = ("exact", "through_index")
 CORRECTED = "corrected"  # exactly, with the correction for hubs; only where there is one
+RE_ORDERED = "re_ordered"  # a third one, where a matcher re-orders what comes through the index
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Evaluation:
         fields: which captions.
         encoder: its name.
         ks: cut-offs of R@k.
-        text_to_image: figures by "exact" and "through_index".
+        text_to_image: figures by "exact" and "through_index", and "re_ordered" where a matcher was asked.
         image_to_text: the same.
         definition: of R@k, in words.
         notes: what a reader should know of the data.
@@ -89,6 +90,8 @@ class Evaluation:
         both_intervals: (low, high) of the same.
         latency: of single queries through the index, by direction.
         calibration_error: expected calibration error of the encoder's `match` on these pairs; None: it has none.
+        matcher: the one that re-orders: name, fingerprint, top, cosine_weight; None: there is none.
+        matcher_time: of re-ordering for single queries, by direction.
         encoder_time: of encoding single queries, by direction; where there is no index.
         pairs: what was compared.
         searched: the ranks, by direction and search.
@@ -108,6 +111,8 @@ class Evaluation:
     latency: dict[DirectionName, Latency] = field(default_factory=dict)
     encoder_time: dict[DirectionName, Latency] = field(default_factory=dict)
     calibration_error: float | None = None
+    matcher: dict[str, Any] | None = None
+    matcher_time: dict[DirectionName, Latency] = field(default_factory=dict)
     pairs: Pairs | None = field(default=None, repr=False, compare=False)
     searched: dict[DirectionName, dict[str, Searched]] = field(default_factory=dict, repr=False, compare=False)
 
@@ -122,6 +127,7 @@ class Evaluation:
             **{key: getattr(self, key) for key in ("source", "fields", "encoder", "definition", "notes")},
             "recall": self.options.definition,
             "calibration_error": None if self.calibration_error is None else round(self.calibration_error, 4),
+            **({} if self.matcher is None else {"matcher": self.matcher}),
             "confidence": None
             if bootstrap is None
             else {
@@ -145,6 +151,8 @@ class Evaluation:
             out[search] = None if value is None else {**_rounded(value.figures()), **self._intervals(value.intervals)}
         for key, times in (("latency_ms", self.latency), ("encoder_ms", self.encoder_time)):
             out[key] = times[name].to_dict() if name in times else None
+        if name in self.matcher_time:
+            out["matcher_ms"] = self.matcher_time[name].to_dict()
         return out
 
     def _intervals(self, intervals: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from brivl_search.display import printable
 from brivl_search.evaluation import LIST_DEPTH, Comparison, DirectionName, Evaluation
-from brivl_search.evaluation.result import CORRECTED
+from brivl_search.evaluation.result import CORRECTED, RE_ORDERED
 from brivl_search.metrics import Recall
 from brivl_search.output import show, table
 
@@ -23,21 +23,34 @@ def print_evaluation(evaluation: Evaluation, comparisons: Sequence[tuple[Evaluat
     out = table(f"{printable(evaluation.source)}  captions: {fields}  encoder: {evaluation.encoder}")
     indexed = evaluation.text_to_image["through_index"] is not None
     corrected = CORRECTED in evaluation.searched["text_to_image"]
-    titles = {"exact": "exact model", CORRECTED: "hubs corrected", "through_index": "through the index"}
+    titles = {
+        "exact": "exact model",
+        CORRECTED: "hubs corrected",
+        "through_index": "through the index",
+        RE_ORDERED: "re-ordered",
+    }
     searches = tuple(search for search in titles if evaluation.text_to_image.get(search) is not None)
     out.add_column("direction", no_wrap=True)
     out.add_column("figure", no_wrap=True)
     for search in searches:
         out.add_column(titles[search], justify="right")
     out.add_column("ms a query" if indexed else "encoder, ms a query", justify="right")
+    if evaluation.matcher is not None:
+        out.add_column("ms of the matcher", justify="right")
     counts: list[str] = []
     for name, arrow in _ARROWS.items():
         times = evaluation.latency.get(name) or evaluation.encoder_time.get(name)
-        beside = [f"p50 {times.p50:.2f}", f"p99 {times.p99:.2f}"] if times else []
+        columns = [times] if evaluation.matcher is None else [times, evaluation.matcher_time.get(name)]
+        beside = [[f"p50 {one.p50:.2f}", f"p99 {one.p99:.2f}"] if one else [] for one in columns]
         recalls = [recall for recall in (evaluation.of(name)[search] for search in searches) if recall is not None]
         for row, figure in enumerate(recalls[0].figures()):
             cells = [_figure(figure, recall, evaluation) for recall in recalls]
-            out.add_row("" if row else arrow, _FIGURES.get(figure, figure), *cells, "".join(beside[row : row + 1]))
+            out.add_row(
+                "" if row else arrow,
+                _FIGURES.get(figure, figure),
+                *cells,
+                *("".join(one[row : row + 1]) for one in beside),
+            )
         counts.append(f"{arrow}: {recalls[0].queries:,} queries, {recalls[0].candidates:,} candidates")
         out.add_row(end_section=True)
     for row, figure in enumerate(("mean_recall", "recall_sum")):
@@ -68,7 +81,14 @@ def print_evaluation(evaluation: Evaluation, comparisons: Sequence[tuple[Evaluat
     if evaluation.options.bootstrap is not None:
         level, draws = evaluation.options.bootstrap.level, evaluation.options.bootstrap.resamples
         show(Text(f"±, [low, high]: {level:g} % intervals, {draws:,} draws of the images with their captions"))
-    times_of = (*evaluation.latency.values(), *evaluation.encoder_time.values())
+    if evaluation.matcher is not None:
+        matcher = evaluation.matcher
+        show(Text(f"re-ordered: the first {matcher['top']} hits, by {printable(str(matcher['name']))}"))
+    times_of = (
+        *evaluation.latency.values(),
+        *evaluation.encoder_time.values(),
+        *evaluation.matcher_time.values(),
+    )
     for what in dict.fromkeys(times.what for times in times_of):
         show(Text(f"ms: {what}"))
     for note in evaluation.notes:

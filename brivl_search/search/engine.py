@@ -7,6 +7,7 @@ The steps, and the modules that hold them:
     nearest   vectors → scored rows     dedupe    alike rows are folded   records    scored rows → hits
     match     the chance of a hit       hits      what comes out          unmatched  why a filter lets nothing through
     sample    what hits are held to     count     how many fit            words      what the tower does not know
+    rerank    a matcher's order
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from brivl_search.embedding.query_pictures import Vector
 from brivl_search.encoders.base import confidence_of
 from brivl_search.errors import BrivlSearchError, IndexIncompatibleError, UsageError
 from brivl_search.index import IndexReader, Modality
-from brivl_search.search import match
+from brivl_search.search import match, rerank
 from brivl_search.search.count import LOOKED_AT, Count, estimate
 from brivl_search.search.hits import Hit
 from brivl_search.search.live import LiveIndex
@@ -97,14 +98,17 @@ class Engine(LiveIndex):
 
         Args:
             queries: what is looked for.
-            options: how.
+            options: how. The matcher that re-orders is loaded when it is first asked for.
             target: as of `query`.
             vectors: of the queries, float32 (dim,), unit length, where they are known; None: the towers are asked.
 
         Raises:
             IndexIncompatibleError: the encoder does not fit the index, or nothing of the index is left.
+            EncoderError, UsageError: the matcher does not fit the encoder, cannot be loaded, or there is none.
         """
         self.refresh()
+        if options.rerank_with is not None:
+            self.reranker(options.rerank_with)
         answers: list[list[Hit] | BrivlSearchError] = [[] for _ in queries]
         wanted: list[tuple[int, Modality, int]] = []
         for number, query in enumerate(queries):
@@ -217,6 +221,8 @@ class Engine(LiveIndex):
         modality = self._modality(query, query.target or target)
         if options.min_match is not None:
             match.check(self.encoder, query, modality)
+        if options.rerank_with is not None:
+            rerank.check(query, modality)
         return modality, k
 
     def _modality(self, query: Query, target: Target) -> Modality:
@@ -263,10 +269,20 @@ class Engine(LiveIndex):
         allow = self.allowed(reader, modality, options.filter)
         vectors = np.stack([job.vector for job in jobs])
         strength = np.array([job.query.share_of_texts for job in jobs], np.float32) if modality == "image" else None
-        for job, rows in zip(jobs, nearest(reader, modality, vectors, options, allow, strength), strict=True):
+        wanted = options
+        if options.rerank_with is not None:
+            wanted = replace(options, k=max(options.k, options.rerank_top))
+        for job, rows in zip(jobs, nearest(reader, modality, vectors, wanted, allow, strength), strict=True):
             matches: Mapping[RowId, float] = {}
             if match.is_known(self.encoder, job.query, modality):
                 sample = self.sample(reader, modality, allow) if confidence_of(self.encoder) is not None else None
                 matches = match.of_rows(self.encoder, reader, modality, job.vector, rows, sample)
-            hits = to_hits(reader, modality, rows, matches)
-            yield [hit for hit in hits if match.good_enough(hit, options)]
+            hits = [hit for hit in to_hits(reader, modality, rows, matches) if match.good_enough(hit, options)]
+            if options.rerank_with is None:
+                yield hits
+                continue
+            try:
+                reranker = self.reranker(options.rerank_with)
+                yield rerank.reorder(reranker, job.query, hits, options.rerank_top)[: options.k]
+            except UsageError as error:  # the query's picture is gone since it was embedded
+                yield error

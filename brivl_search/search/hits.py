@@ -38,6 +38,7 @@ class Hit:
             pictures or two texts, and for sums of several.
         duplicates: near-identical hits that were folded into this one, best first.
         key: of the item in the index.
+        rerank: what a matcher ordered it by (`search.rerank`); None where none did.
     """
 
     rank: int
@@ -49,6 +50,7 @@ class Hit:
     match: float | None = None
     duplicates: tuple[Hit, ...] = ()
     key: str = field(default="", repr=False)
+    rerank: float | None = None
 
     @property
     def fits(self) -> bool | None:
@@ -60,6 +62,8 @@ class Hit:
         row: dict[str, Any] = {"rank": self.rank, "score": round(self.score, 6)}
         if self.match is not None:
             row |= {"match": round(self.match, 4), "fits": self.fits}
+        if self.rerank is not None:
+            row["rerank"] = round(self.rerank, 4)
         if self.kind == "text":
             row |= {"text": self.text, "field": text_of(self.record, "field"), "image": self.path}
         else:

@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from brivl_search.embedding.reranker import Reranker
 from brivl_search.encoders.base import Encoder
 from brivl_search.encoders.registry import load_encoder
 from brivl_search.encoders.runtimes.choice import Precision, Runtime
@@ -64,6 +65,8 @@ class LiveIndex:
         self._masks: dict[tuple[IndexReader, Modality, Filter], Masks] = {}
         self._reasons: dict[tuple[IndexReader, Modality, Filter], Reason | None] = {}
         self._samples: dict[tuple[IndexReader, Modality], NDArray[np.float32]] = {}
+        self._rerankers: dict[str, Reranker] = {}
+        self._loading = threading.Lock()  # of matchers
         self._lock = threading.Lock()  # of what is replaced while threads search: the reader, what is remembered
 
     def refresh(self) -> bool:
@@ -137,6 +140,21 @@ class LiveIndex:
                 "build another index with this one"
             )
         return encoder
+
+    def reranker(self, name: str) -> Reranker:
+        """The matcher of this name, loaded once.
+
+        Raises:
+            EncoderError: it cannot be loaded, or does not fit the index's encoder.
+            UsageError: there is none.
+        """
+        encoder = self.encoder
+        with self._loading:
+            if name not in self._rerankers:
+                from brivl_search.encoders.matching import load_matcher
+
+                self._rerankers[name] = Reranker(load_matcher(name, encoder, device=self._device))
+            return self._rerankers[name]
 
     @step("search")
     def allowed(self, reader: IndexReader, modality: Modality, wanted: Filter) -> Masks | None:

@@ -26,6 +26,8 @@ class SearchOptions:
         alike: fold hits of at least this cosine into the best of them; None: do not.
         most_alike: so many of the rows folded into a hit are kept with it, and no more than some 10,000 rows are looked
             at: for a server, whose answers have limits; None: all.
+        rerank_with: name of a matcher that re-orders the first hits; None: none does. See `search.rerank`.
+        rerank_top: how many hits it re-orders; of fewer, all.
     """
 
     k: int = 10
@@ -37,9 +39,14 @@ class SearchOptions:
     filter: Filter = EVERYTHING
     alike: float | None = None
     most_alike: int | None = None
+    rerank_with: str | None = None
+    rerank_top: int = 32
 
     def __post_init__(self) -> None:
-        """Raises UsageError: a least value is no number that anything could be compared with."""
+        """Raises UsageError: a least value is no number that anything could be compared with, or nothing would be
+        re-ordered."""
+        if self.rerank_top < 1:
+            raise UsageError(f"`rerank_top` {self.rerank_top}: give a whole number from 1 on")
         for name in ("min_score", "min_match", "alike"):
             value = getattr(self, name)
             if value is not None and not math.isfinite(value):

@@ -44,6 +44,8 @@ class Settings:
         body_timeout_s: for its body; and a second more for each 1,000 bytes of it.
         answer_timeout_s: in which a client must take some of its answer.
         max_connections: open at once.
+        rerank_with: the matcher that re-orders hits where a request asks for it; None: none does.
+        rerank_top: how many hits it re-orders.
         static: folder of the page.
     """
 
@@ -71,6 +73,8 @@ class Settings:
     body_timeout_s: float = 20.0
     answer_timeout_s: float = 60.0
     max_connections: int = 1000
+    rerank_with: str | None = None
+    rerank_top: int = 32
     static: Path = STATIC
 
     def __post_init__(self) -> None:

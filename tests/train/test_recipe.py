@@ -12,14 +12,16 @@ from tests.support.folders import REPO
 from train import pretrain
 from train.mini import distill
 from train.mini.head_recipe import HeadsRecipe
+from train.one_tower.recipe import MatcherRecipe
 from train.recipe import Data, Init, Recipe, Shards, TextRecipe, Training, read_recipe
 
 RECIPES = REPO / "train" / "recipes"
 MINI = RECIPES / "brivl-mini.toml"
+OTHERS = ("brivl-mini-text", "brivl-mini-3", "brivl-mini-rerank")  # of other kinds
 
 
 def test_every_shipped_recipe_is_read() -> None:
-    paths = [path for path in RECIPES.glob("*.toml") if path.stem not in ("brivl-mini-text", "brivl-mini-3")]
+    paths = [path for path in RECIPES.glob("*.toml") if path.stem not in OTHERS]
     steps = {path.stem: read_recipe(path, []).train.steps for path in paths}
     assert steps == {
         "brivl-1.0": 57_292,
@@ -35,6 +37,8 @@ def test_every_shipped_recipe_is_read() -> None:
     text = read_recipe(RECIPES / "brivl-mini-text.toml", [], TextRecipe)
     assert (text.train.steps, [teacher.name for teacher in text.teachers]) == (1200, ["english", "chinese"])
     heads = read_recipe(RECIPES / "brivl-mini-3.toml", [], HeadsRecipe)
+    matcher = read_recipe(RECIPES / "brivl-mini-rerank.toml", [], MatcherRecipe)
+    assert matcher.matcher["one_way"] and [table.choose for table in matcher.data] == [300]
     assert heads.config.image.classes == 1000 and {table.kind for table in heads.labelled} <= {*heads.kinds}
 
 

@@ -128,6 +128,26 @@ def fingerprint(folder: Path, config: ModelConfig) -> str:
     return "brivl-" + digest.hexdigest()[:24]
 
 
+def regions_fingerprint(folder: Path, config: ModelConfig) -> str:
+    """Hash of all that decides the features of a picture's regions: CNNs, pixels and grids; not of the heads.
+
+    Two checkpoints with one such fingerprint give the same `ImageTower.regions`.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    image = config.sizes()["image"]
+    decides = {name: image.get(name) for name in ("backbones", "grids", "roi", "max_boxes", "pixels")}
+    digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode())
+    try:
+        with safe_open(str(folder / WEIGHTS), framework="np") as file:
+            for name in sorted(file.keys()):
+                if name.startswith("image.backbones."):
+                    digest.update(name.encode() + file.get_tensor(name).tobytes())
+    except (SafetensorError, OSError) as error:
+        raise EncoderError(f"{folder / WEIGHTS} cannot be read: {error}") from None
+    return "regions-" + digest.hexdigest()[:24]
+
+
 def load_tower(folder: Path, tower: TowerName, module: torch.nn.Module, *, weights: str = WEIGHTS) -> None:
     """Fills `module` with the tensors called "<tower>.*". Those of the other tower are not read.
 
@@ -140,6 +160,22 @@ def load_tower(folder: Path, tower: TowerName, module: torch.nn.Module, *, weigh
     Raises:
         EncoderError: a tensor is missing, superfluous, or of another shape; or the file is damaged.
     """
+    absent = f"{folder} holds no {tower} tower: convert the checkpoint again with both towers"
+    load_tensors(folder, tower, module, weights=weights, absent=absent)
+
+
+def load_tensors(
+    folder: Path, prefix: str, module: torch.nn.Module, *, weights: str = WEIGHTS, absent: str | None = None
+) -> None:
+    """As `load_tower`, with tensors called "<prefix>.*".
+
+    Args:
+        folder, prefix, module, weights: as there.
+        absent: the message where there is no such tensor.
+
+    Raises:
+        EncoderError: a tensor is missing, superfluous, or of another shape; or the file is damaged.
+    """
     from safetensors import SafetensorError, safe_open
 
     state: dict[str, torch.Tensor] = {}
@@ -147,13 +183,13 @@ def load_tower(folder: Path, tower: TowerName, module: torch.nn.Module, *, weigh
         with safe_open(str(folder / weights), framework="pt") as file:
             scaled = scales_of(file)
             for name in names_of(file):
-                if name.startswith(tower + "."):
+                if name.startswith(prefix + "."):
                     tensor = file.get_tensor(name)
                     if name in scaled:
                         tensor = tensor.float() * file.get_tensor(name + SCALE)
-                    state[name[len(tower) + 1 :]] = tensor.float() if tensor.is_floating_point() else tensor
+                    state[name[len(prefix) + 1 :]] = tensor.float() if tensor.is_floating_point() else tensor
         if not state:
-            raise EncoderError(f"{folder} holds no {tower} tower: convert the checkpoint again with both towers")
+            raise EncoderError(absent or f"{folder / weights} holds no {prefix}")
         module.load_state_dict(state, strict=True)
     except (SafetensorError, OSError) as error:
         raise EncoderError(f"{folder / weights} cannot be read: {error}") from None

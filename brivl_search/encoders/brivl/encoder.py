@@ -14,7 +14,7 @@ import numpy as np
 from brivl_search.encoders.base import Origin, Precision
 from brivl_search.encoders.brivl import numpy_text
 from brivl_search.encoders.brivl.boxes import BoxSource, box_batch
-from brivl_search.encoders.brivl.checkpoint import Checkpoint, FolderCheckpoint
+from brivl_search.encoders.brivl.checkpoint import Checkpoint, FolderCheckpoint, regions_fingerprint
 from brivl_search.encoders.brivl.tokenizer import TextTokenizer
 from brivl_search.encoders.calibration import Calibration
 from brivl_search.encoders.inputs import is_batch
@@ -142,9 +142,7 @@ class BriVLEncoder(TorchEncoder):
                 batch = np.ascontiguousarray(pixels[rows])
                 regions: tuple[torch.Tensor, torch.Tensor] | tuple[()] = ()
                 if self.boxes is not None:
-                    found = self.boxes.find(batch, None if origins is None else origins[rows])
-                    boxes, mask = box_batch(found, self.config.image.grids, self.config.image.max_boxes)
-                    regions = torch.from_numpy(boxes).to(self.device), torch.from_numpy(mask).to(self.device)
+                    regions = self._boxes_of(batch, None if origins is None else origins[rows])
                 out[rows] = tower(torch.from_numpy(batch).to(self.device), *regions).cpu().numpy()
         return self._finished(out, "image")
 
@@ -170,6 +168,39 @@ class BriVLEncoder(TorchEncoder):
 
     def _torch_texts(self, texts: Sequence[str]) -> np.ndarray:
         return self._finished(self._encode_ids(self.tokenizer.ids(texts)), "text")
+
+    def _boxes_of(self, pixels: np.ndarray, origins: Sequence[Origin] | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Boxes (n, R, 4) and mask (n, R) of a batch, on the encoder's device."""
+        import torch
+
+        found = [None] * len(pixels) if self.boxes is None else self.boxes.find(pixels, origins)
+        boxes, mask = box_batch(found, self.config.image.grids, self.config.image.max_boxes)
+        return torch.from_numpy(boxes).to(self.device), torch.from_numpy(mask).to(self.device)
+
+    def regions(
+        self, pixels: np.ndarray, origins: Sequence[Origin] | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What a one-tower matcher reads of at most `batch_size` pictures.
+
+        Returns:
+            features float (n, R, Σ channels), boxes float32 (n, R, 4) as shares, mask bool (n, R), all on the
+            encoder's device. The whole picture is the last region.
+        """
+        import torch
+
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
+            batch = np.ascontiguousarray(pixels)
+            boxes, mask = self._boxes_of(batch, origins)
+            given = boxes if self.boxes is not None else None
+            return self.image_tower.regions(torch.from_numpy(batch).to(self.device), given), boxes, mask
+
+    @cached_property
+    def regions_fingerprint(self) -> str:
+        """Hash of all that decides `regions`: another checkpoint with the same CNNs has the same."""
+        if self.folder is None:
+            return self.fingerprint
+        found = regions_fingerprint(self.folder, self.config)
+        return found if self.boxes is None else f"{found}+{self.boxes.fingerprint}"
 
     def _encode_ids(self, ids: Sequence[Sequence[int]]) -> np.ndarray:
         each = self.config.text.max_length if self.config.text.padding == "seen" else 0

@@ -143,6 +143,13 @@ class ImageTower(nn.Module):
         stacked = torch.stack(vectors)
         return stacked if self.seen is None else F.normalize(stacked + self.seen(maps), dim=-1)
 
+    def regions(self, pixels: Tensor, boxes: Tensor | None = None) -> Tensor:
+        """uint8 pixels (B, S, S, 3) → the regions' features before any head, (B, R, Σ channels).
+
+        What a one-tower matcher reads. Boxes are as `embed` takes them; a row of padding has features too.
+        """
+        return self._regions([backbone(pixels) for backbone in self.backbones], boxes)
+
     def _regions(self, maps: Sequence[Tensor], boxes: Tensor | None) -> Tensor:
         """The regions' features (B, R, Σ channels); in training without some of both."""
         kept: Tensor | None = None

@@ -22,7 +22,12 @@ from brivl_search.evaluation.result import CORRECTED
 from brivl_search.metrics import recall_curve
 
 ARROWS: dict[DirectionName, str] = {"text_to_image": "Text → image", "image_to_text": "Image → text"}
-NAMES = {"exact": "exact model", "corrected": "hubs corrected", "through_index": "through the index"}
+NAMES = {
+    "exact": "exact model",
+    "corrected": "hubs corrected",
+    "through_index": "through the index",
+    "re_ordered": "re-ordered",
+}
 SIDE = 200  # pixels of a thumbnail's longer side, 4-8 kB
 HISTOGRAM_BINS = 48
 TICKS = (1, 2, 5, 10, 20, 50, 100)

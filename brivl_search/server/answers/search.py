@@ -24,6 +24,7 @@ from brivl_search.server.protocol import keys
 from brivl_search.server.protocol.problems import Refusal, too_many
 from brivl_search.server.protocol.schemas.base import PictureRef
 from brivl_search.server.protocol.schemas.search import SearchFilters, SearchRequest, SearchTerm
+from brivl_search.server.settings import Settings
 from brivl_search.server.workers.service import MOST_ALIKE, Search, Service, Vector, options_for
 
 
@@ -47,7 +48,7 @@ async def answer(service: Service, request: SearchRequest, uploads: Sequence[byt
     terms = _terms(request, len(uploads))
     if len(terms) > settings.max_terms:
         raise too_many(len(terms), "terms", settings.max_terms, "too_many_terms")
-    options = _options(request)
+    options = _options(request, service.settings)
     query, vector = await _combined(service, terms, uploads, request)
     hits, reader = await service.search(Search(query, vector, options))
     counted = None
@@ -65,6 +66,7 @@ async def answer(service: Service, request: SearchRequest, uploads: Sequence[byt
         "hits": [hit_row(hit) for hit in page],
         "fits": fits(hits),
         "count": None if counted is None else counted.to_dict(),
+        "reranked": service.matcher() if request.rerank else None,
         "unknown_words": service.engine.unknown_words(query) if query.texts else [],
         "note": None if hits or not options.filter else await _why_nothing(service, query, options),
     }
@@ -95,8 +97,11 @@ def _terms(request: SearchRequest, uploads: int) -> list[SearchTerm]:
     return terms
 
 
-def _options(request: SearchRequest) -> SearchOptions:
+def _options(request: SearchRequest, settings: Settings) -> SearchOptions:
+    """Raises Refusal: a matcher is asked for, and there is none."""
     dedupe = request.dedupe
+    if request.rerank and settings.rerank_with is None:
+        raise Refusal(400, "`rerank`: this server has no matcher (serve --rerank-with)", "no_matcher")
     return options_for(
         SearchOptions(
             exact=request.exact,
@@ -105,6 +110,8 @@ def _options(request: SearchRequest) -> SearchOptions:
             filter=_filter(request.filters),
             alike=(ALIKE if dedupe is True else float(dedupe)) if dedupe else None,
             most_alike=MOST_ALIKE,
+            rerank_with=settings.rerank_with if request.rerank else None,
+            rerank_top=settings.rerank_top,
         )
     )
 
@@ -153,6 +160,9 @@ async def _combined(
     if said:
         vectors |= dict(zip(said, await service.texts.ask(list(said.values())), strict=True))
     kind = AnyKind if any(term.vector is not None for term in terms) else Query
+    if request.rerank and not (len(terms) == 1 and said):
+        # A client's picture is decoded in processes that may die; a matcher would have to read it in this one.
+        raise Refusal(400, "`rerank` is for one text on images here: leave it out", "no_rerank")
     query = kind(tuple(parts[at] for at in range(len(terms))), request.k + request.offset, TARGETS[request.target])
     vector = combine(query, [vectors[at] for at in range(len(terms))])
     if isinstance(vector, UsageError):
@@ -186,6 +196,7 @@ def hit_row(hit: Hit) -> dict[str, Any]:
         "text": hit.text,
         "score": round(hit.score, 6),
         "match": None if hit.match is None else round(hit.match, 4),
+        "rerank": None if hit.rerank is None else round(hit.rerank, 4),
         "width": pixels_of(record, "width"),
         "height": pixels_of(record, "height"),
         "taken": text_of(record, "taken"),

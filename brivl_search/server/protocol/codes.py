@@ -38,6 +38,8 @@ CODES = {
     "terms_cancel": "the terms of a query cancel each other out",
     "bad_k": "k",
     "no_match": "no match is known, and a least one or a count is wanted; calibrated: whether any is, unknown_words",
+    "no_rerank": "hits are to be re-ordered, and the query is not one text against images",
+    "no_matcher": "hits are to be re-ordered, and this server has no matcher",
     "nothing_of_target": "the index holds none of these; target: images or texts",
     "bad_labels": "labels of a classification that are empty or given twice; label",
     "no_such_captions": "no caption line has these fields; fields, known: those there are",

@@ -51,6 +51,7 @@ def router(service: Service) -> APIRouter:
                     "dim": info.encoder.dim,
                     "match": calibrated,
                 },
+                "matcher": service.matcher(),
                 "images": {"rows": info.image.rows, "kind": info.image.kind},
                 "texts": {"rows": info.text.rows, "kind": info.text.kind},
                 "roots": [given for given, _ in info.roots],

@@ -1,7 +1,7 @@
 // The panel of filters: what is typed there becomes the query's filters, once it can be meant.
 
 import { $, el, plain } from "./dom.js";
-import { asks, countFilters, emptyFilters, knowsMatch, mistake } from "./query.js";
+import { asks, canRerank, countFilters, emptyFilters, knowsMatch, mistake } from "./query.js";
 import { percent, t } from "./words.js";
 
 const TEXTS = ["under", "glob", "from", "to", "size", "where"];
@@ -44,6 +44,9 @@ export function sync(query, about) {
     if (document.activeElement !== form[name]) form[name].value = query.filters[name];
   }
   form.dedupe.checked = query.filters.dedupe;
+  form.rerank.checked = query.filters.rerank;
+  form.rerank.disabled = asks(query) && !canRerank(query);
+  form.rerank.closest("label").hidden = !about?.matcher && !query.filters.rerank;
   form.match.value = query.filters.match;
   form.match.disabled = asks(query) && !knowsMatch(query);
   form.match.closest("label").hidden = about?.encoder.match === false && !query.filters.match;
@@ -72,6 +75,7 @@ function apply() {
     form[name].setCustomValidity("");
   }
   filters.dedupe = form.dedupe.checked;
+  filters.rerank = form.rerank.checked;
   filters.match = Number(form.match.value);
   const wrong = mistake(filters);
   if (wrong) {

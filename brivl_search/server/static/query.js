@@ -4,7 +4,7 @@ import { keptAs } from "./pictures.js";
 
 export const PAGE = 40; // hits a request
 
-export const emptyFilters = () => ({ under: "", glob: "", from: "", to: "", size: "", where: "", match: 0, dedupe: false });
+export const emptyFilters = () => ({ under: "", glob: "", from: "", to: "", size: "", where: "", match: 0, dedupe: false, rerank: false });
 
 export const emptyQuery = () => ({
   text: "",
@@ -24,7 +24,11 @@ export function knowsMatch(query) {
   return others === 1 && query.terms[0].weight > 0 && (query.terms[0].kind === "text") === (query.target === "images");
 }
 
-export const hasFilters = ({ filters }) => countFilters(filters) > 0;
+/** A text alone on photos: only then the server's matcher can read them together. */
+export const canRerank = (query) => knowsMatch(query) && query.target === "images";
+
+/** Whether something may be left out; another order leaves nothing out. */
+export const hasFilters = ({ filters }) => countFilters({ ...filters, rerank: false }) > 0;
 
 export function countFilters(filters) {
   const { from, to, ...others } = filters;
@@ -59,6 +63,7 @@ export function fromAddress(search) {
   for (const name of ["under", "glob", "from", "to", "size", "where"]) query.filters[name] = (at.get(name) ?? "").trim();
   query.filters.match = Math.min(Math.max(Number(at.get("match")) || 0, 0), 95);
   query.filters.dedupe = at.get("dedupe") === "1";
+  query.filters.rerank = at.get("rerank") === "1";
   if (at.get("view") === "map") query.view = "map";
   query.item = at.get("item") ?? "";
   return query;
@@ -113,6 +118,7 @@ export function toRequest(query, offset, k) {
   }
   const body = { terms, target: query.target, k, offset, filters: serverFilters(query.filters) };
   if (query.filters.dedupe) body.dedupe = true;
+  if (query.filters.rerank && canRerank(query) && query.view === "list") body.rerank = true;
   if (query.filters.match && knowsMatch(query)) body.min_match = query.filters.match / 100;
   return [body, files];
 }

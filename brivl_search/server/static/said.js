@@ -41,6 +41,8 @@ const SENTENCES = {
     "no_such_file",
     "bad_vector",
     "bad_k",
+    "no_rerank",
+    "no_matcher",
     "bad_labels",
     "no_such_captions",
     "nothing_to_add",

@@ -188,6 +188,14 @@ class Service:
             raise found.hits
         return found.hits, found.reader
 
+    def matcher(self) -> dict[str, Any] | None:
+        """`schemas.status.MatcherAnswer`; None: this server has none."""
+        name = self.settings.rerank_with
+        if name is None:
+            return None
+        found = self.engine.reranker(name).matcher
+        return {"name": found.name, "fingerprint": found.fingerprint, "top": self.settings.rerank_top}
+
     async def slowly(self, job: Callable[[], R]) -> R:
         """Something that may take long, in a thread of those that clients share. Raises Overloaded."""
         return await self._slow.run(CLIENT.get(), job)

@@ -69,6 +69,12 @@ class SearchRequest(BaseModel, extra="forbid"):
     min_score: Cosine | None = None
     min_match: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
     exact: Annotated[bool, Field(description="Compare with every row.")] = False
+    rerank: Annotated[
+        bool,
+        Field(
+            description="Let the server's matcher re-order the first hits, where it has one: for one text on images."
+        ),
+    ] = False
     count: Annotated[bool, Field(description="Also say about how many fit; needs a `match`.")] = False
 
     model_config = ConfigDict(
@@ -97,6 +103,9 @@ class SearchHit(BaseModel):
         float | None,
         Field(description="Chance that this hit is right; null for sums, and where the encoder knows none."),
     ]
+    rerank: Annotated[
+        float | None, Field(description="What a matcher ordered the hit by; null where none did, or could.")
+    ]
     width: int | None
     height: int | None
     taken: str | None
@@ -114,6 +123,14 @@ class Counted(BaseModel):
     looked_at: Annotated[int, Field(description="The best of them, one by one; a sample stands for the rest.")]
 
 
+class Reranked(BaseModel):
+    """Who re-ordered the first hits."""
+
+    name: str
+    fingerprint: str
+    top: Annotated[int, Field(description="So many, or as many as there were.")]
+
+
 class SearchAnswer(BaseModel):
     generation: int
     state: Annotated[str, Field(description="Equal for equal published states only, of this index and of all others.")]
@@ -126,5 +143,6 @@ class SearchAnswer(BaseModel):
         bool | None, Field(description="Whether a hit has a match of 0.3 at least; null where no match is known.")
     ]
     count: Annotated[Counted | None, Field(description="Where it was asked for.")]
+    reranked: Annotated[Reranked | None, Field(description="Where it was asked for.")]
     unknown_words: Unknown
     note: Annotated[Note | None, Field(description="Why there are no hits, where the filters let nothing through.")]

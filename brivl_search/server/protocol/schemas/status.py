@@ -19,6 +19,12 @@ class EncoderAnswer(BaseModel):
     match: Annotated[bool, Field(description="Whether it knows probabilities.")]
 
 
+class MatcherAnswer(BaseModel):
+    name: str
+    fingerprint: str
+    top: Annotated[int, Field(description="Hits that it re-orders where a search asks for it.")]
+
+
 class Limits(BaseModel):
     max_k: int
     max_upload_bytes: int
@@ -35,6 +41,7 @@ class IndexAnswer(BaseModel):
     state: Annotated[str, Field(description="Equal for equal published states only, of this index and of all others.")]
     directory: str
     encoder: EncoderAnswer
+    matcher: Annotated[MatcherAnswer | None, Field(description="What re-orders hits; null: nothing does.")]
     images: Kind
     texts: Kind
     roots: list[str]

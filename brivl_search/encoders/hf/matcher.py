@@ -1,0 +1,179 @@
+"""`hf:` matchers: BLIP, BLIP-2, ViLT and BridgeTower of transformers, as a `brivl_search.encoders.matching.Matcher`.
+
+They read English. Text and picture go through the whole model together, so a query costs as much as its hits.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brivl_search.corpus.pixels import PixelSpec
+from brivl_search.encoders.base import Origin, Precision
+from brivl_search.encoders.hf.family import read_preprocessing
+from brivl_search.encoders.hf.files import digest, find_model, read_json, tokenizer_files, weight_files
+from brivl_search.errors import EncoderError
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+BATCH = 8
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """One class of matchers.
+
+    Attributes:
+        arguments: of its forward pass, beside what the processor makes.
+        logits: what it answers with → (n, 1) or (n, 2); of two, the second is "they match".
+        tokens: most tokens of a text.
+    """
+
+    arguments: dict[str, Any]
+    logits: Callable[[Any], Any]
+    tokens: int
+
+
+KINDS = {
+    "BlipForImageTextRetrieval": _Kind({"use_itm_head": True}, lambda out: out.itm_score, 512),
+    "Blip2ForImageTextRetrieval": _Kind({"use_image_text_matching_head": True}, lambda out: out.logits_per_image, 512),
+    "ViltForImageAndTextRetrieval": _Kind({}, lambda out: out.logits, 40),
+    "BridgeTowerForImageAndTextRetrieval": _Kind({}, lambda out: out.logits, 77),
+}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture before any pair: pixels uint8 (S, S, 3), squashed, and its own size."""
+
+    pixels: NDArray[np.uint8]
+    width: int
+    height: int
+
+    @property
+    def nbytes(self) -> int:
+        return self.pixels.nbytes
+
+
+class TransformersMatcher:
+    """A matcher of transformers. The model is loaded when it is first used."""
+
+    cosine_weight = 0.0  # it is better than the towers by so much that their cosine does not help
+
+    def __init__(self, name: str, *, device: str = "auto", precision: Precision = "auto") -> None:
+        """Reads the config files and hashes the weights. Imports neither torch nor transformers.
+
+        Args:
+            name: hf:ORG/NAME[@REVISION], or hf:FOLDER.
+            device, precision: as of `brivl_search.encoders.matching.load_matcher`.
+
+        Raises:
+            EncoderError: the model is not on this disk and cannot be downloaded, is damaged, or is no matcher.
+        """
+        found = find_model(name.removeprefix("hf:"))
+        self.name, self.folder = found.name, found.folder
+        config = read_json(self.folder / "config.json")
+        self.kind = next((one for one in config.get("architectures") or [] if one in KINDS), "")
+        if not self.kind:
+            what = ", ".join(map(str, config.get("architectures") or [])) or config.get("model_type")
+            raise EncoderError(f"{self.name} is no matcher ({what}): known are {', '.join(KINDS)}")
+        pictures = read_preprocessing(self.folder)
+        self._squashes, side = _side(pictures)
+        # Pictures that keep their proportions are decoded larger, and given them back.
+        self.pixels = PixelSpec(side if self._squashes else 2 * side, "squash", "bicubic")
+        self._short = side
+        positions = [_positions(config), KINDS[self.kind].tokens]
+        self.max_length = min(one for one in positions if one)
+        files = [*weight_files(self.folder), *tokenizer_files(self.folder)]
+        settings = {"kind": self.kind, "pictures": pictures, "config": config, "max_length": self.max_length}
+        self.fingerprint = "matcher-" + digest(files, settings)[:24]
+        self._device, self._precision = device, precision
+        self._using = threading.Lock()
+
+    @cached_property
+    def device(self) -> torch.device:
+        from brivl_search.encoders.device import pick_device
+
+        return pick_device(self._device)
+
+    @cached_property
+    def _loaded(self) -> tuple[Any, Any]:
+        """Processor and model. Raises EncoderError: a file is missing or damaged."""
+        import transformers
+
+        try:
+            processor = transformers.AutoProcessor.from_pretrained(self.folder, local_files_only=True)
+            model = getattr(transformers, self.kind).from_pretrained(self.folder, local_files_only=True)
+        except Exception as error:  # whatever a damaged file makes of it
+            said = (" ".join(str(error).split()) or type(error).__name__)[:200]
+            raise EncoderError(f"matcher {self.name} cannot be loaded: {said}") from None
+        return processor, model.to(self.device).eval()
+
+    def pictures(self, pixels: NDArray[np.uint8], origins: Sequence[Origin]) -> list[Shown]:
+        """See `Matcher`."""
+        return [Shown(square, origin.width, origin.height) for square, origin in zip(pixels, origins, strict=True)]
+
+    def scores(self, texts: Sequence[str], pictures: Sequence[Shown]) -> NDArray[np.float32]:
+        """See `Matcher`: the model's log-odds, "they match" against "they do not"."""
+        import torch
+
+        from brivl_search.encoders.device import has_fast_bf16
+
+        processor, model = self._loaded
+        bf16 = self._precision == "bf16" or (self._precision == "auto" and has_fast_bf16(self.device))
+        kind, out = KINDS[self.kind], np.empty(len(texts), np.float32)
+        with self._using, torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+            for start in range(0, len(texts), BATCH):
+                rows = slice(start, start + BATCH)
+                inputs = processor(
+                    images=[self._picture(one) for one in pictures[rows]], text=list(texts[rows]), padding=True,
+                    truncation=True, max_length=self.max_length, return_tensors="pt",
+                ).to(self.device)  # fmt: skip
+                logits = kind.logits(model(**inputs, **kind.arguments)).float()
+                odds = logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits[:, 0]
+                out[rows] = odds.cpu().numpy()
+        return out
+
+    def _picture(self, shown: Shown) -> Image:
+        from PIL import Image
+
+        square = Image.fromarray(shown.pixels)
+        if self._squashes or shown.width == shown.height or not (shown.width and shown.height):
+            return square
+        scale = self._short / min(shown.width, shown.height)
+        size = (max(1, round(shown.width * scale)), max(1, round(shown.height * scale)))
+        return square.resize(size, Image.Resampling.BICUBIC)
+
+
+def _side(pictures: dict[str, Any]) -> tuple[bool, int]:
+    """Whether pictures are squashed to a square, and its side; else their short side.
+
+    Raises:
+        EncoderError: the settings say neither.
+    """
+    size = pictures.get("size")
+    if isinstance(size, int):
+        return False, size
+    if isinstance(size, dict) and isinstance(size.get("shortest_edge"), int):
+        return False, int(size["shortest_edge"])
+    if isinstance(size, dict) and isinstance(size.get("height"), int) and size.get("width") == size["height"]:
+        return True, int(size["height"])
+    raise EncoderError(f"the matcher's image preprocessing is not supported: size is {size}")
+
+
+def _positions(config: dict[str, Any]) -> int | None:
+    """How many tokens the model has positions for, if its config says so."""
+    for part in (config, config.get("text_config"), config.get("qformer_config")):
+        found = part.get("max_position_embeddings") if isinstance(part, dict) else None
+        if isinstance(found, int):
+            # RoBERTa's first two positions are no token's.
+            return found - 2 if config.get("model_type") == "bridgetower" else found
+    return None

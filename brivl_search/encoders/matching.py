@@ -1,0 +1,90 @@
+"""What every matcher looks like: a model that reads a text and a picture together, and says how well they fit.
+
+A matcher is too slow to search with: it has to read every pair. It re-orders the first hits of an `Encoder`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brivl_search.corpus.pixels import PixelSpec
+from brivl_search.encoders.base import Encoder, Origin, Precision
+from brivl_search.errors import EncoderError, UsageError
+
+Scores = NDArray[np.float32]
+
+
+class Matcher(Protocol):
+    """A text and a picture → one number.
+
+    Attributes:
+        name: how the user calls it.
+        fingerprint: hash of all that decides a score.
+        pixels: how an image file becomes what `pictures` takes.
+        cosine_weight: a pair's rank is by its score + this · the cosine of the encoder's vectors.
+    """
+
+    name: str
+    fingerprint: str
+    pixels: PixelSpec
+    cosine_weight: float
+
+    def pictures(self, pixels: NDArray[np.uint8], origins: Sequence[Origin], /) -> list[Any]:
+        """Pixels uint8 (n, S, S, 3) → what `scores` reads of each picture; it may be kept, and used again."""
+        ...
+
+    def scores(self, texts: Sequence[str], pictures: Sequence[Any], /) -> Scores:
+        """Log-odds that text i and picture i belong together, float32 (n,). Equal texts are read once."""
+        ...
+
+
+def load_matcher(name: str, encoder: Encoder, *, device: str = "auto", precision: Precision = "auto") -> Matcher:
+    """Loads the matcher called `name`.
+
+    Args:
+        name: a bundled one, the folder of one that `train.one_tower` made, or hf:ORG/NAME, hf:FOLDER: a BLIP, BLIP-2,
+            ViLT or BridgeTower of transformers.
+        encoder: whose hits it is to re-order. Our own matchers read the regions of its image tower.
+        device: a torch device, or "auto".
+        precision: "fp32", "bf16", or "auto": bfloat16 where the processor multiplies it natively.
+
+    Raises:
+        EncoderError: it is damaged, is no matcher, or reads the regions of another image tower.
+        UsageError: there is none of this name.
+    """
+    from brivl_search.encoders.one_tower.checkpoint import is_matcher
+    from brivl_search.encoders.registry import BUNDLED
+
+    if name.startswith("hf:"):
+        from brivl_search.encoders.hf.matcher import TransformersMatcher
+
+        return TransformersMatcher(name, device=device, precision=precision)
+    bundled = BUNDLED / name
+    folder = bundled if name and "/" not in name and is_matcher(bundled) else Path(name).expanduser()
+    if folder.is_file() and folder.suffix == ".safetensors":
+        folder = folder.parent
+    if not folder.is_dir():
+        raise UsageError(
+            f"no matcher {name!r}: give the folder of one, or hf:ORG/NAME of a BLIP, BLIP-2, ViLT or BridgeTower",
+            code="no_matcher",
+        )
+    if not is_matcher(folder) and _has_two_towers(folder):
+        raise EncoderError(f"{folder} holds an encoder of two towers, and no matcher: give a matcher's folder")
+    from brivl_search.encoders.one_tower.matcher import OneTowerMatcher
+
+    return OneTowerMatcher(folder, encoder, name=name, device=device, precision=precision)
+
+
+def _has_two_towers(folder: Path) -> bool:
+    from brivl_search.encoders.brivl.checkpoint import read_config
+
+    try:
+        read_config(folder)
+    except EncoderError:
+        return False
+    return True

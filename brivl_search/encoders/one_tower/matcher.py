@@ -1,0 +1,167 @@
+"""A matcher folder as a `Matcher`. The model is loaded when it is first used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brivl_search.encoders.base import Encoder, Origin, Precision
+from brivl_search.encoders.brivl.encoder import BriVLEncoder
+from brivl_search.encoders.one_tower.checkpoint import fingerprint, load_model, read_config
+from brivl_search.errors import EncoderError
+
+if TYPE_CHECKING:
+    import torch
+
+    from brivl_search.encoders.brivl.tokenizer import TextTokenizer
+    from brivl_search.encoders.one_tower.model import OneTower, Side
+
+Picture = NDArray[np.float16]
+"""A picture's tokens (R, width), before any pair: 28 kB for 37 regions of 384."""
+
+BATCH = 64
+
+
+class OneTowerMatcher:
+    """Re-orders hits of the encoder whose regions it was trained on (see `brivl_search.encoders.matching.Matcher`)."""
+
+    def __init__(
+        self,
+        folder: Path,
+        encoder: Encoder,
+        *,
+        name: str | None = None,
+        device: str = "auto",
+        precision: Precision = "auto",
+    ) -> None:
+        """Reads the config and hashes the weights.
+
+        Args:
+            folder: of the matcher.
+            encoder: of the index; its image tower gives the regions.
+            name: how the user calls the matcher; None: the folder.
+            device, precision: as of `brivl_search.encoders.matching.load_matcher`.
+
+        Raises:
+            EncoderError: the folder is damaged, its tokenizer is of another vocabulary, or the encoder's regions are
+                not those that the matcher reads.
+        """
+        self.folder, self.config = folder, read_config(folder)
+        self.name = name or str(folder)
+        if not isinstance(encoder, BriVLEncoder):
+            raise EncoderError(
+                f"matcher {self.name} reads the regions of a BriVL image tower, and {encoder.name} has none: give a "
+                "matcher by hf:"
+            )
+        if self.config.regions != encoder.regions_fingerprint:
+            raise EncoderError(
+                f"matcher {self.name} reads the regions of another image tower ({self.config.regions or 'unknown'}) "
+                f"than {encoder.name} has ({encoder.regions_fingerprint}): give the matcher that was trained for it"
+            )
+        self.encoder, self.pixels = encoder, encoder.pixels
+        self.fingerprint = fingerprint(folder, self.config)
+        self.cosine_weight = self.config.cosine_weight
+        self._device, self._precision = device, precision
+
+    @cached_property
+    def tokenizer(self) -> TextTokenizer:
+        """Raises EncoderError: it is missing, damaged, or has other words than the model."""
+        from brivl_search.encoders.brivl.tokenizer import TextTokenizer
+
+        found = TextTokenizer(self.folder, self.config.max_length)
+        if found.size > self.config.vocab_size:
+            raise EncoderError(
+                f"the tokenizer in {self.folder} has {found.size:,} words, and the matcher {self.config.vocab_size:,}: "
+                "it is another model's; copy the folder again"
+            )
+        return found
+
+    @cached_property
+    def device(self) -> torch.device:
+        from brivl_search.encoders.device import pick_device
+
+        return pick_device(self._device)
+
+    @cached_property
+    def _autocast(self) -> bool:
+        from brivl_search.encoders.device import has_fast_bf16
+
+        return self._precision == "bf16" or (self._precision == "auto" and has_fast_bf16(self.device))
+
+    @cached_property
+    def model(self) -> OneTower:
+        return load_model(self.folder, self.config).to(self.device)
+
+    def pictures(self, pixels: NDArray[np.uint8], origins: Sequence[Origin]) -> list[Picture]:
+        """See `Matcher`. Runs the encoder's CNNs, which is most of the time."""
+        import torch
+
+        out: list[Picture] = []
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
+            for start in range(0, len(pixels), BATCH):
+                rows = slice(start, start + BATCH)
+                found = self.encoder.regions(pixels[rows], origins[rows])
+                features, boxes, mask = (part.to(self.device) for part in found)
+                # The encoder may compute in bfloat16 where the matcher does not.
+                side = self.model.images(features.float(), boxes, mask)
+                for tokens, there in zip(side.tokens, side.mask, strict=True):
+                    out.append(tokens[there].half().cpu().numpy())
+        return out
+
+    def scores(self, texts: Sequence[str], pictures: Sequence[Picture]) -> NDArray[np.float32]:
+        """See `Matcher`."""
+        import torch
+
+        out = np.empty(len(texts), np.float32)
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
+            for start in range(0, len(texts), BATCH):
+                rows = slice(start, start + BATCH)
+                some, text_at = _each(texts[rows])
+                shown, image_at = _each_picture(pictures[rows])
+                logits = self.model.logits(
+                    self._texts(some), self._images(shown), text_at.to(self.device), image_at.to(self.device)
+                )
+                out[rows] = logits.cpu().numpy()
+        return out
+
+    def _texts(self, texts: Sequence[str]) -> Side:
+        import torch
+
+        ids, mask = self.tokenizer.batch(self.tokenizer.ids(texts), multiple=8)
+        return self.model.texts(torch.from_numpy(ids).to(self.device), torch.from_numpy(mask).to(self.device))
+
+    def _images(self, pictures: Sequence[Picture]) -> Side:
+        import torch
+        from torch.nn.utils.rnn import pad_sequence
+
+        from brivl_search.encoders.one_tower.model import Side
+
+        tokens = [torch.from_numpy(picture).to(self.device).float() for picture in pictures]
+        there = [torch.ones(len(one), dtype=torch.bool, device=self.device) for one in tokens]
+        return Side(pad_sequence(tokens, batch_first=True), pad_sequence(there, batch_first=True))
+
+
+def _each(texts: Sequence[str]) -> tuple[list[str], torch.Tensor]:
+    """Different texts, and which of them each one is."""
+    import torch
+
+    number = {text: at for at, text in enumerate(dict.fromkeys(texts))}
+    return list(number), torch.tensor([number[text] for text in texts])
+
+
+def _each_picture(pictures: Sequence[Picture]) -> tuple[list[Picture], torch.Tensor]:
+    """As `_each`, of pictures that are the same object."""
+    import torch
+
+    number: dict[int, int] = {}
+    different: list[Picture] = []
+    for picture in pictures:
+        if id(picture) not in number:
+            number[id(picture)] = len(different)
+            different.append(picture)
+    return different, torch.tensor([number[id(picture)] for picture in pictures])

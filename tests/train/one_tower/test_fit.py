@@ -1,0 +1,159 @@
+"""A whole run on drawn pictures: it beats the towers it started from, and goes on after a stop as if there was none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from brivl_search.corpus.images import load_pixels
+from brivl_search.encoders.brivl.checkpoint import save_checkpoint
+from brivl_search.encoders.brivl.config import ModelConfig
+from brivl_search.encoders.brivl.encoder import BriVLEncoder
+from brivl_search.encoders.brivl.image_tower import ImageTower
+from brivl_search.encoders.brivl.text_tower import TextTower
+from brivl_search.encoders.brivl.tokenizer import TextTokenizer
+from brivl_search.encoders.matching import load_matcher
+from brivl_search.errors import UsageError
+from tests.support.pictures import COLOURS, draw
+from tests.support.tiny import tiny_model, write_vocab
+from train.one_tower.fit import Fit
+from train.one_tower.recipe import MatcherRecipe
+from train.one_tower.regions import squeeze, unsqueeze
+from train.recipe import read_recipe
+
+COLOUR, SHAPE = ("red", "green", "blue"), {"circle": "圆", "square": "方", "cross": "十字"}
+TRAIN, CHOOSE, VAL = 54, 9, 9
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures of nine things with captions, and two towers that know nothing of them."""
+    folder = tmp_path_factory.mktemp("world")
+    things = [(colour, shape) for colour in COLOUR for shape in SHAPE]
+    (folder / "photos").mkdir()
+    with (folder / "photos" / "captions.jsonl").open("w", encoding="utf-8") as lines:
+        for number in range(TRAIN + CHOOSE + VAL):
+            colour, shape = things[number % 9]
+            draw(colour, shape, (64, 64), number).save(folder / "photos" / f"{number}.png")
+            zh = f"一个{COLOURS[colour][0]}的{SHAPE[shape]}"
+            row = {"image": f"{number}.png", "zh": [zh], "en": [f"a {colour} {shape}", f"{shape} in {colour}"]}
+            lines.write(json.dumps(row, ensure_ascii=False) + "\n")
+    torch.manual_seed(0)
+    config = ModelConfig.from_dict(tiny_model())
+    image, text = ImageTower(config.image, config.dim), TextTower(config.text, config.dim)
+    pixels = np.stack([load_pixels(str(folder / "photos" / f"{at}.png"), config.image.pixels) for at in range(36)])
+    with torch.no_grad():  # statistics as after a training: without them a random CNN's features hardly differ
+        for module in image.backbones.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.momentum = 1.0
+                module.train()
+        for _ in range(3):
+            image.backbones[0](torch.from_numpy(pixels))
+    save_checkpoint(folder / "towers", config, image, text, TextTokenizer(write_vocab(folder / "words"), 16))
+    (folder / "recipe.toml").write_text(
+        f"""run = {json.dumps(str(folder / "run"))}
+[init]
+checkpoint = "towers"
+[matcher]
+text_layers = 1
+joint_layers = 2
+one_way = true
+dropout = 0.0
+[[data]]
+folder = "photos"
+captions = {{ zh = 0.5, en = 0.5 }}
+hold_out_last = {VAL}
+choose = {CHOOSE}
+[train]
+steps = 120
+batch = 12
+recalled = 1
+negatives = 3
+queue_size = 40
+lr = 2e-3
+warmup = 5
+average = 0.9
+word_weight = 0.1
+eval_every = 60
+top = 9
+bf16 = false
+""",
+        encoding="utf-8",
+    )
+    return folder
+
+
+def begin(world: Path, *changes: str) -> Fit:
+    return Fit(read_recipe(world / "recipe.toml", list(changes), MatcherRecipe), world)
+
+
+def test_a_run_beats_its_towers(world: Path) -> None:
+    fit = begin(world)
+    towers_before = {name: value.clone() for name, value in fit.lessons.encoder.image_tower.state_dict().items()}
+    fit.go()
+    log = [json.loads(line) for line in (world / "run" / "log.jsonl").read_text().splitlines()]
+    assert log[-1]["step"] == 120 and {"matching", "ranking", "words", "cosine_weight"} <= set(log[-1])
+    for direction in ("t2i en", "i2t en", "t2i zh", "i2t zh"):
+        before, after = log[-1]["val"][direction]
+        assert after > before + 20, log[-1]["val"]
+    for name, value in fit.lessons.encoder.image_tower.state_dict().items():
+        assert torch.equal(value, towers_before[name]), name
+    towers = BriVLEncoder(world / "towers", device="cpu", precision="fp32")
+    matcher = load_matcher(str(world / "run" / "matcher"), towers, device="cpu", precision="fp32")
+    shown = matcher.pictures(
+        np.stack([np.asarray(draw(colour, "cross", (64, 64), 500)) for colour in COLOUR]), [_nowhere()] * 3
+    )
+    right = sum(
+        int(matcher.scores([f"a {colour} cross"] * 3, shown).argmax()) == at for at, colour in enumerate(COLOUR)
+    )
+    assert right == 3  # on pictures that no run has seen
+
+
+def test_a_stop_changes_nothing(world: Path) -> None:
+    run = ["train.steps=6", "train.eval_every=3", f"cache={json.dumps(str(world / 'run' / 'cache'))}"]
+    whole = begin(world, *run, f"run={json.dumps(str(world / 'whole'))}")
+    whole.go()
+    half = [*run, f"run={json.dumps(str(world / 'half'))}"]
+    begin(world, *half).go(stop_after=3)
+    again = begin(world, *half)
+    assert again.step == 3
+    again.go()
+    for name, value in whole.teaching.state_dict().items():
+        assert torch.equal(value, again.teaching.state_dict()[name]), name
+    steps = [json.loads(line)["step"] for line in (world / "half" / "log.jsonl").read_text().splitlines()]
+    assert steps == [3, 6]
+
+
+def test_a_recipe_that_is_wrong_is_told(world: Path) -> None:
+    from brivl_search.errors import EncoderError
+
+    with pytest.raises(UsageError, match="recaled"):
+        begin(world, "train.recaled=1")
+    with pytest.raises(EncoderError, match=r"matcher\.width = 64: the towers have 32"):
+        begin(world, "matcher.width=64")
+    with pytest.raises(EncoderError, match="the matcher has 1 text layers"):
+        begin(world, "train.frozen_text_layers=2")
+    with pytest.raises(EncoderError, match="unknown field 'depth'"):
+        begin(world, "matcher.depth=2")
+
+
+def test_regions_lose_little_in_a_byte() -> None:
+    features = torch.randn(4, 5, 12, generator=torch.Generator().manual_seed(0))
+    features[:, :, 8:] *= 50  # another CNN's scale
+    kept, highest = squeeze(features, [8, 4])
+    assert kept.dtype == np.int8 and highest.shape == (4, 2)
+    back = unsqueeze(torch.from_numpy(kept), torch.from_numpy(highest), [8, 4])
+    for part in (slice(0, 8), slice(8, 12)):
+        error = (back[:, :, part] - features[:, :, part]).norm() / features[:, :, part].norm()
+        assert error < 0.01
+    assert torch.equal(back.sign()[features.abs() > 0.1], features.sign()[features.abs() > 0.1])
+
+
+def _nowhere() -> object:
+    from brivl_search.encoders.base import Origin
+
+    return Origin("", 64, 64)

@@ -1,0 +1,119 @@
+"""What a matcher's training reads: photos with their captions, the cached regions, and the frozen towers' vectors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from brivl_search.corpus.atomic import appearing
+from brivl_search.encoders.brivl.boxes import grid_shares
+from brivl_search.encoders.brivl.encoder import BriVLEncoder
+from train.data.photos import Photo, read_folder
+from train.one_tower.recipe import MatcherRecipe
+from train.one_tower.regions import Regions
+from train.run.show import Bar
+
+CHUNK = 64
+
+
+class Lessons:
+    """Photos, captions, regions and vectors of a recipe.
+
+    Attributes:
+        photos: all of them; a photo's number is its place here.
+        parts: which are trained on, which choose the weight, which only measure.
+        captions: texts, each with the number of its photo in `owners`.
+        boxes: float32 (R, 4), the regions' places.
+    """
+
+    def __init__(self, recipe: MatcherRecipe, base: Path, encoder: BriVLEncoder) -> None:
+        self.encoder, self.cfg = encoder, recipe.train
+        self.photos: list[Photo] = []
+        self.parts: dict[str, list[int]] = {"train": [], "choose": [], "val": []}
+        for table in recipe.data:
+            found = read_folder(table, base)
+            last = len(found.train) - table.choose
+            for name, some in (("train", found.train[:last]), ("choose", found.train[last:]), ("val", found.val)):
+                self.parts[name] += range(len(self.photos), len(self.photos) + len(some))
+                self.photos += some
+        self.captions, self.owners, self._of = self._flat()
+        self.tokenizer = encoder.tokenizer
+        self._ids = self.tokenizer.ids(self.captions)
+        self.regions = Regions(encoder, [photo.path for photo in self.photos], recipe.train, _cache(recipe))
+        self.boxes = torch.from_numpy(grid_shares(encoder.config.image.grids))
+        self._vectors: Tensor | None = None
+
+    def _flat(self) -> tuple[list[str], np.ndarray, list[dict[str, list[int]]]]:
+        captions: list[str] = []
+        owners: list[int] = []
+        places: list[dict[str, list[int]]] = []
+        for number, photo in enumerate(self.photos):
+            places.append({})
+            for name, texts in photo.captions.items():
+                places[-1][name] = list(range(len(captions), len(captions) + len(texts)))
+                captions += texts
+                owners += [number] * len(texts)
+        return captions, np.array(owners), places
+
+    def draw(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Photos and a caption of each for a step; every photo once an epoch, times its `repeat`."""
+        seed, batch = self.cfg.seed, self.cfg.batch
+        pool = np.repeat(self.parts["train"], [self.photos[n].repeat for n in self.parts["train"]])
+        places = np.arange(step * batch, (step + 1) * batch)
+        orders = {e: np.random.default_rng((seed, int(e))).permutation(pool) for e in np.unique(places // len(pool))}
+        photos = np.array([orders[place // len(pool)][place % len(pool)] for place in places])
+        rng = np.random.default_rng((seed, 1, step))
+        return photos, np.array([self._caption(photo, rng) for photo in photos])
+
+    def _caption(self, photo: int, rng: np.random.Generator) -> int:
+        weights = self.photos[photo].weights
+        names = [name for name in self._of[photo] if weights[name]]
+        shares = np.array([weights[name] for name in names])
+        name = names[int(rng.choice(len(names), p=shares / shares.sum()))]
+        return int(rng.choice(self._of[photo][name]))
+
+    def of(self, photo: int, name: str) -> list[int]:
+        """Numbers of a photo's captions in a field."""
+        return self._of[photo].get(name, [])
+
+    def views(self, photos: np.ndarray, rng: np.random.Generator) -> Tensor:
+        """Regions of these photos, of the plain view or of a crop."""
+        crops = rng.integers(1, max(self.cfg.views, 2), size=len(photos))
+        plain = (rng.random(len(photos)) < self.cfg.plain_view) | (self.cfg.views == 1)
+        return self.regions.take(photos.tolist(), np.where(plain, 0, crops).tolist())
+
+    def tokens(self, captions: np.ndarray) -> tuple[Tensor, Tensor]:
+        """ids int64 (B, T) and mask bool (B, T)."""
+        ids, mask = self.tokenizer.batch([self._ids[c] for c in captions])
+        return torch.from_numpy(ids), torch.from_numpy(mask)
+
+    def text_vectors(self, captions: np.ndarray) -> Tensor:
+        """The text tower's vectors (B, dim), as an index would have them."""
+        return torch.from_numpy(self.encoder.encode_texts([self.captions[c] for c in captions]))
+
+    def image_vectors(self) -> Tensor:
+        """The image tower's vectors of all photos (photos, dim), as an index would have them; made once, and cached."""
+        if self._vectors is None:
+            paths = [photo.path for photo in self.photos]
+            name = hashlib.sha256(json.dumps([self.encoder.fingerprint, paths]).encode()).hexdigest()[:12]
+            file = self.regions.folder / f"vectors-{name}.npy"
+            if not file.is_file():
+                file.parent.mkdir(parents=True, exist_ok=True)
+                found = []
+                with Bar("vectors", len(paths)) as bar:
+                    for start in range(0, len(paths), CHUNK):
+                        found.append(self.encoder.encode_images(paths[start : start + CHUNK]))
+                        bar.to(min(start + CHUNK, len(paths)))
+                with appearing(file) as (temporary,), temporary.open("wb") as out:
+                    np.save(out, np.concatenate(found))
+            self._vectors = torch.from_numpy(np.load(file))
+        return self._vectors
+
+
+def _cache(recipe: MatcherRecipe) -> Path:
+    return Path(recipe.cache or Path(recipe.run) / "cache")

@@ -1,0 +1,95 @@
+"""What teaches a matcher: image-text matching with hard negatives, ranking, and masked words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from brivl_search.encoders.one_tower.model import OneTower, Side
+from train.one_tower.queue import draw
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Pairs of a batch in groups of one true pair, first, and its negatives; (G, 1 + negatives), -1 where one is
+    missing."""
+
+    texts: Tensor
+    images: Tensor
+
+
+def hard_groups(texts: Tensor, images: Tensor, photos: Tensor, negatives: int, temperature: float) -> Groups:
+    """For each of B texts its picture and hard pictures; for each of B pictures its text and hard texts.
+
+    Args:
+        texts, images: (B, dim), the two towers' vectors of B pairs.
+        photos: int64 (B,); pairs of one photo are no negatives of each other.
+        negatives: of each group.
+        temperature: τ of the draw by cosine.
+    """
+    own = torch.arange(len(photos), device=photos.device)[:, None]
+    barred = photos[:, None] == photos[None]
+    cosines = texts @ images.T
+    wrong_images = draw(cosines, barred, negatives, temperature)
+    wrong_texts = draw(cosines.T, barred, negatives, temperature)
+    width = wrong_images.shape[1]
+    by_text = own.expand(-1, 1 + width).masked_fill(torch.cat([own.new_zeros(len(own), 1), wrong_images], 1) < 0, -1)
+    by_image = own.expand(-1, 1 + width).masked_fill(torch.cat([own.new_zeros(len(own), 1), wrong_texts], 1) < 0, -1)
+    return Groups(
+        torch.cat([by_text, torch.cat([own, wrong_texts], 1)]),
+        torch.cat([torch.cat([own, wrong_images], 1), by_image]),
+    )
+
+
+def matching_losses(model: OneTower, texts: Side, images: Side, groups: Groups) -> tuple[Tensor, Tensor]:
+    """Matching: cross-entropy of every logit, true pairs weighing as much as all wrong ones. Ranking: cross-entropy of
+    the true pair among its group (UNITER ranks hard negatives by a margin)."""
+    there = groups.texts >= 0
+    # A true pair stands in two groups, and is computed once.
+    pairs = torch.stack([groups.texts[there], groups.images[there]])
+    each, back = pairs.unique(dim=1, return_inverse=True)
+    logits = model.logits(texts, images, each[0], each[1])[back]
+    table = logits.new_full(groups.texts.shape, -torch.inf).masked_scatter(there, logits)
+    alone = ~there[:, 1:].any(1)
+    ranking = F.cross_entropy(table[~alone], table.new_zeros(int((~alone).sum()), dtype=torch.long))
+    true, wrong = table[:, 0], table[:, 1:][there[:, 1:]]
+    matching = (F.softplus(-true).mean() + F.softplus(wrong).mean()) / 2
+    return matching, ranking
+
+
+def masked_words(ids: Tensor, mask: Tensor, share: float, mask_id: int, words: int, special: Tensor) -> Tensor:
+    """Token ids with BERT's masking: of `share` of the words 80 % become [MASK], 10 % any word, 10 % stay.
+
+    Args:
+        ids, mask: (B, T).
+        share: of the words.
+        mask_id, words: of the vocabulary.
+        special: ids that are never masked.
+
+    Returns:
+        int64 (2, B, T): the new ids, and the old ones where they are asked for, elsewhere -100.
+    """
+    asked = (torch.rand(ids.shape) < share) & mask & ~torch.isin(ids, special)
+    how = torch.rand(ids.shape)
+    new = ids.masked_fill(asked & (how < 0.8), mask_id)
+    new = torch.where(asked & (how >= 0.9), torch.randint(words, ids.shape), new)
+    return torch.stack([new, ids.masked_fill(~asked, -100)])
+
+
+def word_loss(model: OneTower, ids: Tensor, wanted: Tensor, mask: Tensor, images: Side) -> Tensor:
+    """Cross-entropy of masked words, read with the text's own picture beside them; 0 where none is masked.
+
+    Args:
+        ids, wanted: of `masked_words`.
+        mask: (B, T).
+        images: of B pictures.
+    """
+    own = torch.arange(len(ids))
+    tokens = model.joint(model.texts(ids, mask), images, own, own, first=None)[:, : ids.shape[1]]
+    asked = wanted >= 0
+    if not bool(asked.any()):
+        return tokens.sum() * 0
+    return F.cross_entropy(model.word_logits(tokens[asked]).float(), wanted[asked])
