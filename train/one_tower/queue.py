@@ -47,7 +47,8 @@ class PairQueue(nn.Module):
         wrong = (self.photos[None] == photos[:, None]) | (self.photos < 0)
         scores = torch.cat([texts @ self.images.T, images @ self.texts.T])
         drawn = draw(scores, wrong.repeat(2, 1), count, temperature)
-        return drawn[drawn >= 0].unique()
+        kept: Tensor = torch.unique(drawn[drawn >= 0])
+        return kept
 
 
 def draw(scores: Tensor, barred: Tensor, count: int, temperature: float) -> Tensor:
