@@ -29,7 +29,7 @@ Features = Iterator[Tensor]  # (n, R, Σ channels), a batch after the other
 
 def squeeze(features: Tensor, widths: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """Features (B, R, Σ widths) → int8 of the same shape, and `highest`, float32 (B, CNNs)."""
-    parts = features.float().split(list(widths), 2)
+    parts = torch.split(features.float(), list(widths), 2)
     highest = torch.stack([part.abs().flatten(1).amax(1).clamp(min=1e-6) for part in parts], 1)
     kept = [
         (part.sign() * (part.abs() / highest[:, i, None, None]).sqrt() * 127).round().to(torch.int8)
@@ -42,7 +42,7 @@ def unsqueeze(kept: Tensor, highest: Tensor, widths: Sequence[int]) -> Tensor:
     """What `squeeze` made → features float32."""
     parts = [
         part.float() * part.float().abs() * (highest[:, i, None, None] / 127**2)
-        for i, part in enumerate(kept.split(list(widths), 2))
+        for i, part in enumerate(torch.split(kept, list(widths), 2))
     ]
     return torch.cat(parts, 2)
 
