@@ -50,7 +50,7 @@ def matching_losses(model: OneTower, texts: Side, images: Side, groups: Groups) 
     there = groups.texts >= 0
     # A true pair stands in two groups, and is computed once.
     pairs = torch.stack([groups.texts[there], groups.images[there]])
-    each, back = torch.unique(pairs, dim=1, return_inverse=True)
+    each, back = pairs.unique(dim=1, return_inverse=True)  # type: ignore[no-untyped-call]
     logits = model.logits(texts, images, each[0], each[1])[back]
     table = logits.new_full(groups.texts.shape, -torch.inf).masked_scatter(there, logits)
     alone = ~there[:, 1:].any(1)

@@ -100,8 +100,8 @@ class Measure:
             asking = torch.arange(at, at + len(there))[:, None].expand_as(there)
             sides = (there, asking) if swap else (asking, there)
             text_at, image_at = (side.flatten() for side in sides)
-            used_texts, text_row = torch.unique(text_at, return_inverse=True)
-            used_images, image_row = torch.unique(image_at, return_inverse=True)
+            used_texts, text_row = text_at.unique(return_inverse=True)  # type: ignore[no-untyped-call]
+            used_images, image_row = image_at.unique(return_inverse=True)  # type: ignore[no-untyped-call]
             found = model.logits(texts.rows(used_texts), images.rows(used_images), text_row, image_row)
             logits.append(found.view(there.shape))
         return Scored(best.values.numpy(), torch.cat(logits).numpy(), own.gather(1, best.indices).numpy())

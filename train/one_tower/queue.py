@@ -47,8 +47,7 @@ class PairQueue(nn.Module):
         wrong = (self.photos[None] == photos[:, None]) | (self.photos < 0)
         scores = torch.cat([texts @ self.images.T, images @ self.texts.T])
         drawn = draw(scores, wrong.repeat(2, 1), count, temperature)
-        kept: Tensor = torch.unique(drawn[drawn >= 0])
-        return kept
+        return drawn[drawn >= 0].unique()  # type: ignore[no-untyped-call, no-any-return]
 
 
 def draw(scores: Tensor, barred: Tensor, count: int, temperature: float) -> Tensor:

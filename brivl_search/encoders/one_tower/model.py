@@ -49,8 +49,7 @@ class Layer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def _split(self, x: Tensor) -> Tensor:
-        heads: Tensor = torch.unflatten(x, -1, (self.heads, -1))
-        return heads.transpose(1, 2)
+        return torch.unflatten(x, -1, (self.heads, -1)).transpose(1, 2)
 
     def read(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of tokens (B, T, width), each (B, heads, T, width / heads)."""

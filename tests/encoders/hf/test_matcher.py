@@ -83,9 +83,7 @@ def _bridgetower(folder: Path) -> None:
         vision_config={"hidden_size": 64, "num_hidden_layers": 2, "patch_size": 16, "image_size": SIDE},
     )  # fmt: skip
     _save(folder, tf.BridgeTowerForImageAndTextRetrieval(config))
-    pictures = tf.BridgeTowerImageProcessor(
-        size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}, size_divisor=32
-    )
+    pictures = tf.BridgeTowerImageProcessor(size={"shortest_edge": SIDE}, do_center_crop=False, size_divisor=32)
     tf.BridgeTowerProcessor(pictures, tokenizer).save_pretrained(folder)
 
 
