@@ -29,7 +29,7 @@ MATCH = Calibration(10.0, -5.0)
 
 @pytest.fixture(autouse=True)
 def _stub(monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(name: str, *, device: str = "auto") -> StubEncoder:
+    def load(name: str, **options: object) -> StubEncoder:
         encoder = StubEncoder(name)
         encoder.calibration = MATCH
         return encoder

@@ -81,7 +81,7 @@ RerankWith = Annotated[
     typer.Option(
         "--rerank-with",
         metavar="MATCHER",
-        help="Re-order the first hits with this matcher: its folder, or hf:ORG/NAME (BLIP, BLIP-2, ViLT, BridgeTower).",
+        help="Re-order the first hits with this matcher: its folder, or hf:ORG/NAME (BLIP, BLIP-2, ViLT).",
     ),
 ]
 

@@ -48,7 +48,7 @@ def load_matcher(name: str, encoder: Encoder, *, device: str = "auto", precision
 
     Args:
         name: a bundled one, the folder of one that `train.one_tower` made, or hf:ORG/NAME, hf:FOLDER: a BLIP, BLIP-2,
-            ViLT or BridgeTower of transformers.
+            or ViLT of transformers.
         encoder: whose hits it is to re-order. Our own matchers read the regions of its image tower.
         device: a torch device, or "auto".
         precision: "fp32", "bf16", or "auto": bfloat16 where the processor multiplies it natively.
@@ -70,7 +70,7 @@ def load_matcher(name: str, encoder: Encoder, *, device: str = "auto", precision
         folder = folder.parent
     if not folder.is_dir():
         raise UsageError(
-            f"no matcher {name!r}: give the folder of one, or hf:ORG/NAME of a BLIP, BLIP-2, ViLT or BridgeTower",
+            f"no matcher {name!r}: give the folder of one, or hf:ORG/NAME of a BLIP, BLIP-2 or ViLT",
             code="no_matcher",
         )
     if not is_matcher(folder) and _has_two_towers(folder):

@@ -42,6 +42,8 @@ WORDS = {  # the same for a line that holds this
     " hf:": "a model of the hub: tests/encoders/hf",
     " open_clip:": "a model of open_clip: tests/encoders/open_clip",
     "official:": "published weights: tests/encoders/brivl/official",
+    '"hf:': "a model of the hub: tests/encoders/hf",
+    "'hf:": "a model of the hub: tests/encoders/hf",
     "coco/": "a dataset that is not here: tests/corpus/readers",
     "laion": "a dataset that is not here: tests/corpus/readers",
     "Flickr30k-CN": "a dataset that is not here: tests/corpus/readers",

@@ -15,7 +15,7 @@ from tests.support.stub import StubEncoder
 
 @pytest.fixture(autouse=True)
 def _stub(monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(name: str, *, device: str = "auto") -> StubEncoder:
+    def load(name: str, **options: object) -> StubEncoder:
         if name == "gone":
             raise EncoderError("no encoder 'gone'")
         return StubEncoder(name, "another" if name == "other" else "stub-fingerprint")

@@ -13,11 +13,11 @@ from train import pretrain
 from train.mini import distill
 from train.mini.head_recipe import HeadsRecipe
 from train.one_tower.recipe import MatcherRecipe
-from train.recipe import Data, Init, Recipe, Shards, TextRecipe, Training, read_recipe
+from train.recipe import Data, Init, Recipe, Shards, TextRecipe, Training, WordsRecipe, read_recipe
 
 RECIPES = REPO / "train" / "recipes"
 MINI = RECIPES / "brivl-mini.toml"
-OTHERS = ("brivl-mini-text", "brivl-mini-3", "brivl-mini-rerank")  # of other kinds
+OTHERS = ("brivl-mini-text", "brivl-mini-3", "brivl-mini-3-words", "brivl-mini-rerank")  # of other kinds
 
 
 def test_every_shipped_recipe_is_read() -> None:
@@ -36,6 +36,8 @@ def test_every_shipped_recipe_is_read() -> None:
     }
     text = read_recipe(RECIPES / "brivl-mini-text.toml", [], TextRecipe)
     assert (text.train.steps, [teacher.name for teacher in text.teachers]) == (1200, ["english", "chinese"])
+    learnt = read_recipe(RECIPES / "brivl-mini-3-words.toml", [], WordsRecipe)
+    assert (learnt.train.steps, [teacher.name for teacher in learnt.teachers]) == (300, ["en", "zh"])
     heads = read_recipe(RECIPES / "brivl-mini-3.toml", [], HeadsRecipe)
     matcher = read_recipe(RECIPES / "brivl-mini-rerank.toml", [], MatcherRecipe)
     assert matcher.matcher["one_way"] and [table.choose for table in matcher.data] == [300]

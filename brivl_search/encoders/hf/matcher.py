@@ -1,4 +1,4 @@
-"""`hf:` matchers: BLIP, BLIP-2, ViLT and BridgeTower of transformers, as a `brivl_search.encoders.matching.Matcher`.
+"""`hf:` matchers: BLIP, BLIP-2 and ViLT of transformers, as a `brivl_search.encoders.matching.Matcher`.
 
 They read English. Text and picture go through the whole model together, so a query costs as much as its hits.
 """
@@ -46,7 +46,6 @@ KINDS = {
     "BlipForImageTextRetrieval": _Kind({"use_itm_head": True}, lambda out: out.itm_score, 512),
     "Blip2ForImageTextRetrieval": _Kind({"use_image_text_matching_head": True}, lambda out: out.logits_per_image, 512),
     "ViltForImageAndTextRetrieval": _Kind({}, lambda out: out.logits, 40),
-    "BridgeTowerForImageAndTextRetrieval": _Kind({}, lambda out: out.logits, 77),
 }
 
 
@@ -175,5 +174,5 @@ def _positions(config: dict[str, Any]) -> int | None:
         found = part.get("max_position_embeddings") if isinstance(part, dict) else None
         if isinstance(found, int):
             # RoBERTa's first two positions are no token's.
-            return found - 2 if config.get("model_type") == "bridgetower" else found
+            return found
     return None

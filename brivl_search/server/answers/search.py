@@ -101,7 +101,7 @@ def _options(request: SearchRequest, settings: Settings) -> SearchOptions:
     """Raises Refusal: a matcher is asked for, and there is none."""
     dedupe = request.dedupe
     if request.rerank and settings.rerank_with is None:
-        raise Refusal(400, "`rerank`: this server has no matcher (serve --rerank-with)", "no_matcher")
+        raise Refusal(400, "`rerank`: this server has no matcher: start it with `rerank_with`", "no_matcher")
     return options_for(
         SearchOptions(
             exact=request.exact,

@@ -71,22 +71,6 @@ def _vilt(folder: Path) -> None:
     tf.ViltProcessor(pictures, tokenizer).save_pretrained(folder)
 
 
-def _bridgetower(folder: Path) -> None:
-    import transformers as tf
-
-    pieces = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *LETTERS, *(f"Ġ{x}" for x in LETTERS)]
-    tokenizer = tf.RobertaTokenizer(vocab={piece: n for n, piece in enumerate(dict.fromkeys(pieces))}, merges=[])
-    wide = {**SMALL, "hidden_size": 64}  # its vision tower has a head for every 64
-    text = {**wide, "vocab_size": len(tokenizer), "max_position_embeddings": 60}
-    config = tf.BridgeTowerConfig(
-        **wide, text_config=text,
-        vision_config={"hidden_size": 64, "num_hidden_layers": 2, "patch_size": 16, "image_size": SIDE},
-    )  # fmt: skip
-    _save(folder, tf.BridgeTowerForImageAndTextRetrieval(config))
-    pictures = tf.BridgeTowerImageProcessor(size={"shortest_edge": SIDE}, do_center_crop=False, size_divisor=32)
-    tf.BridgeTowerProcessor(pictures, tokenizer).save_pretrained(folder)
-
-
 def _save(folder: Path, model: Any) -> None:
     with torch.no_grad():  # at their small start, all pairs have nearly the same score
         for value in model.parameters():
@@ -99,7 +83,6 @@ MAKE = {
     "BlipForImageTextRetrieval": _blip,
     "Blip2ForImageTextRetrieval": _blip2,
     "ViltForImageAndTextRetrieval": _vilt,
-    "BridgeTowerForImageAndTextRetrieval": _bridgetower,
 }
 
 

@@ -86,7 +86,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from sentence_transformers.base.modules import Transformer
 
     folder = tmp_path_factory.mktemp("st")
-    edit_json(make_hf(folder / "clip", "clip") / "tokenizer_config.json", model_max_length=24)
+    edit_json(make_hf(folder / "clip", "clip") / "tokenizer_config.json", model_max_length=16)
     prompts = {"query": SEARCH, "document": CAPTION}
     whole = SentenceTransformer(modules=[Transformer(str(folder / "clip"))], device="cpu", prompts=prompts)
     whole.save_pretrained(str(folder / "model"))

@@ -262,4 +262,4 @@ def test_what_was_said_of_captioned_photos_holds_the_heads(tmp_path: Path, tiny_
         changes = [f'run="{run}"', f'cache="{tmp_path / "run"}"', f"train.keep_weight={weight}"]
         heads.main([str(path), *(part for change in changes for part in ("--set", change))])
         near.append((load_encoder(str(run / "checkpoint")).encode_images(pixels) * was).sum(1).mean())
-    assert near[1] > near[0] + 0.05 and near[1] > 0.9
+    assert near[1] > near[0] + 0.1 and near[1] > 0.8
