@@ -111,8 +111,8 @@ def test_sigterm_saves_and_the_curve_goes_on(
     real, steps = distill.rate_at, []
 
     def rate_at(*arguments: int) -> float:
-        steps.append(1)
-        if len(steps) == 27:
+        steps.append(arguments[0])
+        if steps.count(26) == 1 and arguments[0] == 26:  # called for each group of weights
             os.kill(os.getpid(), signal.SIGTERM)
         return real(*arguments)
 
