@@ -59,9 +59,9 @@ def test_qwens_instructions_where_its_config_has_none(tmp_path: Path) -> None:
 
 def test_a_prompt_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path) -> None:
     folder = write(tmp_path, {"query": "q: ", "STS": "s: "})
-    with pytest.raises(UsageError, match=r"hf:m has no prompt 'serch' for query_prompt \(query, STS\): give one of th"):
-        read_prompts("hf:m", folder, None, Settings(None, "serch"))
-    with pytest.raises(UsageError, match=r"no prompt 'query' for document_prompt \(it has none\): give a text of seve"):
+    with pytest.raises(UsageError, match=r"no prompt 'nothing' for query_prompt \(query, STS\): give one of th"):
+        read_prompts("hf:m", folder, None, Settings(None, "nothing"))
+    with pytest.raises(UsageError, match=r"no prompt 'query' for document_prompt \(it has none\): give a text of s"):
         read_prompts("hf:m", write(tmp_path, {}), None, Settings(None, None, "query"))
     with pytest.raises(EncoderError, match="its default_prompt_name 'x' is none of its prompts"):
         read_prompts("hf:m", write(tmp_path, {"query": "q"}, "x"), None, Settings())
