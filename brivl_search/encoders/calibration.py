@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from brivl_search.corpus.atomic import appearing
-from brivl_search.errors import BrivlSearchError, EncoderError
+from brivl_search.encoders import places
+from brivl_search.errors import EncoderError
 
 
 @dataclass(frozen=True)
@@ -58,9 +57,7 @@ def path_of(fingerprint: str) -> Path:
 
     XDG_DATA_HOME is ~/.local/share where it is not set.
     """
-    base = os.environ.get("XDG_DATA_HOME") or os.path.join(os.path.expanduser("~"), ".local", "share")
-    safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in fingerprint)
-    return Path(base) / "brivl-search" / "calibrations" / f"{safe}.json"
+    return places.data_folder() / "calibrations" / f"{places.file_name(fingerprint)}.json"
 
 
 def saved(fingerprint: str) -> Calibration | None:
@@ -88,20 +85,9 @@ def save(fingerprint: str, values: Mapping[str, float]) -> Path:
     Raises:
         BrivlSearchError: the file cannot be written.
     """
-    path = path_of(fingerprint)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with appearing(path) as (temporary,):
-            temporary.write_text(json.dumps(dict(values)) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise BrivlSearchError(f"{path} cannot be written: {error.strerror}: set XDG_DATA_HOME to a folder") from None
-    return path
+    return places.write(path_of(fingerprint), f"{json.dumps(dict(values))}\n".encode())
 
 
 def forget(fingerprint: str) -> bool:
     """Deletes the user's file for an encoder. False if there was none."""
-    path = path_of(fingerprint)
-    if not path.is_file():
-        return False
-    path.unlink()
-    return True
+    return places.forget(path_of(fingerprint))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
+from brivl_search.encoders.cpu import multiplies_bf16
 from brivl_search.errors import UsageError
 
 
@@ -32,10 +31,4 @@ def has_fast_bf16(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 natively (AVX512-BF16 or AMX; CUDA from Ampere on)."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device.type == "cpu":
-        try:
-            flags = Path("/proc/cpuinfo").read_text()
-        except OSError:
-            return False
-        return "avx512_bf16" in flags or "amx_bf16" in flags
-    return False
+    return device.type == "cpu" and multiplies_bf16()

@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 from pathlib import Path
 
 from brivl_search.corpus.atomic import appearing
+from brivl_search.encoders import places
 from brivl_search.errors import EncoderError
 
 LARGE = 64 << 20
@@ -45,8 +45,7 @@ def _hash(path: Path) -> str:
 
 
 def _memory() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(base) / "brivl-search" / "sha256.json"
+    return places.cache_folder() / "sha256.json"
 
 
 def _read() -> dict[str, str]:

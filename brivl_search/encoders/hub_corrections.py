@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from brivl_search.corpus.atomic import appearing
+from brivl_search.encoders import places
 from brivl_search.encoders.calibration import path_of as calibration_path
-from brivl_search.errors import BrivlSearchError, EncoderError
+from brivl_search.errors import EncoderError
 from brivl_search.metrics.hub_correction import DamagedCorrection, HubCorrection
 
 
@@ -40,20 +40,9 @@ def save(fingerprint: str, correction: HubCorrection) -> Path:
     Raises:
         BrivlSearchError: the file cannot be written.
     """
-    path = path_of(fingerprint)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with appearing(path) as (temporary,):
-            temporary.write_bytes(correction.to_bytes())
-    except OSError as error:
-        raise BrivlSearchError(f"{path} cannot be written: {error.strerror}: set XDG_DATA_HOME to a folder") from None
-    return path
+    return places.write(path_of(fingerprint), correction.to_bytes())
 
 
 def forget(fingerprint: str) -> bool:
     """Deletes the user's file for an encoder. False if there was none."""
-    path = path_of(fingerprint)
-    if not path.is_file():
-        return False
-    path.unlink()
-    return True
+    return places.forget(path_of(fingerprint))

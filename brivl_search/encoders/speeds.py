@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from brivl_search.corpus.atomic import appearing
+from brivl_search.encoders import places
 from brivl_search.encoders.cpu import cpu_name
 
 _KEPT = 200  # measurements remembered, the newest
@@ -71,8 +71,7 @@ class Speed:
 
 def path() -> Path:
     """$XDG_CACHE_HOME/brivl-search/speeds.json; XDG_CACHE_HOME is ~/.cache where it is not set."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(base) / "brivl-search" / "speeds.json"
+    return places.cache_folder() / "speeds.json"
 
 
 def read() -> list[Speed]:

@@ -111,7 +111,8 @@ class Teaching:
         with torch.no_grad():
             seen = self.tower.seen
             teacher = None if seen is None else seen.logits(maps).softmax(1) @ lessons.classes
-            was = self.was(maps)
+            held = len(maps[0]) if cfg.keep_named else len(told)
+            was = self.was([part[:held] for part in maps])
         texts = [
             lessons.row[text]
             for number in told
@@ -126,10 +127,11 @@ class Teaching:
         heads = [caption_loss(m[: len(told)], captions, negatives, self.past, owners, cfg.temperature) for m in members]
         parts = {"captions": cfg.caption_weight * torch.stack(heads).mean()}
         if was is not None:
-            moved = 1 - (members * was).sum(2)
-            parts["kept"] = cfg.keep_weight * (
-                moved[:, : len(told)].mean() + cfg.keep_named * moved[:, len(told) :].mean()
-            )
+            moved = 1 - (members[:, :held] * was).sum(2)
+            kept = moved[:, : len(told)].mean()
+            if cfg.keep_named:
+                kept = kept + cfg.keep_named * moved[:, len(told) :].mean()
+            parts["kept"] = cfg.keep_weight * kept
         parts |= self.names(members, len(told), named, teacher, rng)
         self.past = torch.cat([self.past, mean_direction(members[:, : len(told)].detach())])[-2048:]
         self.parts = {name: float(value.detach()) for name, value in parts.items()}

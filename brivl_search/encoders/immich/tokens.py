@@ -15,6 +15,7 @@ from brivl_search.encoders.hf.words import spelling, unknown
 from brivl_search.encoders.immich.files import Description
 from brivl_search.encoders.immich.layout import TOKENIZER
 from brivl_search.encoders.open_clip import language
+from brivl_search.encoders.runtimes.tokens import read_whole
 from brivl_search.errors import EncoderError
 
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -98,9 +99,4 @@ class _Words:
     def __call__(
         self, texts: str | list[str], *, add_special_tokens: bool, return_offsets_mapping: bool = False, **_: bool
     ) -> dict[str, Any]:
-        one = isinstance(texts, str)
-        found = self._tokenizer.encode_batch([texts] if one else texts, add_special_tokens=add_special_tokens)
-        out = {"input_ids": [each.ids for each in found]}
-        if return_offsets_mapping:
-            out["offset_mapping"] = [each.offsets for each in found]
-        return {key: rows[0] for key, rows in out.items()} if one else out
+        return read_whole(self._tokenizer, texts, add_special_tokens, return_offsets_mapping)

@@ -6,12 +6,12 @@ One small file an encoder, in the user's data folder. It counts as long as the C
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from brivl_search.corpus.atomic import appearing
+from brivl_search.encoders import places
 from brivl_search.encoders.cpu import cpu_name
 from brivl_search.encoders.runtimes.choice import PRECISIONS, RUNTIMES, Choice, choose
 
@@ -59,9 +59,7 @@ def fastest(ways: list[Measured]) -> Measured | None:
 
 def path_of(fingerprint: str) -> Path:
     """$XDG_DATA_HOME/brivl-search/runtimes/FINGERPRINT.json."""
-    base = os.environ.get("XDG_DATA_HOME") or os.path.join(os.path.expanduser("~"), ".local", "share")
-    safe = "".join(char if char.isalnum() or char in "-_." else "_" for char in fingerprint)
-    return Path(base) / "brivl-search" / "runtimes" / f"{safe}.json"
+    return places.data_folder() / "runtimes" / f"{places.file_name(fingerprint)}.json"
 
 
 def save(fingerprint: str, ways: list[Measured]) -> Path:

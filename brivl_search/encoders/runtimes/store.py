@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from brivl_search.encoders import places
 from brivl_search.encoders.runtimes.choice import SAFE, Choice, Side
 
 FORMAT = 1  # of the exports; another one has another place
@@ -58,14 +59,12 @@ def home() -> Path:
     """The folder of all exports: $BRIVL_SEARCH_EXPORTS, else in $XDG_CACHE_HOME, else in ~/.cache."""
     if own := os.environ.get("BRIVL_SEARCH_EXPORTS"):
         return Path(own).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(base) / "brivl-search" / "exports"
+    return places.cache_folder() / "exports"
 
 
 def place(fingerprint: str, side: Side, choice: Choice) -> Path:
     """The folder of one export, whether it is there or not."""
-    safe = "".join(char if char.isalnum() or char in "-_." else "_" for char in fingerprint)
-    return home() / f"{safe}-{side}-{choice.key}-{FORMAT}"
+    return home() / f"{places.file_name(fingerprint)}-{side}-{choice.key}-{FORMAT}"
 
 
 def read(folder: Path) -> Facts | None:

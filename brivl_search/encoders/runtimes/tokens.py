@@ -109,13 +109,24 @@ class FastTokens:
         """Whole texts → `input_ids`, and `offset_mapping` if it is asked for."""
         if truncation:
             raise ValueError("whole texts only: `batch` cuts them")
-        one = isinstance(texts, str)
-        found = self._whole.encode_batch([texts] if one else list(texts), add_special_tokens=add_special_tokens)
-        ids, offsets = [each.ids for each in found], [each.offsets for each in found]
-        out: dict[str, Any] = {"input_ids": ids[0] if one else ids}
-        if return_offsets_mapping:
-            out["offset_mapping"] = offsets[0] if one else offsets
-        return out
+        return read_whole(self._whole, texts, add_special_tokens, return_offsets_mapping)
+
+
+def read_whole(tokenizer: Any, texts: str | Sequence[str], special: bool, offsets: bool) -> dict[str, Any]:
+    """What a tokenizer of transformers answers for whole texts, by one of `tokenizers` that neither cuts nor pads.
+
+    Args:
+        tokenizer: the `tokenizers.Tokenizer`.
+        texts: one, whose rows come without a list around them, or several.
+        special: with the tokens around a text.
+        offsets: with `offset_mapping`.
+    """
+    one = isinstance(texts, str)
+    found = tokenizer.encode_batch([texts] if one else list(texts), add_special_tokens=special)
+    out = {"input_ids": [each.ids for each in found]}
+    if offsets:
+        out["offset_mapping"] = [each.offsets for each in found]
+    return {key: rows[0] for key, rows in out.items()} if one else out
 
 
 def cleaned(text: str, how: str) -> str:
