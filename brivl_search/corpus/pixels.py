@@ -40,6 +40,8 @@ class PixelSpec:
         short_side: what "crop" scales the short side to; 0: to `size`, so that only the long side is cut.
         patch: side of a patch, for "patches".
         max_patches: how many there are at most.
+        patch_steps: "patches" of small pictures: at most the smallest of these numbers that a picture has whole
+            patches for; empty: `max_patches` for every picture, however small.
         centre: of an odd number of pixels that "crop" cuts away, which side loses one more. "down": the right or lower
             (transformers); "even": whichever makes the start even (torchvision).
     """
@@ -52,6 +54,7 @@ class PixelSpec:
     patch: int = 0
     max_patches: int = 0
     centre: Literal["down", "even"] = "down"
+    patch_steps: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         known = self.resize in ("squash", "crop", "patches") and self.interpolation in ("bilinear", "bicubic")
@@ -61,6 +64,9 @@ class PixelSpec:
             raise ValueError(f"patch and max_patches belong to resize = patches: {self}")
         if self.resize == "patches" and self.size != patches.square_side(self.patch, self.max_patches):
             raise ValueError(f"the size is not that of {self.max_patches} patches: {self}")
+        steps = self.patch_steps
+        if steps and (list(steps) != sorted(set(steps)) or steps[0] < 1 or steps[-1] != self.max_patches):
+            raise ValueError(f"patch_steps rise from 1 on to max_patches: {self}")
         if not self.antialias and self.interpolation != "bilinear":
             raise ValueError("antialias = false needs interpolation = bilinear")
         if self.short_side and (self.resize != "crop" or self.short_side < self.size):
@@ -84,7 +90,13 @@ class PixelSpec:
         unknown = sorted(set(values) - {field.name for field in fields(cls)})
         if unknown:
             raise ValueError(f"unknown keys in a pixel specification: {', '.join(unknown)}")
-        return cls(**values)
+        steps = {"patch_steps": tuple(values["patch_steps"])} if "patch_steps" in values else {}
+        return cls(**{**values, **steps})
+
+    def most_patches(self, height: int, width: int) -> int:
+        """How many patches a picture of this size has at most, for "patches"."""
+        whole = (height // self.patch) * (width // self.patch)
+        return next((step for step in self.patch_steps if step >= whole), self.max_patches)
 
 
 def as_stored(part: Box, turn: str | None) -> Box:
@@ -123,7 +135,7 @@ def to_square(
     if spec.resize == "patches":
         lies = turn is not None and turn.name in ("ROTATE_90", "ROTATE_270", "TRANSPOSE", "TRANSVERSE")
         width, height = stored[::-1] if lies else stored
-        rows, columns = patches.grid(height, width, spec.patch, spec.max_patches)
+        rows, columns = patches.grid(height, width, spec.patch, spec.most_patches(height, width))
         size = (rows * spec.patch, columns * spec.patch) if lies else (columns * spec.patch, rows * spec.patch)
         scaled = image.resize(size, _filter(spec), (0, 0, *_extent(image, stored)), reducing_gap=2.0)
     else:

@@ -70,6 +70,8 @@ class KnownModel:
 _CHINESE_CLIP = "Chinese-CLIP (arXiv 2211.01335), README of OFA-Sys/Chinese-CLIP"
 _OPEN_CLIP = "open_clip, its csv of multilingual retrieval results"
 _IMMICH = "immich docs, table of search models (mean of R@1, R@5 and R@10)"
+_FG_CLIP = "FG-CLIP 2 (arXiv 2510.10921)"
+_FG_NOTE = "up to 1,024 patches a picture, ?patches=256 is about four times less work; long texts are read whole"
 _MILVUS = "Milvus, How to Choose the Best Embedding Model for RAG in 2026 (milvus.io/blog, March 2026)"
 
 
@@ -164,6 +166,27 @@ KNOWN = (
         768,
         375,
         note="keeps pictures' aspect ratio",
+        licence="Apache-2.0",
+    ),
+    KnownModel(
+        "hf:qihoo360/fg-clip2-base",
+        "zh, en",
+        768,
+        384,
+        figures=(Figure("COCO-CN test, zero-shot", "text → image", (62.9,), _FG_CLIP),),
+        note=_FG_NOTE,
+        licence="Apache-2.0",
+    ),
+    KnownModel("hf:qihoo360/fg-clip2-large", "zh, en", 1024, note=_FG_NOTE, licence="Apache-2.0"),
+    KnownModel(
+        "hf:qihoo360/fg-clip2-so400m",
+        "zh, en",
+        1152,
+        figures=(
+            Figure("Flickr30K-CN, zero-shot, best of its three sizes", "text → image", (77.2,), _FG_CLIP),
+            Figure("Flickr30K-CN, zero-shot, best of its three sizes", "image → text", (91.5,), _FG_CLIP),
+        ),
+        note=_FG_NOTE,
         licence="Apache-2.0",
     ),
     KnownModel(

@@ -13,6 +13,7 @@ Purpose = Literal["Chinese", "Chinese and English", "a laptop", "a GPU"]
 
 _CHINESE_B = "hf:OFA-Sys/chinese-clip-vit-base-patch16"
 _CHINESE_H = "hf:OFA-Sys/chinese-clip-vit-huge-patch14"
+_FG_B, _FG_SO = "hf:qihoo360/fg-clip2-base", "hf:qihoo360/fg-clip2-so400m"
 _XLM_B = "open_clip:xlm-roberta-base-ViT-B-32/laion5b_s13b_b90k"
 _XLM_H = "open_clip:xlm-roberta-large-ViT-H-14/frozen_laion5b_s13b_b90k"
 
@@ -28,11 +29,14 @@ class Advice:
 RECOMMENDED = (
     Advice("Chinese", _CHINESE_B),
     Advice("Chinese", _CHINESE_H),
+    Advice("Chinese", _FG_SO),
+    Advice("Chinese and English", _FG_B),
     Advice("Chinese and English", _XLM_B),
     Advice("Chinese and English", _XLM_H),
     Advice("a laptop", "brivl-mini"),
     Advice("a laptop", _XLM_B),
     Advice("a laptop", _CHINESE_B),
+    Advice("a GPU", _FG_SO),
     Advice("a GPU", _CHINESE_H),
     Advice("a GPU", _XLM_H),
     Advice("a GPU", "hf:Qwen/Qwen3-VL-Embedding-2B"),

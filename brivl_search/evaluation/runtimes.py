@@ -12,7 +12,7 @@ from brivl_search.corpus.dataset import Dataset
 from brivl_search.encoders.cpu import multiplies_bf16
 from brivl_search.encoders.registry import load_encoder, without_precision
 from brivl_search.encoders.runtimes.choice import Choice, installed
-from brivl_search.encoders.runtimes.made import pictures
+from brivl_search.encoders.runtimes.made import squares
 from brivl_search.encoders.runtimes.measured import Measured
 from brivl_search.evaluation.dataset import evaluate_dataset
 from brivl_search.evaluation.result import EvaluationOptions
@@ -59,7 +59,7 @@ def measure(
     """
     name, _ = without_precision(name)
     plain: Any = load_encoder(name, runtime="torch", precision="fp32", device="cpu")
-    made = pictures(_PICTURES, plain.pixels.size, seed=2)
+    made = squares(_PICTURES, plain.pixels, seed=2)
     wanted = plain.encode_images(made)
     found: list[Measured] = []
     for way in ways():

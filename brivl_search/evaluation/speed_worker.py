@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from brivl_search.corpus.pixels import PixelSpec
+from brivl_search.encoders.runtimes.made import packed
 from brivl_search.errors import BrivlSearchError
 
 BATCH = 64  # pictures, at most; fewer where a batch would take too long
@@ -39,11 +41,11 @@ def measure(asked: Mapping[str, Any]) -> dict[str, Any]:
     texts = made_texts()
     encoder.encode_texts(texts[:1])
     text_ready = time.time() - asked["began"]
-    side = encoder.pixels.size
     start = time.perf_counter()
-    encoder.encode_images(made_pixels(1, side))
+    encoder.encode_images(made_pixels(1, encoder.pixels))
     image_ready = time.perf_counter() - start
-    pixels = decoded(asked["pictures"], encoder.pixels) if asked["pictures"] else made_pixels(MADE, side)
+    given, spec = asked["pictures"], encoder.pixels
+    pixels = decoded(given, spec) if given else made_pixels(MADE, spec)
     alone = rate(lambda at: encoder.encode_images(taken(pixels, at, 1)), 1, 0)
     batch = int(min(BATCH, max(1, alone * asked["seconds"] / 4)))
     images = rate(lambda at: encoder.encode_images(taken(pixels, at, batch)), batch, asked["seconds"])
@@ -82,12 +84,13 @@ def taken(items: Any, at: int, count: int) -> Any:
     return items[numbers] if isinstance(items, np.ndarray) else [items[number] for number in numbers]
 
 
-def made_pixels(count: int, side: int) -> np.ndarray:
-    """Pictures of blotches, uint8 (count, side, side, 3)."""
+def made_pixels(count: int, spec: PixelSpec) -> np.ndarray:
+    """Pictures of blotches as a tower takes them, uint8 (count, S, S, 3)."""
+    side = spec.size
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (count, -(-side // 8), -(-side // 8), 3), dtype=np.uint8)
     found: np.ndarray = np.ascontiguousarray(coarse.repeat(8, 1).repeat(8, 2)[:, :side, :side])
-    return found
+    return packed(found, spec)
 
 
 def made_texts() -> list[str]:

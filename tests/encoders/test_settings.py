@@ -21,6 +21,7 @@ from brivl_search.errors import UsageError
         ("a/b?query_prompt=&document_prompt=x=y?z", "a/b", Settings(None, "", "x=y?z")),
         ("a/b?query_prompt=what%3F a %26 b %25", "a/b", Settings(None, "what? a & b %")),
         ("a/b?document_prompt=一张图：\n", "a/b", Settings(None, None, "一张图：\n")),
+        ("a/b?walk=long&patches=256", "a/b", Settings(walk="long", patches=256)),
         ("/what?/is", "/what?/is", Settings()),
     ],
 )
@@ -50,6 +51,9 @@ def test_a_folder_may_be_called_like_settings(tmp_path: Path) -> None:
         ("m?dim=8&dim=9", "dim is there twice"),
         ("m?dim=0", "dim=0: give a whole number from 1 on"),
         ("m?dim=x", "dim=x: give a whole number"),
+        ("m?patches=0", "patches=0: give a whole number"),
+        ("m?patches=4097", "patches=4097: give at most 4096"),
+        ("m?walk=box", "walk=box: give short or long"),
     ],
 )
 def test_what_is_no_setting_is_refused(name: str, message: str) -> None:

@@ -24,7 +24,7 @@ def exportable(encoder: Any, side: Side) -> Exportable:
     if side == "image":
         if encoder.boxes is not None:
             raise EncoderError(f"{encoder.name} cannot be exported: its regions are not those of a fixed grid")
-        return Exportable(encoder.image_tower, ["pixels"], made_pixels(encoder.pixels.size))
+        return Exportable(encoder.image_tower, ["pixels"], made_pixels(encoder.pixels))
 
     def example(n: int) -> tuple[Tensor, ...]:
         ids, mask = encoder.tokenizer.batch(encoder.tokenizer.ids(made_texts(n)))

@@ -7,6 +7,7 @@ layout    names of files in open_clip's format
 family    reads the config files: sizes, preprocessing, text length, padding
 encoder   CLIP, Chinese-CLIP, AltCLIP, MetaCLIP 2, SigLIP and SigLIP 2, by transformers
 towers    loads one tower of such a model without the other
+fgclip    FG-CLIP 2, whose text tower (`walks`) reads short and long texts in two ways
 sentence  everything that sentence-transformers can load
 """
 
@@ -32,6 +33,12 @@ def load_hf(found: FoundModel, *, device: str = "auto", precision: Precision = "
         from brivl_search.encoders.hf.sentence import SentenceEncoder
 
         return SentenceEncoder(found, device=device, precision=precision)
+    from brivl_search.encoders.hf.files import read_json
+
+    if read_json(found.folder / "config.json").get("model_type") == "fgclip2":
+        from brivl_search.encoders.hf.fgclip import FgClipEncoder
+
+        return FgClipEncoder(found, device=device, precision=precision)
     from brivl_search.encoders.hf.encoder import TransformersEncoder
 
     return TransformersEncoder(found, device=device, precision=precision)

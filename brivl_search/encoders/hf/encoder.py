@@ -20,7 +20,7 @@ from brivl_search.encoders.hf.words import spelling, unknown, unreadable
 from brivl_search.encoders.known import known_matryoshka
 from brivl_search.encoders.on_torch import TorchEncoder
 from brivl_search.encoders.runtimes.tokens import FastTokens, Reading, save
-from brivl_search.encoders.settings import no_prompts
+from brivl_search.encoders.settings import Settings, no_patches, no_prompts, no_walks
 from brivl_search.encoders.truncate import check_dim, cut
 
 if TYPE_CHECKING:
@@ -46,16 +46,25 @@ class TransformersEncoder(TorchEncoder):
 
         Raises:
             EncoderError: a file is missing or damaged, the kind of model is unknown, or its vectors cannot be cut.
-            UsageError: its name asks for prompts.
+            UsageError: its name asks for something that it does not have: prompts, a walk, a number of patches.
         """
         no_prompts(found.name, found.settings)
-        self.folder, self.facts = found.folder, read_facts(found.folder)
+        self.folder, self.facts = found.folder, read_facts(found.folder, found.settings.patches)
+        if not self.facts.family.patched:
+            no_patches(found.name, found.settings)
+        if not self.facts.long_length:
+            no_walks(found.name, found.settings)
         super().__init__(found.name, self.facts.pixels, device=device, precision=precision, batch_size=batch_size)
         sizes = self.facts.matryoshka or known_matryoshka(found.name)
         self.dim = check_dim(found.name, self.facts.dim, found.settings.dim, sizes)
         files = [*weight_files(found.folder), *tokenizer_files(found.folder)]
-        self.fingerprint = "hf-" + digest(files, {**self.facts.settings, "dim": self.dim})[:24]
+        decides = {**self.facts.settings, **self._walk_settings(found.settings), "dim": self.dim}
+        self.fingerprint = "hf-" + digest(files, decides)[:24]
         self._tokenizing = threading.Lock()  # transformers' tokenizers change their settings with every call
+
+    def _walk_settings(self, settings: Settings) -> dict[str, Any]:
+        """What of the name's settings decides how texts are read, for the fingerprint."""
+        return {}
 
     @cached_property
     def image_tower(self) -> Any:
@@ -85,8 +94,11 @@ class TransformersEncoder(TorchEncoder):
             return tower.tokens
         from transformers import AutoTokenizer
 
+        from brivl_search.encoders.hf.towers import quiet
+
         try:
-            return AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
+            with quiet():
+                return AutoTokenizer.from_pretrained(self.folder, local_files_only=True, trust_remote_code=False)
         except Exception as error:
             raise unreadable(self.name, f"the tokenizer in {self.folder}", error) from None
 
@@ -117,6 +129,8 @@ class TransformersEncoder(TorchEncoder):
             return {"pixel_values": normal.permute(0, 3, 1, 2).contiguous()}
         patch, most = self.pixels.patch, self.pixels.max_patches
         tiles, shapes = unpack(pixels.cpu().numpy(), patch, most)
+        most = min(most, int(shapes.prod(1).max(initial=1)))  # patches that no picture here has are only padding
+        tiles = tiles[:, :most]
         colours = torch.from_numpy(tiles).to(self.device).float().reshape(len(tiles), most, patch * patch, 3)
         mask = torch.arange(most)[None] < torch.from_numpy(shapes.prod(1, keepdims=True))
         mask = mask.to(self.device)

@@ -8,6 +8,8 @@
     metaclip_2    77 tokens of XLM-V; pictures as its processor says
     siglip        64 tokens, lower case, always padded to 64 and padding seen (big_vision); squashed to a square
     siglip2       as siglip, but the "NaFlex" models of this type take pictures in their own aspect ratio, as patches
+    fgclip2       as siglip2; short texts have 64 tokens and long ones 196, each kind with positions and a head of its
+                  own; 128 to 1,024 patches by the size of the picture (README of 360CVGroup/FG-CLIP)
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ _SIGLIP_PICTURES = {
     "image_mean": (0.5, 0.5, 0.5),
     "image_std": (0.5, 0.5, 0.5),
 }
+KEPT = 20  # default of text_config.keep_len: positions of a long text that come from the first of its two tables
 _FILTERS = {2: "bilinear", 3: "bicubic", "bilinear": "bilinear", "bicubic": "bicubic"}
 
 
@@ -57,6 +60,9 @@ class Family:
         straight_quotes: “ and ” become ".
         dim_key: path of the embedding size in config.json.
         dim: default of the embedding size.
+        patched: pictures are taken as patches, in their own aspect ratio.
+        patch_steps: numbers of patches, of which a picture's size chooses one; empty: what the preprocessing says.
+        long_positions: default of text_config.longtext_len: tokens of a long text; 0: all texts are read in one way.
     """
 
     model_class: str
@@ -69,8 +75,12 @@ class Family:
     straight_quotes: bool = False
     dim_key: tuple[str, ...] = ("projection_dim",)
     dim: int = 512
+    patched: bool = False
+    patch_steps: tuple[int, ...] = ()
+    long_positions: int = 0
 
 
+_PATCHES = {**_SIGLIP_PICTURES, "resample": 2, "patch_size": 16, "max_num_patches": 256}
 FAMILIES = {
     "clip": Family("CLIPModel", _CLIP_PICTURES),
     "chinese_clip": Family(
@@ -89,12 +99,25 @@ FAMILIES = {
     ),
     "siglip2": Family(
         "Siglip2Model",
-        {**_SIGLIP_PICTURES, "resample": 2, "patch_size": 16, "max_num_patches": 256},
+        _PATCHES,
         positions=64,
         pad_to_longest=False,
         lower=True,
         dim_key=("text_config", "projection_size"),
         dim=768,
+        patched=True,
+    ),
+    "fgclip2": Family(
+        "Siglip2Model",
+        _PATCHES,
+        positions=64,
+        pad_to_longest=False,
+        lower=True,
+        dim_key=("text_config", "projection_size"),
+        dim=768,
+        patched=True,
+        patch_steps=(128, 256, 576, 784, 1024),
+        long_positions=196,
     ),
 }
 
@@ -112,6 +135,7 @@ class ModelFacts:
         std: per channel, what the difference is divided by.
         matryoshka: lengths that its vectors can be cut to, if the config names them; empty: none.
         settings: everything in config.json and in the preprocessing that decides a vector.
+        long_length: most tokens of a long text, for families with two walks; 0: there is no such walk.
     """
 
     family: Family
@@ -122,6 +146,7 @@ class ModelFacts:
     std: tuple[float, float, float]
     matryoshka: tuple[int, ...]
     settings: dict[str, Any]
+    long_length: int = 0
 
     def clean(self, text: str) -> str:
         """The text in the form that the family was trained with."""
@@ -130,8 +155,12 @@ class ModelFacts:
         return text.lower() if self.family.lower else text
 
 
-def read_facts(folder: Path) -> ModelFacts:
+def read_facts(folder: Path, patches: int | None = None) -> ModelFacts:
     """Reads the config files in `folder`.
+
+    Args:
+        folder: of the model.
+        patches: most patches of a picture, for families that take patches; None: what the model says.
 
     Raises:
         EncoderError: a file is missing or damaged, or the kind of model or of preprocessing is not supported.
@@ -153,9 +182,12 @@ def read_facts(folder: Path) -> ModelFacts:
     positions = int(text.get("max_position_embeddings") or family.positions) - family.special_positions
     length = min(family.tokens or positions, positions)
     pictures = {**family.pictures, **read_preprocessing(folder)}
-    patch = int(vision.get("patch_size") or 16) if kind == "siglip2" else None
+    patch = int(vision.get("patch_size") or 16) if family.patched else None
+    steps = family.patch_steps
+    if steps or patches is not None:
+        pictures["max_num_patches"] = patches or steps[-1]
     try:
-        pixels = patch_spec(pictures, patch) if patch else pixel_spec(pictures)
+        pixels = patch_spec(pictures, patch, steps) if patch else pixel_spec(pictures)
         mean, std = normalisation(pictures)
     except (KeyError, TypeError, ValueError) as error:
         raise EncoderError(f"the image preprocessing of {folder} is not supported: {error}") from None
@@ -168,7 +200,9 @@ def read_facts(folder: Path) -> ModelFacts:
         "std": std,
         "max_length": length,
     }
-    return ModelFacts(family, dim, length, pixels, mean, std, matryoshka(folder), settings)
+    long_length = int(text.get("longtext_len") or family.long_positions) if family.long_positions else 0
+    _check_walks(folder, text, dim, length, long_length)
+    return ModelFacts(family, dim, length, pixels, mean, std, matryoshka(folder), settings, long_length)
 
 
 def is_open_clip(folder: Path) -> bool:
@@ -193,6 +227,19 @@ def _check_size(folder: Path, kind: str, vision: dict[str, Any], pixels: PixelSp
         raise EncoderError(
             f"{folder}: its image tower takes {expected} x {expected} pixels, and its preprocessing makes "
             f"{pixels.size} x {pixels.size}: one of config.json and preprocessor_config.json is of another model"
+        )
+
+
+def _check_walks(folder: Path, text: dict[str, Any], dim: int, short: int, long_length: int) -> None:
+    if not long_length:
+        return
+    hidden, kept = int(text.get("hidden_size") or dim), text.get("keep_len", KEPT)
+    if hidden != dim:
+        raise EncoderError(f"{folder}: long texts would get vectors of {hidden} numbers, and short ones of {dim}")
+    if not isinstance(kept, int) or not 0 <= kept <= long_length or long_length <= short:
+        raise EncoderError(
+            f"{folder / 'config.json'}: longtext_len {long_length} is to be more than the {short} positions of short "
+            f"texts, and keep_len {kept} between 0 and it"
         )
 
 
@@ -236,13 +283,26 @@ def pixel_spec(pictures: Mapping[str, Any]) -> PixelSpec:
     return PixelSpec(crop, "crop", filter_name, short_side=0 if edge == crop else edge)  # type: ignore[arg-type]
 
 
-def patch_spec(pictures: Mapping[str, Any], patch: int) -> PixelSpec:
-    """As `pixel_spec`, for models that take a picture as patches (SigLIP 2 NaFlex)."""
+def patch_spec(pictures: Mapping[str, Any], patch: int, steps: tuple[int, ...] = ()) -> PixelSpec:
+    """As `pixel_spec`, for models that take a picture as patches (SigLIP 2 NaFlex).
+
+    Args:
+        pictures: the processor's settings.
+        patch: side of the model's patches.
+        steps: numbers of patches of which the size of a picture chooses one; those from `max_num_patches` on fall away.
+    """
     if int(pictures["patch_size"]) != patch:
         raise ValueError(f"patch_size is {pictures['patch_size']}, and the model's is {patch}")
     most = int(pictures["max_num_patches"])
     filter_name = _FILTERS[pictures["resample"]]
-    return PixelSpec(square_side(patch, most), "patches", filter_name, patch=patch, max_patches=most)  # type: ignore[arg-type]
+    return PixelSpec(
+        square_side(patch, most),
+        "patches",
+        filter_name,  # type: ignore[arg-type]
+        patch=patch,
+        max_patches=most,
+        patch_steps=(*(step for step in steps if step < most), most) if steps else (),
+    )
 
 
 def _square(size: Any, what: str) -> int:

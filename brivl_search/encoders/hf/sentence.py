@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -27,10 +28,13 @@ from brivl_search.encoders.hf.prompts import read_prompts
 from brivl_search.encoders.hf.words import spelling, unknown
 from brivl_search.encoders.known import known_matryoshka
 from brivl_search.encoders.on_torch import TorchEncoder
+from brivl_search.encoders.settings import no_patches, no_walks
 from brivl_search.encoders.truncate import check_dim, cut
 from brivl_search.errors import DependencyError, EncoderError, install_hint
 
 ANY_SIZE = PixelSpec(448, "squash", "bicubic")
+_ONE_PICTURE = {"embedding_gemma2"}  # kinds whose processor takes the pictures of a batch for parts of one document
+_UNKNOWN = re.compile("does not recognize this architecture|Unrecognized model in")
 _NOT_HASHED = {".md", ".png", ".jpg", ".jpeg", ".svg", ".gif", ".onnx", ".py"}
 
 
@@ -49,10 +53,13 @@ class SentenceEncoder(TorchEncoder):
         Raises:
             EncoderError: a file is missing or damaged, or the vectors cannot be cut.
             DependencyError: sentence-transformers is not installed.
-            UsageError: its name asks for a prompt that it does not have.
+            UsageError: its name asks for a prompt that it does not have, a walk, or a number of patches.
         """
+        no_walks(found.name, found.settings)
+        no_patches(found.name, found.settings)
         self.folder, self._first = found.folder, _first_module(found.folder)
-        self.prompts = read_prompts(found.name, found.folder, _kind(self._first), found.settings)
+        self._kind = _kind(self._first)
+        self.prompts = read_prompts(found.name, found.folder, self._kind, found.settings)
         super().__init__(found.name, _pixels(self._first), device=device, precision=precision, batch_size=batch_size)
         self._full_dim = self._dim()
         sizes = matryoshka(found.folder) or known_matryoshka(found.name)
@@ -74,10 +81,8 @@ class SentenceEncoder(TorchEncoder):
                 return read_facts(self._first).dim
             except EncoderError:
                 pass
-        dim = self.model.get_embedding_dimension()
-        if dim is None:
-            raise EncoderError(f"{self.name}: sentence-transformers does not know how long its vectors are")
-        return int(dim)
+        # A vector tells. `get_embedding_dimension` is the width of the states, which EmbeddingGemma 2 projects.
+        return int(self.model.encode(["a"], show_progress_bar=False).shape[1])
 
     @cached_property
     def model(self) -> Any:
@@ -106,14 +111,25 @@ class SentenceEncoder(TorchEncoder):
                     f"{self.name} brings its own program code: read it in {self.folder}, and if you trust it, set "
                     "BRIVL_SEARCH_TRUST_REMOTE_CODE=1"
                 ) from None
+            if _UNKNOWN.search(reason):
+                from transformers import __version__
+
+                raise EncoderError(
+                    f"{self.name}: this transformers ({__version__}) has no model of type {self._kind!r}: "
+                    "upgrade transformers and sentence-transformers"
+                ) from None
             raise EncoderError(f"{self.name} cannot be loaded by sentence-transformers: {reason}") from None
 
     def _torch_pixels(self, pixels: NDArray[np.uint8], origins: Sequence[Origin] | None) -> NDArray[np.float32]:
         if not self.model.supports("image"):
-            raise EncoderError(f"{self.name} embeds {', '.join(map(str, self.model.modalities))}, and no images")
+            raise EncoderError(
+                f"{self.name} embeds {', '.join(map(str, self.model.modalities))}, and no images: take an encoder of "
+                "both (`brivl-search models list`), or embed texts alone"
+            )
         from PIL import Image
 
-        return self._encode([{"image": Image.fromarray(square)} for square in pixels], "document")
+        batch = 1 if self._kind in _ONE_PICTURE else self.batch_size
+        return self._encode([{"image": Image.fromarray(square)} for square in pixels], "document", batch)
 
     def _torch_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         # As dictionaries: a bare text that is the address of a picture would be fetched and embedded as one.
@@ -122,7 +138,9 @@ class SentenceEncoder(TorchEncoder):
     def _encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
         return self._encode([{"text": text} for text in self.spelled(texts)], "query")
 
-    def _encode(self, items: Sequence[dict[str, Any]], side: Literal["query", "document"]) -> NDArray[np.float32]:
+    def _encode(
+        self, items: Sequence[dict[str, Any]], side: Literal["query", "document"], batch: int | None = None
+    ) -> NDArray[np.float32]:
         import torch
 
         if not items:
@@ -132,7 +150,7 @@ class SentenceEncoder(TorchEncoder):
             found = encode(
                 list(items),
                 prompt=self.prompts.query if side == "query" else self.prompts.document,
-                batch_size=self.batch_size,
+                batch_size=batch or self.batch_size,
                 show_progress_bar=False,
                 convert_to_tensor=True,
             )

@@ -30,24 +30,33 @@ def load_tower(folder: Path, family: Family, side: Side) -> torch.nn.Module:
     import torch
     import transformers
 
+    from brivl_search.encoders.hf.walks import siglip2_config, text_features, with_walks
+
     base = getattr(transformers, family.model_class, None)
     if base is None:
         raise EncoderError(f"this transformers ({transformers.__version__}) has no {family.model_class}: upgrade it")
     unwanted = "text_model" if side == "image" else "vision_model"
+    walks = bool(family.long_positions)
 
     def init(self: Any, config: Any) -> None:
         base.__init__(self, config)
         delattr(self, unwanted)  # the projections are small and stay: transformers' own initialisation names them
+        if walks and side == "text":
+            with_walks(self, config)
 
-    tower: Any = type(
-        base.__name__,  # transformers finds its renamings by this name
-        (base,),
-        {"__init__": init, "__module__": base.__module__, "_keys_to_ignore_on_load_unexpected": [rf"^{unwanted}\."]},
-    )
+    members: dict[str, Any] = {
+        "__init__": init,
+        "__module__": base.__module__,
+        "_keys_to_ignore_on_load_unexpected": [rf"^{unwanted}\."],
+    }
+    if walks and side == "text":
+        members["get_text_features"] = text_features
+    tower: Any = type(base.__name__, (base,), members)  # transformers finds its renamings by this name
     try:
         with quiet():
+            own: dict[str, Any] = {"config": siglip2_config(folder)} if walks else {}
             model, found = tower.from_pretrained(
-                folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
+                folder, dtype=torch.float32, local_files_only=True, output_loading_info=True, **own
             )
     except EncoderError:
         raise

@@ -17,7 +17,7 @@ from brivl_search.encoders.immich.files import read_description
 from brivl_search.encoders.immich.layout import TEXTUAL, VISUAL
 from brivl_search.encoders.immich.tokens import Tokens
 from brivl_search.encoders.known import known_matryoshka
-from brivl_search.encoders.settings import no_prompts
+from brivl_search.encoders.settings import only_dim
 from brivl_search.encoders.truncate import check_dim, cut
 from brivl_search.encoders.two_towers import TwoTowers
 from brivl_search.errors import DependencyError, EncoderError, UsageError, install_hint
@@ -54,7 +54,7 @@ class ImmichEncoder(TwoTowers):
         for what, given, known in (("device", device, "cpu"), ("precision", precision, "fp32")):
             if given not in ("auto", known):
                 raise UsageError(f"{found.name} has ONNX files, for which `{what}` is {known} or auto, not {given}")
-        no_prompts(found.name, found.settings)
+        only_dim(found.name, found.settings)
         self.about = read_description(found.folder)
         super().__init__(found.name, self.about.pixels, batch_size=batch_size)
         self.dim = check_dim(found.name, self.about.dim, found.settings.dim, known_matryoshka(found.name))

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from brivl_search.encoders.settings import no_prompts, split
+from brivl_search.encoders.settings import only_dim, split
 from brivl_search.errors import DependencyError, install_hint
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def load_open_clip(name: str, *, device: str = "auto", precision: Precision = "a
     """
     _check_installed(f"open_clip:{name}")
     bare, settings = split(name)
-    no_prompts(f"open_clip:{bare}", settings)
+    only_dim(f"open_clip:{bare}", settings)
     from brivl_search.encoders.open_clip.encoder import OpenClipEncoder
     from brivl_search.encoders.open_clip.files import in_folder
 
@@ -58,7 +58,7 @@ def load_found(found: FoundModel, *, device: str = "auto", precision: Precision 
         UsageError: its name asks for prompts.
     """
     _check_installed(found.name)
-    no_prompts(found.name, found.settings)
+    only_dim(found.name, found.settings)
     from brivl_search.encoders.open_clip.encoder import OpenClipEncoder
     from brivl_search.encoders.open_clip.files import in_folder
 

@@ -43,7 +43,7 @@ def exportable(encoder: Any, side: Side) -> Exportable:
     about = encoder.about
     if side == "image":
         module = _Images(encoder.image_tower, NormalPixels(about.mean, about.std))
-        return Exportable(module, ["pixels"], made_pixels(about.pixels.size))
+        return Exportable(module, ["pixels"], made_pixels(about.pixels))
 
     def example(n: int) -> tuple[Tensor]:
         return (torch.from_numpy(encoder.tokenized(made_texts(n))["input_ids"]),)

@@ -31,12 +31,14 @@ class Exportable:
         inputs: their names, in the order of the arguments.
         example: a batch of `n` inputs, each row another.
         lengths: for each input the axes beside the first that differ between batches.
+        more: further examples, of other lengths, on which the export is compared too.
     """
 
     module: nn.Module
     inputs: Sequence[str]
     example: Callable[[int], tuple[Tensor, ...]]
     lengths: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    more: Sequence[Callable[[int], tuple[Tensor, ...]]] = ()
 
 
 class PlainAttention(nn.MultiheadAttention):

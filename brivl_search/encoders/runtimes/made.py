@@ -5,6 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from brivl_search.corpus import patches
+from brivl_search.corpus.pixels import PixelSpec
+
+_SHAPES = ((3, 4, 1.0), (1, 1, 1.0), (4, 3, 0.5), (1, 2, 1.0), (3, 1, 0.3))  # height, width, share of the patches
 _TEXTS = (
     "a dog on grass",
     "一只在草地上的狗",
@@ -47,4 +51,24 @@ def pictures(n: int, size: int, seed: int = 0) -> NDArray[np.uint8]:
             grain = rng.normal(0, rng.uniform(0, 12), (len(light), 1))
             canvas[inside] = colour + light[:, None] + grain
         out[at] = np.clip(canvas, 0, 255).astype(np.uint8)
+    return out
+
+
+def squares(n: int, spec: PixelSpec, seed: int = 0) -> NDArray[np.uint8]:
+    """n pictures as a tower takes them, uint8 (n, S, S, 3): as patches, they have several aspect ratios and sizes."""
+    return packed(pictures(n, spec.size, seed), spec)
+
+
+def packed(pixels: NDArray[np.uint8], spec: PixelSpec) -> NDArray[np.uint8]:
+    """uint8 (n, S, S, 3) → the same, or for a tower that takes patches, parts and repetitions of them as patches."""
+    if spec.resize != "patches":
+        return pixels
+    out = np.empty_like(pixels)
+    for at, picture in enumerate(pixels):
+        high, wide, share = _SHAPES[at % len(_SHAPES)]
+        rows, columns = patches.grid(high, wide, spec.patch, max(int(spec.max_patches * share), 1))
+        rows, columns = rows * spec.patch, columns * spec.patch
+        beyond = [(0, max(rows - spec.size, 0)), (0, max(columns - spec.size, 0)), (0, 0)]
+        part = np.pad(picture, beyond, mode="wrap")[:rows, :columns]
+        out[at] = patches.pack(np.ascontiguousarray(part), spec.patch, spec.size)
     return out

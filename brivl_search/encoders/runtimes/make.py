@@ -22,6 +22,7 @@ from brivl_search.encoders.runtimes.order import Order
 from brivl_search.errors import BrivlSearchError, EncoderError
 
 if TYPE_CHECKING:
+    from brivl_search.corpus.pixels import PixelSpec
     from brivl_search.encoders.on_torch import TorchEncoder
 
 CHECKED = 12  # pictures or texts that the export is compared on
@@ -71,19 +72,20 @@ def _fill(folder: Path, encoder: TorchEncoder, order: Order) -> store.Facts:
     from brivl_search.encoders.runtimes.graph import export
 
     side = encoder.exportable(order.side)
-    example = side.example(CHECKED)
+    examples = [example(CHECKED) for example in (side.example, *side.more)]
     least = SAFE
     with torch.inference_mode():
-        wanted = side.module(*example).numpy()
+        wanted = [side.module(*example).numpy() for example in examples]
         if order.precision == "bf16":
             with torch.autocast("cpu", torch.bfloat16):
-                own = _least(side.module(*example).float().numpy(), wanted)
-            least = min(SAFE, 1 - 2 * (1 - own))  # runtimes round at other places, none of which is right
+                own = [side.module(*example).float().numpy() for example in examples]
+            apart = min(_least(*pair) for pair in zip(own, wanted, strict=True))
+            least = min(SAFE, 1 - 2 * (1 - apart))  # runtimes round at other places, none of which is right
     path = folder / store.MODELS["onnx"]
     export(side, path, encoder.name)
-    _convert(path, order.choice, encoder.pixels.size)
-    inputs = {name: tensor.numpy() for name, tensor in zip(side.inputs, example, strict=True)}
-    cosine = _cosine(folder, order, inputs, wanted)
+    _convert(path, order.choice, encoder.pixels)
+    given = [dict(zip(side.inputs, (tensor.numpy() for tensor in example), strict=True)) for example in examples]
+    cosine = min(_cosine(folder, order, *pair) for pair in zip(given, wanted, strict=True))
     if not cosine >= (_WRONG if order.precision == "int8" else SAFE - 0.05):
         raise EncoderError(
             f"{encoder.name} cannot be exported: {order.choice} differs from torch (cosine {cosine:.3f})"
@@ -95,14 +97,14 @@ def _fill(folder: Path, encoder: TorchEncoder, order: Order) -> store.Facts:
     return facts
 
 
-def _convert(path: Path, choice: Choice, size: int) -> None:
+def _convert(path: Path, choice: Choice, spec: PixelSpec) -> None:
     """The ONNX file in float32 → the files of a runtime and precision, in the same folder."""
     if choice.precision == "int8":
-        from brivl_search.encoders.runtimes.made import pictures
+        from brivl_search.encoders.runtimes.made import squares
         from brivl_search.encoders.runtimes.quantize import PICTURES, int8
 
         smaller = path.with_name("int8.onnx")
-        int8(path, smaller, choice, pictures(PICTURES, size, seed=1))
+        int8(path, smaller, choice, squares(PICTURES, spec, seed=1))
         smaller.replace(path)
     if choice.runtime == "onnx":
         from brivl_search.encoders.runtimes.session import optimized

@@ -35,6 +35,7 @@ class Reading:
         end: a text that is cut ends in this id; None: the tokenizer sees to it.
         blank: this id becomes 0; None: no id does.
         unknown: id of what the vocabulary does not have; None: there is none.
+        short: if all texts of a batch have at most so many tokens, rows are padded to this length; None: never.
         clean: open_clip's cleaning before it: "whitespace", "lower", "canonicalize"; "": none.
     """
 
@@ -47,6 +48,7 @@ class Reading:
     blank: int | None = None
     unknown: int | None = None
     clean: str = ""
+    short: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -83,7 +85,10 @@ class FastTokens:
         rows = [one.ids for one in self._cut.encode_batch([cleaned(text, reading.clean) for text in texts])]
         if reading.end is not None:
             rows = [row if len(row) <= reading.length else [*row[: reading.length - 1], reading.end] for row in rows]
-        wide = reading.length if reading.pad_to == "length" else max(map(len, rows), default=0)
+        longest = max(map(len, rows), default=0)
+        wide = reading.length if reading.pad_to == "length" else longest
+        if reading.short is not None and longest <= reading.short:
+            wide = reading.short
         ids = np.full((len(rows), wide), reading.pad, dtype=np.int64)
         mask = np.zeros((len(rows), wide), dtype=np.int64)
         for at, row in enumerate(rows):

@@ -18,6 +18,7 @@ from brivl_search.corpus.atomic import appearing
 from brivl_search.encoders.brivl.tokenizer import padded
 from brivl_search.encoders.hf.encoder import TransformersEncoder
 from brivl_search.encoders.hf.towers import features, quiet
+from brivl_search.errors import UsageError
 from train.model.kinds.base import Kind, Side, two_towers
 from train.model.lora import merged
 from train.model.towers import TwoTowers
@@ -98,8 +99,13 @@ class HfKind(Kind):
         Raises:
             EncoderError: the weights cannot be loaded.
             DependencyError: peft or the tokenizer's library is missing.
-            UsageError: the `[train]` table asks for more than the towers have.
+            UsageError: the `[train]` table asks for more than the towers have, or the model has two text walks.
         """
+        if encoder.facts.long_length:
+            raise UsageError(
+                f"{encoder.name}: FG-CLIP 2 cannot be trained here, it reads texts in two ways: set init.encoder to "
+                "another model, such as hf:google/siglip2-base-patch16-naflex"
+            )
         self._encoder = encoder
         self.name, self.pixels, self.dim = encoder.name, encoder.pixels, encoder.facts.dim
         self.tokenizer = words = HfWords(encoder)
