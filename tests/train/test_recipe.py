@@ -40,7 +40,7 @@ def test_every_shipped_recipe_is_read() -> None:
     assert (learnt.train.steps, [teacher.name for teacher in learnt.teachers]) == (300, ["en", "zh"])
     heads = read_recipe(RECIPES / "brivl-mini-3.toml", [], HeadsRecipe)
     matcher = read_recipe(RECIPES / "brivl-mini-rerank.toml", [], MatcherRecipe)
-    assert matcher.matcher["one_way"] and [table.choose for table in matcher.data] == [300]
+    assert matcher.matcher["one_way"] and [table.choose for table in matcher.data] == [200]
     assert heads.config.image.classes == 1000 and {table.kind for table in heads.labelled} <= {*heads.kinds}
 
 

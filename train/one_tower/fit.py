@@ -4,7 +4,8 @@
 
 The first start caches the regions of every photo. A step draws fresh pairs. The towers' vectors of each recall pairs
 from the queue that look like partners and are not; those are read again and join the batch. Inside the batch every
-text gets hard pictures, and every picture hard texts. What is kept is a running average of the weights.
+text gets hard pictures, and every picture hard texts. Where words and regions are aligned (`matcher.align_size`), all
+pairs of a step teach that. What is kept is a running average of the weights.
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ from brivl_search.encoders.device import has_fast_bf16
 from brivl_search.encoders.one_tower.checkpoint import save_matcher
 from brivl_search.encoders.one_tower.config import KIND, MatcherConfig
 from brivl_search.encoders.one_tower.model import OneTower
+from brivl_search.errors import EncoderError
 from train.model.sizes import checkpoint_folder
 from train.one_tower.lessons import Lessons
-from train.one_tower.losses import hard_groups, masked_words, matching_losses, word_loss
-from train.one_tower.measure import Measure, best_weight, figures
+from train.one_tower.losses import alignment_loss, hard_groups, masked_words, matching_losses, word_loss
+from train.one_tower.measure import Measure, Weights, best_weights, figures
 from train.one_tower.queue import PairQueue
 from train.one_tower.recipe import MatcherRecipe
 from train.one_tower.start import freeze, from_towers, known
@@ -53,17 +55,20 @@ class Teaching(nn.Module):
         tokenizer = lessons.tokenizer
         special = [tokenizer.start_id, tokenizer.end_id, tokenizer.pad_id, tokenizer.mask_id]
         self.special = torch.tensor([number for number in special if number is not None])
+        self.near = min(self.cfg.joint_batch or self.cfg.batch, self.cfg.batch)  # fresh pairs that joint layers read
         self.parts: dict[str, float] = {}
 
     def batch(self, step: int) -> tuple[np.ndarray, np.ndarray, Tensor, Tensor]:
         """Photos, captions and both towers' vectors of a step: fresh pairs, then those the queue recalls."""
-        cfg, table = self.cfg, self.lessons.image_vectors()
+        cfg = self.cfg
         photos, captions = self.lessons.draw(step)
-        texts = self.lessons.text_vectors(captions)
-        images, owners = table[photos], torch.from_numpy(photos)
+        if step < cfg.joint_from:
+            none = torch.zeros(0, self.lessons.encoder.dim)
+            return photos, captions, none, none
+        texts, images, owners = self._keys(photos[: self.near], captions[: self.near])
         slots = self.queue.recall(images, texts, owners, cfg.recalled, cfg.temperature) if cfg.recalled else owners[:0]
         more = self.queue.photos[slots], self.queue.captions[slots], self.queue.texts[slots], self.queue.images[slots]
-        self.queue.enqueue(images, texts, owners, torch.from_numpy(captions))
+        self.queue.enqueue(images, texts, owners, torch.from_numpy(captions[: self.near]))
         return (
             np.concatenate([photos, more[0].numpy()]),
             np.concatenate([captions, more[1].numpy()]),
@@ -71,26 +76,39 @@ class Teaching(nn.Module):
             torch.cat([images, more[3]]),
         )
 
+    def _keys(self, photos: np.ndarray, captions: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+        owners = torch.from_numpy(photos)
+        return self.lessons.text_vectors(captions), self.lessons.image_vectors()[photos], owners
+
     def loss(self, step: int, *, bf16: bool) -> Tensor:
         """The loss of a step; `parts` says what it is made of."""
         cfg, lessons = self.cfg, self.lessons
         photos, captions, text_keys, image_keys = self.batch(step)
-        groups = hard_groups(text_keys, image_keys, torch.from_numpy(photos), cfg.negatives, cfg.temperature)
+        owners = torch.from_numpy(photos)
         features = lessons.views(photos, np.random.default_rng((cfg.seed, 2, step)))
         ids, mask = lessons.tokens(captions)
+        dropped = torch.rand(ids.shape) < cfg.word_dropout
+        seen = ids.masked_fill(dropped & mask & ~torch.isin(ids, self.special), lessons.tokenizer.mask_id or 0)
+        parts: dict[str, Tensor] = {}
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            images = self.fast.images(features, lessons.boxes)
-            matching, ranking = matching_losses(self.fast, self.fast.texts(ids, mask), images, groups)
-            parts = {"matching": cfg.match_weight * matching, "ranking": cfg.rank_weight * ranking}
-            if cfg.word_weight:
-                fresh = torch.arange(cfg.batch)
-                mask_id = lessons.tokenizer.mask_id or 0
-                new, wanted = masked_words(
-                    ids[: cfg.batch], mask[: cfg.batch], cfg.masked, mask_id, lessons.tokenizer.size, self.special
-                )
-                parts["words"] = cfg.word_weight * word_loss(
-                    self.fast, new, wanted, mask[: cfg.batch], images.rows(fresh)
-                )
+            texts, images = self.fast.texts(seen, mask), self.fast.images(features, lessons.boxes)
+            if (align := self.fast.align) is not None and cfg.align_weight:
+                words = align.of_texts(texts.tokens, texts.mask)
+                table = align.table(words, align.of_pictures(images.tokens, images.mask))
+                parts["alignment"] = cfg.align_weight * alignment_loss(table, owners)
+            if step >= cfg.joint_from:
+                near = torch.cat([torch.arange(self.near), torch.arange(cfg.batch, len(photos))])
+                groups = hard_groups(text_keys, image_keys, owners[near], cfg.negatives, cfg.temperature)
+                matching, ranking = matching_losses(self.fast, texts.rows(near), images.rows(near), groups)
+                parts |= {"matching": cfg.match_weight * matching, "ranking": cfg.rank_weight * ranking}
+                if cfg.word_weight:
+                    fresh = torch.arange(self.near)
+                    new, wanted = masked_words(
+                        ids[fresh], mask[fresh], cfg.masked, lessons.tokenizer.mask_id or 0, lessons.tokenizer.size,
+                        self.special,
+                    )  # fmt: skip
+                    beside = images.rows(fresh)
+                    parts["words"] = cfg.word_weight * word_loss(self.fast, new, wanted, mask[fresh], beside)
         self.parts = {name: float(part.detach()) for name, part in parts.items()}
         return torch.stack([*parts.values()]).sum()
 
@@ -125,9 +143,15 @@ def begin(recipe: MatcherRecipe, encoder: BriVLEncoder) -> OneTower:
         "name": "matcher", "vocab_size": theirs.get("vocab_size"), "width": theirs.get("hidden_size", 768),
         "heads": theirs.get("num_attention_heads", 12), "feedforward": theirs.get("intermediate_size", 3072),
         "max_length": encoder.config.text.max_length, "region_size": encoder.image_tower.project.in_features,
-        "regions": encoder.regions_fingerprint,
+        "regions": encoder.regions_fingerprint, "texts": encoder.words_fingerprint,
+        "bank_regions": sum(grid * grid for grid in encoder.config.image.grids),
     }  # fmt: skip
     config = MatcherConfig.from_dict({"kind": KIND, **inherits, **recipe.matcher})
+    if config.shared_layers > recipe.train.frozen_text_layers:
+        raise EncoderError(
+            f"matcher.shared_layers = {config.shared_layers}: only frozen layers can stay the text tower's; set "
+            f"train.frozen_text_layers to as many"
+        )
     model = OneTower(config)
     from_towers(model, encoder.text_tower, encoder.image_tower)
     freeze(model, recipe.train.frozen_text_layers)
@@ -209,20 +233,25 @@ class Fit:
     def measure(self) -> dict[str, Any]:
         """Figures of the average; the best one so far by the photos that choose becomes the run's matcher."""
         found: dict[str, Any] = {}
-        weight, score = 0.0, float(self.step)
+        model = self.teaching.slow
+        if model.bank is not None:
+            self.lessons.fill_bank(model, bf16=self.bf16)
+        weights, score = Weights(), float(self.step)
         for measure in self.measures:
-            scored = measure.scored(self.teaching.slow, bf16=self.bf16)
+            scored = measure.scored(model, bf16=self.bf16)
             if measure.name == "choose" or len(self.measures) == 1:
-                weight, score = best_weight(scored)
-            found[measure.name] = figures(scored, weight)
+                weights, score = best_weights(scored)
+            found[measure.name] = figures(scored, weights)
         if score >= self.best:
             self.best = score
-            self._save(weight, found)
-        return {"cosine_weight": weight, **found}
+            self._save(weights, found)
+        return {"cosine_weight": weights.cosine, "hub_weight": weights.hubs, **found}
 
-    def _save(self, weight: float, found: dict[str, Any]) -> None:
+    def _save(self, weights: Weights, found: dict[str, Any]) -> None:
         facts = {"recipe": without_model(self.recipe.raw), "step": self.step, "r_at_1": found}
-        config = replace(self.teaching.slow.config, cosine_weight=weight, training=facts)
+        config = replace(
+            self.teaching.slow.config, cosine_weight=weights.cosine, hub_weight=weights.hubs, training=facts
+        )
         save_matcher(self.run / "matcher", config, self.teaching.slow, self.lessons.tokenizer)
 
 

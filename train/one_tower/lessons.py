@@ -13,6 +13,9 @@ from torch import Tensor
 from brivl_search.corpus.atomic import appearing
 from brivl_search.encoders.brivl.boxes import grid_shares
 from brivl_search.encoders.brivl.encoder import BriVLEncoder
+from brivl_search.encoders.one_tower.alignment import Regions as RegionVectors
+from brivl_search.encoders.one_tower.model import OneTower
+from brivl_search.errors import UsageError
 from train.data.photos import Photo, read_folder
 from train.one_tower.recipe import MatcherRecipe
 from train.one_tower.regions import Regions
@@ -37,8 +40,9 @@ class Lessons:
         self.parts: dict[str, list[int]] = {"train": [], "choose": [], "val": []}
         for table in recipe.data:
             found = read_folder(table, base)
-            last = len(found.train) - table.choose
-            for name, some in (("train", found.train[:last]), ("choose", found.train[last:]), ("val", found.val)):
+            # The towers know their training photos by heart, and their cosine would be trusted too much there.
+            first = table.choose
+            for name, some in (("train", found.train), ("choose", found.val[:first]), ("val", found.val[first:])):
                 self.parts[name] += range(len(self.photos), len(self.photos) + len(some))
                 self.photos += some
         self.captions, self.owners, self._of = self._flat()
@@ -91,6 +95,37 @@ class Lessons:
         """ids int64 (B, T) and mask bool (B, T)."""
         ids, mask = self.tokenizer.batch([self._ids[c] for c in captions])
         return torch.from_numpy(ids), torch.from_numpy(mask)
+
+    @torch.inference_mode()
+    def fill_bank(self, model: OneTower, *, bf16: bool) -> None:
+        """Fills a matcher's bank with captions and plain pictures of the training, always the same ones.
+
+        Raises:
+            UsageError: there are fewer training photos than the bank holds.
+        """
+        config, train = model.config, self.parts["train"]
+        if max(config.bank_texts, config.bank_pictures) > len(train):
+            raise UsageError(
+                f"matcher.bank_texts = {config.bank_texts}, bank_pictures = {config.bank_pictures}: there are only "
+                f"{len(train)} training photos"
+            )
+        rng = np.random.default_rng((self.cfg.seed, 3))
+        captions = np.array(
+            [self._caption(photo, rng) for photo in rng.choice(train, config.bank_texts, replace=False)]
+        )
+        photos = rng.choice(train, config.bank_pictures, replace=False).tolist()
+        align, bank = model.align, model.bank
+        assert align is not None and bank is not None
+        model.eval()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            texts = model.texts(*self.tokens(captions))
+            parts = [
+                model.images(self.regions.take(rows, [0] * len(rows)), self.boxes)
+                for rows in (photos[at : at + CHUNK] for at in range(0, len(photos), CHUNK))
+            ]
+            shown = [align.of_pictures(side.tokens, side.mask) for side in parts]
+            pictures = RegionVectors(torch.cat([one.vectors for one in shown]), torch.cat([one.mask for one in shown]))
+            bank.fill(align.of_texts(texts.tokens, texts.mask), pictures)
 
     def text_vectors(self, captions: np.ndarray) -> Tensor:
         """The text tower's vectors (B, dim), as an index would have them."""

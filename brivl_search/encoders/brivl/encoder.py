@@ -14,7 +14,7 @@ import numpy as np
 from brivl_search.encoders.base import Origin, Precision
 from brivl_search.encoders.brivl import numpy_text
 from brivl_search.encoders.brivl.boxes import BoxSource, box_batch
-from brivl_search.encoders.brivl.checkpoint import Checkpoint, FolderCheckpoint, regions_fingerprint
+from brivl_search.encoders.brivl.checkpoint import Checkpoint, FolderCheckpoint, regions_fingerprint, words_fingerprint
 from brivl_search.encoders.brivl.tokenizer import TextTokenizer
 from brivl_search.encoders.calibration import Calibration
 from brivl_search.encoders.inputs import is_batch
@@ -201,6 +201,11 @@ class BriVLEncoder(TorchEncoder):
             return self.fingerprint
         found = regions_fingerprint(self.folder, self.config)
         return found if self.boxes is None else f"{found}+{self.boxes.fingerprint}"
+
+    @cached_property
+    def words_fingerprint(self) -> str:
+        """Hash of the text tower's words and layers, which a matcher may share."""
+        return self.fingerprint if self.folder is None else words_fingerprint(self.folder, self.config)
 
     def _encode_ids(self, ids: Sequence[Sequence[int]]) -> np.ndarray:
         each = self.config.text.max_length if self.config.text.padding == "seen" else 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from brivl_search.encoders.one_tower.config import KIND, MatcherConfig
 from brivl_search.errors import EncoderError
 
 if TYPE_CHECKING:
+    from brivl_search.encoders.brivl.text_tower import TextTower
     from brivl_search.encoders.brivl.tokenizer import TextTokenizer
     from brivl_search.encoders.one_tower.model import OneTower
 
@@ -61,26 +63,38 @@ def fingerprint(folder: Path, config: MatcherConfig) -> str:
     return "matcher-" + digest.hexdigest()[:24]
 
 
-def load_model(folder: Path, config: MatcherConfig) -> OneTower:
+def load_model(folder: Path, config: MatcherConfig, text: Callable[[], TextTower]) -> OneTower:
     """The matcher, in eval mode on the CPU.
+
+    Args:
+        folder: of the matcher.
+        config: its architecture.
+        text: loads the text tower; it is asked if the matcher shares its first layers.
 
     Raises:
         EncoderError: a tensor is missing, superfluous, or of another shape; or the file is damaged.
     """
     from brivl_search.encoders.brivl.checkpoint import load_tensors
     from brivl_search.encoders.one_tower.model import OneTower
+    from brivl_search.encoders.one_tower.shared import fill_shared, shared_names
 
     model = OneTower(config)
-    load_tensors(folder, PREFIX, model)
+    if config.shared_layers:
+        fill_shared(model, text())
+    load_tensors(folder, PREFIX, model, elsewhere=shared_names(model))
     return model.eval()
 
 
 def save_matcher(
     folder: Path, config: MatcherConfig, model: OneTower, tokenizer: TextTokenizer, *, int8: bool = True
 ) -> None:
-    """Writes a matcher's folder; config.json last: a folder with a config is complete."""
+    """Writes a matcher's folder; config.json last: a folder with a config is complete. What is the text tower's is left
+    out."""
+    from brivl_search.encoders.one_tower.shared import shared_names
+
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {f"{PREFIX}.{name}": tensor for name, tensor in model.state_dict().items()}
+    shared = set(shared_names(model))
+    tensors = {f"{PREFIX}.{name}": tensor for name, tensor in model.state_dict().items() if name not in shared}
     write_tensors(folder / WEIGHTS, tensors, half=True, int8=int8)
     tokenizer.save(folder)
     with appearing(folder / CONFIG) as (temporary,):

@@ -25,6 +25,13 @@ class MatcherConfig:
         one_way: in joint layers, text tokens read the regions, and the regions stay as they are. So a picture's keys
             and values are computed once, and a pair costs the text's tokens alone. False, as in UNITER: text and
             regions are one sequence, in which all see all.
+        align_size: numbers of the vectors by which words look for their regions (`alignment.Alignment`), which is part
+            of the score; 0: there is none, as in UNITER.
+        bank_texts, bank_words, bank_pictures, bank_regions: of the bank (`bank.Bank`): captions and their words,
+            pictures and their regions; 0: there is none.
+        hub_weight: how much of what a text, or a picture, scores with the bank is taken from its pairs.
+        shared_layers: the words and so many text layers are the text tower's, and are read from there; 0: none.
+        texts: fingerprint of that text tower's words and layers (`BriVLEncoder.words_fingerprint`).
         max_length: tokens of a text, [CLS] and [SEP] included.
         dropout: in training.
         region_dropout: share of each picture's regions left out in training.
@@ -43,6 +50,14 @@ class MatcherConfig:
     text_layers: int = 0
     joint_layers: int = 12
     one_way: bool = False
+    align_size: int = 0
+    bank_texts: int = 0
+    bank_words: int = 0
+    bank_pictures: int = 0
+    bank_regions: int = 0
+    hub_weight: float = 0.0
+    shared_layers: int = 0
+    texts: str = ""
     max_length: int = 60
     dropout: float = 0.1
     region_dropout: float = 0.0
@@ -85,6 +100,15 @@ class MatcherConfig:
         least = {name: getattr(found, name) for name in _POSITIVE}
         if low := [name for name, value in least.items() if value < 1]:
             raise EncoderError(f"config.json: {low[0]} = {least[low[0]]}: give 1 or more")
+        if low := [name for name in _COUNTS if getattr(found, name) < 0]:
+            raise EncoderError(f"config.json: {low[0]} = {getattr(found, low[0])}: give 0 or more")
+        if found.shared_layers > found.text_layers:
+            raise EncoderError(
+                f"config.json: shared_layers = {found.shared_layers}, and text_layers = {found.text_layers}: the first "
+                "of the text layers are shared, so there are not more of them"
+            )
+        if found.bank_texts and not found.align_size:
+            raise EncoderError("config.json: a bank needs align_size: it is compared by words and regions")
         if found.text_layers < 0 or found.width % found.heads:
             raise EncoderError(
                 f"config.json: text_layers = {found.text_layers} must not be negative, and heads = {found.heads} must "
@@ -93,4 +117,5 @@ class MatcherConfig:
         return found
 
 
+_COUNTS = ("align_size", "bank_texts", "bank_words", "bank_pictures", "bank_regions", "shared_layers")
 _POSITIVE = ("vocab_size", "region_size", "width", "heads", "feedforward", "joint_layers", "max_length")
