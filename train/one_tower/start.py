@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from brivl_search.encoders.brivl.image_tower import ImageTower
 from brivl_search.encoders.brivl.text_tower import TextTower
+from brivl_search.encoders.captions.model import Captioner
 from brivl_search.encoders.one_tower.model import OneTower
 from brivl_search.errors import EncoderError
 
@@ -32,22 +35,43 @@ def from_towers(model: OneTower, text: TextTower, image: ImageTower) -> None:
     }  # fmt: skip
     if wrong := [name for name, size in sizes.items() if getattr(config, name) != size]:
         raise EncoderError(f"matcher.{wrong[0]} = {getattr(config, wrong[0])}: the towers have {sizes[wrong[0]]}")
-    if theirs.model_type != "bert" or config.max_length > theirs.max_position_embeddings:
-        raise EncoderError(
-            f"a matcher starts from a BERT of at least max_length = {config.max_length} positions, not from "
-            f"{theirs.model_type} of {theirs.max_position_embeddings}"
-        )
-    state = bert.state_dict()
-    _copy(model.words.weight, state["embeddings.word_embeddings.weight"])
-    _copy(model.positions.weight, state["embeddings.position_embeddings.weight"][: config.max_length])
-    _copy(model.types.weight[0], state["embeddings.token_type_embeddings.weight"][0])
-    _fill(model.text_norm, state, "embeddings.LayerNorm")
-    layers = [*model.text_layers, *model.joint_layers]
-    for number, layer in enumerate(layers[: theirs.num_hidden_layers]):
-        for ours, name in _OF_BERT.items():
-            _fill(layer.get_submodule(ours), state, f"encoder.layer.{number}.{name}")
+    copy_embeddings(model, text)
+    _copy(model.types.weight[0], bert.state_dict()["embeddings.token_type_embeddings.weight"][0])
+    copy_layers([*model.text_layers, *model.joint_layers], text)
     if image.project.out_features == config.width:
         model.feature.load_state_dict(image.project.state_dict())
+
+
+def copy_embeddings(model: OneTower | Captioner, text: TextTower, kept: Tensor | None = None) -> None:
+    """Fills a model's `words`, `positions` and `text_norm` with a text tower's.
+
+    Args:
+        model: of the tower's width.
+        text: the tower.
+        kept: int64, which of the tower's words the model has; None: all.
+
+    Raises:
+        EncoderError: the text tower is no BERT, or has fewer positions.
+    """
+    theirs, wanted = text.backbone.config, len(model.positions.weight)
+    if theirs.model_type != "bert" or wanted > theirs.max_position_embeddings:
+        raise EncoderError(
+            f"it starts from a BERT of at least max_length = {wanted} positions, not from {theirs.model_type} of "
+            f"{theirs.max_position_embeddings}"
+        )
+    state = text.backbone.state_dict()
+    words = state["embeddings.word_embeddings.weight"]
+    _copy(model.words.weight, words if kept is None else words[kept])
+    _copy(model.positions.weight, state["embeddings.position_embeddings.weight"][:wanted])
+    _fill(model.text_norm, state, "embeddings.LayerNorm")
+
+
+def copy_layers(layers: Sequence[nn.Module], text: TextTower) -> None:
+    """Fills layers with those of a text tower of their sizes, from its first on."""
+    state = text.backbone.state_dict()
+    for number, layer in enumerate(layers[: text.backbone.config.num_hidden_layers]):
+        for ours, name in _OF_BERT.items():
+            _fill(layer.get_submodule(ours), state, f"encoder.layer.{number}.{name}")
 
 
 def known(model: OneTower, layers: int) -> set[str]:

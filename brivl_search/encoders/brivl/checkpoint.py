@@ -133,19 +133,34 @@ def regions_fingerprint(folder: Path, config: ModelConfig) -> str:
 
     Two checkpoints with one such fingerprint give the same `ImageTower.regions`.
     """
-    from safetensors import SafetensorError, safe_open
-
     image = config.sizes()["image"]
     decides = {name: image.get(name) for name in ("backbones", "grids", "roi", "max_boxes", "pixels")}
+    return "regions-" + _digest(folder, "image.backbones.", decides)
+
+
+def vectors_fingerprint(folder: Path, config: ModelConfig) -> str:
+    """Hash of all that decides a picture's vector; another text tower beside it changes nothing."""
+    decides = {"dim": config.dim, "image": config.sizes()["image"]}
+    found = "vectors-" + _digest(folder, "image.", decides)
+    if (folder / HUBNESS).is_file():
+        with (folder / HUBNESS).open("rb") as file:
+            found += "-" + hashlib.file_digest(file, "sha256").hexdigest()[:12]
+    return found
+
+
+def _digest(folder: Path, prefix: str, decides: dict[str, Any]) -> str:
+    """Hash of settings and of the tensors whose names begin with `prefix`. Raises: EncoderError."""
+    from safetensors import SafetensorError, safe_open
+
     digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode())
     try:
         with safe_open(str(folder / WEIGHTS), framework="np") as file:
             for name in sorted(file.keys()):
-                if name.startswith("image.backbones."):
+                if name.startswith(prefix):
                     digest.update(name.encode() + file.get_tensor(name).tobytes())
     except (SafetensorError, OSError) as error:
         raise EncoderError(f"{folder / WEIGHTS} cannot be read: {error}") from None
-    return "regions-" + digest.hexdigest()[:24]
+    return digest.hexdigest()[:24]
 
 
 def load_tower(folder: Path, tower: TowerName, module: torch.nn.Module, *, weights: str = WEIGHTS) -> None:
