@@ -11,22 +11,17 @@ pairs of a step teach that. What is kept is a running average of the weights.
 from __future__ import annotations
 
 import argparse
-import copy
-import json
-import math
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from brivl_search.encoders.brivl.encoder import BriVLEncoder
-from brivl_search.encoders.device import has_fast_bf16
 from brivl_search.encoders.one_tower.checkpoint import save_matcher
-from brivl_search.encoders.one_tower.config import KIND, MatcherConfig
+from brivl_search.encoders.one_tower.config import MatcherConfig
 from brivl_search.encoders.one_tower.model import OneTower
 from brivl_search.errors import EncoderError
 from train.model.sizes import checkpoint_folder
@@ -34,34 +29,34 @@ from train.one_tower.lessons import Lessons
 from train.one_tower.losses import alignment_loss, hard_groups, masked_words, matching_losses, word_loss
 from train.one_tower.measure import Measure, Weights, best_weights, figures
 from train.one_tower.queue import PairQueue
-from train.one_tower.recipe import MatcherRecipe
+from train.one_tower.recipe import MatcherRecipe, MatchTraining
 from train.one_tower.start import freeze, from_towers, known
 from train.recipe import read_recipe
 from train.run.cpu import quicken
-from train.run.loop import NotFiniteError, rate_at, without_model
-from train.run.show import Bar
-from train.run.state import LAST, load_state, save_state, trim_log
-from train.run.stop import Stop
+from train.run.loop import without_model
+from train.run.sitting import Learner, Sitting, fast_bf16, rates
 
 
-class Teaching(nn.Module):
+class Teaching(Learner):
     """What learns, its running average, and the queue."""
 
-    def __init__(self, model: OneTower, lessons: Lessons) -> None:
-        super().__init__()
-        self.lessons, self.cfg = lessons, lessons.cfg
-        self.fast, self.slow = model, copy.deepcopy(model).requires_grad_(False).eval()
+    fast: OneTower
+    slow: OneTower
+
+    def __init__(self, model: OneTower, lessons: Lessons, cfg: MatchTraining) -> None:
+        super().__init__(model, cfg.average)
+        self.lessons, self.cfg = lessons, cfg
         self.queue = PairQueue(self.cfg.queue_size, lessons.encoder.dim)
         tokenizer = lessons.tokenizer
         special = [tokenizer.start_id, tokenizer.end_id, tokenizer.pad_id, tokenizer.mask_id]
         self.special = torch.tensor([number for number in special if number is not None])
         self.near = min(self.cfg.joint_batch or self.cfg.batch, self.cfg.batch)  # fresh pairs that joint layers read
-        self.parts: dict[str, float] = {}
 
     def batch(self, step: int) -> tuple[np.ndarray, np.ndarray, Tensor, Tensor]:
         """Photos, captions and both towers' vectors of a step: fresh pairs, then those the queue recalls."""
         cfg = self.cfg
-        photos, captions = self.lessons.draw(step)
+        photos, drawn = self.lessons.draw(step)
+        captions = drawn[:, 0]
         if step < cfg.joint_from:
             none = torch.zeros(0, self.lessons.encoder.dim)
             return photos, captions, none, none
@@ -112,25 +107,6 @@ class Teaching(nn.Module):
         self.parts = {name: float(part.detach()) for name, part in parts.items()}
         return torch.stack([*parts.values()]).sum()
 
-    @torch.no_grad()
-    def follow(self, step: int) -> None:
-        """Moves the average towards what is learnt; faster in the first steps."""
-        momentum = min(self.cfg.average, (1 + step) / (10 + step))
-        for kept, new in zip(self.slow.parameters(), self.fast.parameters(), strict=True):
-            if new.requires_grad:
-                kept.lerp_(new, 1 - momentum)
-
-
-def learning(model: OneTower, cfg: Any, layers: int) -> list[dict[str, Any]]:
-    """AdamW groups: what comes from the text tower has its share of the rate; no decay on biases and norms."""
-    inherited = known(model, layers)
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            rate = cfg.lr * (cfg.known_lr_factor if name in inherited else 1)
-            groups.setdefault((rate, cfg.weight_decay if parameter.ndim > 1 else 0.0), []).append(parameter)
-    return [{"params": ps, "weight_decay": wd, "lr": rate, "base_lr": rate} for (rate, wd), ps in groups.items()]
-
 
 def begin(recipe: MatcherRecipe, encoder: BriVLEncoder) -> OneTower:
     """The matcher at the recipe's start.
@@ -146,7 +122,7 @@ def begin(recipe: MatcherRecipe, encoder: BriVLEncoder) -> OneTower:
         "regions": encoder.regions_fingerprint, "texts": encoder.words_fingerprint,
         "bank_regions": sum(grid * grid for grid in encoder.config.image.grids),
     }  # fmt: skip
-    config = MatcherConfig.from_dict({"kind": KIND, **inherits, **recipe.matcher})
+    config = MatcherConfig.from_dict({"kind": MatcherConfig.KIND, **inherits, **recipe.matcher})
     if config.shared_layers > recipe.train.frozen_text_layers:
         raise EncoderError(
             f"matcher.shared_layers = {config.shared_layers}: only frozen layers can stay the text tower's; set "
@@ -158,77 +134,28 @@ def begin(recipe: MatcherRecipe, encoder: BriVLEncoder) -> OneTower:
     return model
 
 
-class Fit:
-    """A sitting: from last.pt, or from the start, to the recipe's last step or to where it is stopped."""
+class Fit(Sitting):
+    """A sitting of a matcher."""
 
     def __init__(self, recipe: MatcherRecipe, base: Path) -> None:
-        self.recipe, self.run = recipe, Path(recipe.run)
+        self.recipe, run = recipe, Path(recipe.run)
         cfg = recipe.train
-        self.run.mkdir(parents=True, exist_ok=True)
+        run.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(cfg.seed)
-        self.bf16 = has_fast_bf16(torch.device("cpu")) if cfg.bf16 is None else cfg.bf16
         folder = checkpoint_folder(str(recipe.init.checkpoint), base)
-        encoder = BriVLEncoder(folder, device="cpu", precision="bf16" if self.bf16 else "fp32")
+        encoder = BriVLEncoder(folder, device="cpu", precision="bf16" if fast_bf16(cfg) else "fp32")
         model = begin(recipe, encoder)
         self.lessons = Lessons(recipe, base, encoder)
         self.lessons.regions.make(cfg.views)
-        self.teaching = Teaching(model, self.lessons)
+        self.teaching = Teaching(model, self.lessons, cfg)
         layers = int(encoder.text_tower.backbone.config.num_hidden_layers)
-        self.optimizer = torch.optim.AdamW(learning(model, cfg, layers), betas=(0.9, 0.98), fused=True)
         self.measures = [self._measure(name) for name in ("choose", "val") if self.lessons.parts[name]]
-        self.best = -1.0
-        self.step, self.best = load_state(self.run / LAST, self.teaching, self.optimizer, torch.device("cpu"))
+        super().__init__(run, cfg, self.teaching, rates(model, cfg, known(model, layers)), "matching")
 
     def _measure(self, part: str) -> Measure:
         has = {name for photo in self.lessons.parts[part] for name in self.lessons.photos[photo].captions}
         fields = [name for name in self.recipe.train.measured if name in has] or sorted(has)
         return Measure(self.lessons, part, fields, each=1, top=self.recipe.train.top)
-
-    def go(self, stop_after: int | None = None) -> None:
-        """Trains, logs, measures and saves."""
-        cfg = self.recipe.train
-        last = min(cfg.steps, stop_after or cfg.steps)
-        trim_log(self.run / "log.jsonl", self.step or -1)
-        sums: dict[str, float] = {}
-        counted, since = 0, time.perf_counter()
-        with Stop() as stop, Bar("matching", cfg.steps, self.step) as bar, (self.run / "log.jsonl").open("a") as log:
-            while self.step < last and not stop.asked:
-                value = self._update()
-                counted += 1
-                sums = {name: sums.get(name, 0.0) + part for name, part in self.teaching.parts.items()}
-                due = self.step % cfg.eval_every == 0 or self.step == last or bool(stop.asked)
-                bar.to(self.step, f"loss {value:.3f}")
-                if self.step % 20 == 0 or due:
-                    line: dict[str, Any] = {"step": self.step, "s": round((time.perf_counter() - since) / counted, 2)}
-                    line |= {name: round(total / counted, 4) for name, total in sums.items()}
-                    if due and not stop.asked:
-                        line |= self.measure()
-                        bar.say(f"step {self.step}: {json.dumps(line)}")
-                    log.write(json.dumps(line) + "\n")
-                    log.flush()
-                    sums, counted, since = {}, 0, time.perf_counter()
-                if due:
-                    save_state(self.run / LAST, self.teaching, self.optimizer, self.step, self.best)
-        if stop.asked and self.step < last:
-            raise SystemExit(128 + stop.asked)
-
-    def _update(self) -> float:
-        """One update; its loss. Raises: NotFiniteError."""
-        cfg, teaching = self.recipe.train, self.teaching
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["base_lr"] * rate_at(self.step, cfg.steps, cfg.warmup)
-        self.optimizer.zero_grad(set_to_none=True)
-        teaching.fast.train()
-        loss = teaching.loss(self.step, bf16=self.bf16)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise NotFiniteError(f"the loss is {value} at step {self.step}: lower train.lr, or set train.bf16=false")
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_([p for g in self.optimizer.param_groups for p in g["params"]], cfg.clip_grad)
-        self.optimizer.step()
-        teaching.follow(self.step)
-        self.step += 1
-        return value
 
     def measure(self) -> dict[str, Any]:
         """Figures of the average; the best one so far by the photos that choose becomes the run's matcher."""

@@ -1,4 +1,4 @@
-"""What a matcher's training reads: photos with their captions, the cached regions, and the frozen towers' vectors."""
+"""What training beside frozen towers reads: photos, captions, cached regions, and the towers' vectors."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from brivl_search.encoders.brivl.encoder import BriVLEncoder
 from brivl_search.encoders.one_tower.alignment import Regions as RegionVectors
 from brivl_search.encoders.one_tower.model import OneTower
 from brivl_search.errors import UsageError
+from train.beside import BesideRecipe
 from train.data.photos import Photo, read_folder
-from train.one_tower.recipe import MatcherRecipe
 from train.one_tower.regions import Regions
 from train.run.show import Bar
 
@@ -34,7 +34,7 @@ class Lessons:
         boxes: float32 (R, 4), the regions' places.
     """
 
-    def __init__(self, recipe: MatcherRecipe, base: Path, encoder: BriVLEncoder) -> None:
+    def __init__(self, recipe: BesideRecipe, base: Path, encoder: BriVLEncoder) -> None:
         self.encoder, self.cfg = encoder, recipe.train
         self.photos: list[Photo] = []
         self.parts: dict[str, list[int]] = {"train": [], "choose": [], "val": []}
@@ -64,15 +64,15 @@ class Lessons:
                 owners += [number] * len(texts)
         return captions, np.array(owners), places
 
-    def draw(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Photos and a caption of each for a step; every photo once an epoch, times its `repeat`."""
+    def draw(self, step: int, each: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """Photos (B,) and captions of each (B, each) for a step; every photo once an epoch, times its `repeat`."""
         seed, batch = self.cfg.seed, self.cfg.batch
         pool = np.repeat(self.parts["train"], [self.photos[n].repeat for n in self.parts["train"]])
         places = np.arange(step * batch, (step + 1) * batch)
         orders = {e: np.random.default_rng((seed, int(e))).permutation(pool) for e in np.unique(places // len(pool))}
         photos = np.array([orders[place // len(pool)][place % len(pool)] for place in places])
         rng = np.random.default_rng((seed, 1, step))
-        return photos, np.array([self._caption(photo, rng) for photo in photos])
+        return photos, np.array([[self._caption(photo, rng) for _ in range(each)] for photo in photos])
 
     def _caption(self, photo: int, rng: np.random.Generator) -> int:
         weights = self.photos[photo].weights
@@ -80,6 +80,14 @@ class Lessons:
         shares = np.array([weights[name] for name in names])
         name = names[int(rng.choice(len(names), p=shares / shares.sum()))]
         return int(rng.choice(self._of[photo][name]))
+
+    def trained_captions(self) -> list[int]:
+        """Numbers of all captions of training photos that are ever drawn."""
+        found = []
+        for photo in self.parts["train"]:
+            weights = self.photos[photo].weights
+            found += [caption for name, some in self._of[photo].items() if weights[name] for caption in some]
+        return found
 
     def of(self, photo: int, name: str) -> list[int]:
         """Numbers of a photo's captions in a field."""
@@ -150,5 +158,5 @@ class Lessons:
         return self._vectors
 
 
-def _cache(recipe: MatcherRecipe) -> Path:
+def _cache(recipe: BesideRecipe) -> Path:
     return Path(recipe.cache or Path(recipe.run) / "cache")

@@ -6,8 +6,8 @@ from torch import nn
 
 from brivl_search.encoders.brivl.image_tower import ImageTower
 from brivl_search.encoders.brivl.text_tower import TextTower
+from brivl_search.encoders.from_bert import copy_first
 from brivl_search.encoders.one_tower.model import OneTower
-from brivl_search.encoders.one_tower.shared import fill_layers, fill_words
 from brivl_search.errors import EncoderError
 
 
@@ -23,8 +23,7 @@ def from_towers(model: OneTower, text: TextTower, image: ImageTower) -> None:
         raise EncoderError(
             f"matcher.region_size = {model.config.region_size}: the towers have {image.project.in_features}"
         )
-    fill_words(model, text)
-    fill_layers([*model.text_layers, *model.joint_layers], text)
+    copy_first(model, text, len(model.text_layers) + len(model.joint_layers))
     if image.project.out_features == model.config.width:
         model.feature.load_state_dict(image.project.state_dict())
 

@@ -136,15 +136,26 @@ def regions_fingerprint(folder: Path, config: ModelConfig) -> str:
     """
     image = config.sizes()["image"]
     decides = {name: image.get(name) for name in ("backbones", "grids", "roi", "max_boxes", "pixels")}
-    return "regions-" + _hash_of_part(folder, decides, "image.backbones.")
+    return "regions-" + _digest(folder, "image.backbones.", decides)
 
 
 def words_fingerprint(folder: Path, config: ModelConfig) -> str:
     """Hash of the text tower's words and layers; not of its head, nor of the tokenizer."""
-    return "words-" + _hash_of_part(folder, config.sizes()["text"].get("backbone"), "text.backbone.")
+    return "words-" + _digest(folder, "text.backbone.", config.sizes()["text"].get("backbone"))
 
 
-def _hash_of_part(folder: Path, decides: Any, prefix: str) -> str:
+def vectors_fingerprint(folder: Path, config: ModelConfig) -> str:
+    """Hash of all that decides a picture's vector; another text tower beside it changes nothing."""
+    decides = {"dim": config.dim, "image": config.sizes()["image"]}
+    found = "vectors-" + _digest(folder, "image.", decides)
+    if (folder / HUBNESS).is_file():
+        with (folder / HUBNESS).open("rb") as file:
+            found += "-" + hashlib.file_digest(file, "sha256").hexdigest()[:12]
+    return found
+
+
+def _digest(folder: Path, prefix: str, decides: Any) -> str:
+    """Hash of settings and of the tensors whose names begin with `prefix`. Raises: EncoderError."""
     from safetensors import SafetensorError, safe_open
 
     digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode())

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from brivl_search.encoders.base import Encoder, Origin, Precision
 from brivl_search.encoders.brivl.encoder import BriVLEncoder
-from brivl_search.encoders.one_tower.checkpoint import fingerprint, load_model, read_config
+from brivl_search.encoders.model_folder import fingerprint, load_tokenizer, read_config
+from brivl_search.encoders.one_tower.checkpoint import load_model
+from brivl_search.encoders.one_tower.config import MatcherConfig
 from brivl_search.errors import EncoderError
 
 if TYPE_CHECKING:
@@ -67,7 +69,7 @@ class OneTowerMatcher:
             EncoderError: the folder is damaged, its tokenizer is of another vocabulary, or the encoder's regions are
                 not those that the matcher reads.
         """
-        self.folder, self.config = folder, read_config(folder)
+        self.folder, self.config = folder, read_config(MatcherConfig, folder)
         self.name = name or str(folder)
         if not isinstance(encoder, BriVLEncoder):
             raise EncoderError(
@@ -92,15 +94,7 @@ class OneTowerMatcher:
     @cached_property
     def tokenizer(self) -> TextTokenizer:
         """Raises EncoderError: it is missing, damaged, or has other words than the model."""
-        from brivl_search.encoders.brivl.tokenizer import TextTokenizer
-
-        found = TextTokenizer(self.folder, self.config.max_length)
-        if found.size > self.config.vocab_size:
-            raise EncoderError(
-                f"the tokenizer in {self.folder} has {found.size:,} words, and the matcher {self.config.vocab_size:,}: "
-                "it is another model's; copy the folder again"
-            )
-        return found
+        return load_tokenizer(self.folder, self.config, self.config.vocab_size, self.config.max_length)
 
     @cached_property
     def device(self) -> torch.device:

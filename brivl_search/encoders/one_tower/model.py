@@ -27,6 +27,22 @@ def places(boxes: Tensor) -> Tensor:
     return torch.cat([boxes, torch.stack([wide, high, wide * high], -1)], -1)
 
 
+def some_features(features: Tensor, rate: float) -> Tensor:
+    """Features (B, R, C) with this share of each picture's numbers dropped, the same ones in all its regions."""
+    if not rate:
+        return features
+    drop = torch.rand(len(features), 1, features.shape[2], device=features.device) >= rate
+    return features * (drop / (1 - rate)).to(features.dtype)
+
+
+def some_regions(mask: Tensor, rate: float) -> Tensor:
+    """A mask bool (B, R) with this share of each picture's regions dropped; at least one stays."""
+    if not rate:
+        return mask
+    kept = mask & (torch.rand(mask.shape, device=mask.device) >= rate)
+    return torch.where(kept.any(1, keepdim=True), kept, mask)
+
+
 @dataclass(frozen=True)
 class Side:
     """One side of pairs: tokens (B, T, width) and mask (B, T) bool, false at padding."""
@@ -105,7 +121,7 @@ class OneTower(nn.Module):
         self.word_head = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width, eps=1e-12))
         self.word_bias = nn.Parameter(torch.zeros(config.vocab_size))
         self.align = Alignment(width, config.align_size) if config.align_size else None
-        self.apply(_start)
+        self.apply(start_as_bert)
         self.bank = Bank(config) if config.bank_texts else None
 
     def texts(self, ids: Tensor, mask: Tensor) -> Side:
@@ -126,12 +142,9 @@ class OneTower(nn.Module):
         """
         if mask is None:
             mask = torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
-        if self.training and (rate := self.config.feature_dropout):
-            drop = torch.rand(len(features), 1, features.shape[2], device=features.device) >= rate
-            features = features * (drop / (1 - rate)).to(features.dtype)
-        if self.training and (rate := self.config.region_dropout):
-            kept = mask & (torch.rand(mask.shape, device=mask.device) >= rate)
-            mask = torch.where(kept.any(1, keepdim=True), kept, mask)
+        if self.training:
+            features = some_features(features, self.config.feature_dropout)
+            mask = some_regions(mask, self.config.region_dropout)
         x = self.feature_norm(self.feature(features)) + self.place_norm(self.place(places(boxes)))
         return Side(self.dropout(self.image_norm(x + self.types.weight[1])), mask)
 
@@ -190,7 +203,7 @@ class OneTower(nn.Module):
         return F.linear(self.word_head(tokens), self.words.weight, self.word_bias)
 
 
-def _start(module: nn.Module) -> None:
+def start_as_bert(module: nn.Module) -> None:
     """BERT's first weights."""
     if isinstance(module, nn.Linear | nn.Embedding):
         nn.init.normal_(module.weight, std=0.02)
