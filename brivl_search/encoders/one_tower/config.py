@@ -73,8 +73,8 @@ class MatcherConfig(FolderConfig):
             raise EncoderError(f"config.json: {low[0]} = {getattr(self, low[0])}: give 0 or more")
         if self.shared_layers > self.text_layers:
             raise EncoderError(
-                f"config.json: shared_layers = {self.shared_layers}: they are the first of the text layers, and there are "
-                f"{self.text_layers}"
+                f"config.json: shared_layers = {self.shared_layers}: they are the first of the text layers, and there "
+                f"are {self.text_layers}"
             )
         if self.bank_texts and not (self.align_size and self.bank_words and self.bank_pictures and self.bank_regions):
             raise EncoderError(

@@ -41,7 +41,7 @@ beams = 3
 [[data]]
 folder = "photos"
 captions = {{ zh = 0.5, en = 0.5 }}
-hold_out_last = {VAL}
+hold_out_last = {CHOOSE + VAL}
 choose = {CHOOSE}
 [train]
 steps = 100
