@@ -121,7 +121,7 @@ def test_what_is_the_text_towers_is_not_kept_twice(
 ) -> None:
     from safetensors import safe_open
 
-    folder, model, towers = made
+    folder, model, _ = made
     with safe_open(str(folder / "model.safetensors"), framework="pt") as file:
         kept = {name.removeprefix("matcher.") for name in list(file.keys())}
     shared = set(shared_names(model))
