@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from brivl_search.encoders import model_folder
 from brivl_search.encoders.base import Encoder, Origin
 from brivl_search.encoders.brivl.encoder import BriVLEncoder
-from brivl_search.encoders.one_tower.checkpoint import save_matcher
 from brivl_search.encoders.one_tower.config import MatcherConfig
 from brivl_search.encoders.one_tower.model import OneTower
 
@@ -43,5 +43,5 @@ def make_matcher(folder: Path, checkpoint: Path, seed: int = 0, **changes: objec
         "regions": encoder.regions_fingerprint, "cosine_weight": 1.5,
     }  # fmt: skip
     config = MatcherConfig(**{**settings, **changes})  # type: ignore[arg-type]
-    save_matcher(folder, config, OneTower(config), encoder.tokenizer, int8=False)
+    model_folder.save(folder, config, OneTower(config), encoder.tokenizer, int8=False)
     return folder

@@ -10,6 +10,7 @@ import pytest
 from brivl_search.errors import UsageError
 from tests.support.folders import REPO
 from train import pretrain
+from train.captions.recipe import CaptionRecipe
 from train.mini import distill
 from train.mini.head_recipe import HeadsRecipe
 from train.one_tower.recipe import MatcherRecipe
@@ -17,7 +18,13 @@ from train.recipe import Data, Init, Recipe, Shards, TextRecipe, Training, Words
 
 RECIPES = REPO / "train" / "recipes"
 MINI = RECIPES / "brivl-mini.toml"
-OTHERS = ("brivl-mini-text", "brivl-mini-3", "brivl-mini-3-words", "brivl-mini-rerank")  # of other kinds
+OTHERS = (
+    "brivl-mini-text",
+    "brivl-mini-3",
+    "brivl-mini-3-words",
+    "brivl-mini-rerank",
+    "brivl-mini-captions",
+)  # of other kinds
 
 
 def test_every_shipped_recipe_is_read() -> None:
@@ -40,7 +47,9 @@ def test_every_shipped_recipe_is_read() -> None:
     assert (learnt.train.steps, [teacher.name for teacher in learnt.teachers]) == (300, ["en", "zh"])
     heads = read_recipe(RECIPES / "brivl-mini-3.toml", [], HeadsRecipe)
     matcher = read_recipe(RECIPES / "brivl-mini-rerank.toml", [], MatcherRecipe)
-    assert matcher.matcher["one_way"] and [table.choose for table in matcher.data] == [300]
+    assert matcher.matcher["one_way"] and [table.choose for table in matcher.data] == [200]
+    captions = read_recipe(RECIPES / "brivl-mini-captions.toml", [], CaptionRecipe)
+    assert captions.captioner["starts"][:2] == ["zh", "en"] and [table.choose for table in captions.data] == [200]
     assert heads.config.image.classes == 1000 and {table.kind for table in heads.labelled} <= {*heads.kinds}
 
 

@@ -1,4 +1,4 @@
-"""What teaches a matcher: image-text matching with hard negatives, ranking, and masked words."""
+"""What teaches a matcher: aligned words and regions, image-text matching with hard negatives, and masked words."""
 
 from __future__ import annotations
 
@@ -58,6 +58,19 @@ def matching_losses(model: OneTower, texts: Side, images: Side, groups: Groups) 
     true, wrong = table[:, 0], table[:, 1:][there[:, 1:]]
     matching = (F.softplus(-true).mean() + F.softplus(wrong).mean()) / 2
     return matching, ranking
+
+
+def alignment_loss(logits: Tensor, photos: Tensor) -> Tensor:
+    """InfoNCE both ways of B pairs: every text among all pictures, every picture among all texts.
+
+    Args:
+        logits: (B, B), of texts and pictures.
+        photos: int64 (B,); pairs of one photo are no negatives of each other.
+    """
+    own = torch.arange(len(photos), device=photos.device)
+    same = (photos[:, None] == photos[None]) & (own[:, None] != own[None])
+    logits = logits.masked_fill(same, -torch.inf)
+    return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
 
 
 def masked_words(ids: Tensor, mask: Tensor, share: float, mask_id: int, words: int, special: Tensor) -> Tensor:

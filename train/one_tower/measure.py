@@ -12,8 +12,17 @@ from torch import Tensor
 from brivl_search.encoders.one_tower.model import OneTower, Side
 from train.one_tower.lessons import Lessons
 
-WEIGHTS = (0.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 60.0, 80.0)
+COSINES = (0.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 60.0, 80.0)
+HUBS = (0.0, 0.5, 1.0)
 CHUNK = 64
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A pair's score: its logit + cosine · the towers' cosine − hubs · what both sides score with the bank."""
+
+    cosine: float = 0.0
+    hubs: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -22,16 +31,20 @@ class Scored:
 
     Attributes:
         cosines, logits: float32 (queries, top).
+        hubs: float32 (queries, top), what the candidate scores with the bank; 0 without one.
         right: bool (queries, top), whether a candidate is true.
     """
 
     cosines: np.ndarray
     logits: np.ndarray
+    hubs: np.ndarray
     right: np.ndarray
 
-    def recall(self, weight: float | None, k: int = 1) -> float:
-        """R@k in percent, ordered by logit + weight · cosine; None: by the cosine alone."""
-        scores = self.cosines if weight is None else self.logits + weight * self.cosines
+    def recall(self, weights: Weights | None, k: int = 1) -> float:
+        """R@k in percent, in the order of `weights`; None: of the cosine alone."""
+        scores = self.cosines
+        if weights is not None:
+            scores = self.logits + weights.cosine * self.cosines - weights.hubs * self.hubs
         order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         return 100 * float(np.take_along_axis(self.right, order, 1).any(1).mean())
 
@@ -76,10 +89,13 @@ class Measure:
                         for at in range(0, len(captions), CHUNK)
                     ]
                 )
+                hubs = torch.zeros(len(self.photos)), torch.zeros(len(captions))
+                if model.bank is not None:
+                    hubs = model.image_hubs(images).float(), model.text_hubs(texts).float()
                 own = torch.from_numpy(self.lessons.owners[captions])[:, None] == torch.from_numpy(self.photos)[None]
                 found[name] = (
-                    self._direction(model, texts, images, cosines, own, swap=False),
-                    self._direction(model, texts, images, cosines.T, own.T, swap=True),
+                    self._direction(model, (texts, images), cosines, own, hubs[0], swap=False),
+                    self._direction(model, (texts, images), cosines.T, own.T, hubs[1], swap=True),
                 )
         return found
 
@@ -91,8 +107,9 @@ class Measure:
         return _joined(parts)
 
     def _direction(
-        self, model: OneTower, texts: Side, images: Side, cosines: Tensor, own: Tensor, *, swap: bool
+        self, model: OneTower, pairs: tuple[Side, Side], cosines: Tensor, own: Tensor, hubs: Tensor, *, swap: bool
     ) -> Scored:
+        texts, images = pairs
         best = cosines.topk(min(self.top, cosines.shape[1]), 1)
         logits = []
         for at in range(0, len(cosines), CHUNK // 2):
@@ -104,24 +121,27 @@ class Measure:
             used_images, image_row = image_at.unique(return_inverse=True)  # type: ignore[no-untyped-call]
             found = model.logits(texts.rows(used_texts), images.rows(used_images), text_row, image_row)
             logits.append(found.view(there.shape))
-        return Scored(best.values.numpy(), torch.cat(logits).numpy(), own.gather(1, best.indices).numpy())
+        found_hubs = hubs[best.indices].numpy()
+        return Scored(best.values.numpy(), torch.cat(logits).numpy(), found_hubs, own.gather(1, best.indices).numpy())
 
 
-def figures(scored: dict[str, tuple[Scored, Scored]], weight: float) -> dict[str, list[float]]:
+def figures(scored: dict[str, tuple[Scored, Scored]], weights: Weights) -> dict[str, list[float]]:
     """Direction and field → R@1 of the towers, and after re-ordering."""
     names = ("t2i", "i2t")
     return {
-        f"{direction} {name}": [round(one.recall(None), 1), round(one.recall(weight), 1)]
+        f"{direction} {name}": [round(one.recall(None), 1), round(one.recall(weights), 1)]
         for name, both in scored.items()
         for direction, one in zip(names, both, strict=True)
     }
 
 
-def best_weight(scored: dict[str, tuple[Scored, Scored]]) -> tuple[float, float]:
-    """The cosine's weight with the highest mean R@1 over fields and directions, and that mean."""
-    means = {w: float(np.mean([one.recall(w) for both in scored.values() for one in both])) for w in WEIGHTS}
-    weight = max(means, key=lambda w: means[w])
-    return weight, means[weight]
+def best_weights(scored: dict[str, tuple[Scored, Scored]]) -> tuple[Weights, float]:
+    """Those with the highest mean R@1 over fields and directions, and that mean."""
+    hubs = HUBS if any(one.hubs.any() for both in scored.values() for one in both) else (0.0,)
+    every = [Weights(cosine, share) for share in hubs for cosine in COSINES]
+    means = {w: float(np.mean([one.recall(w) for both in scored.values() for one in both])) for w in every}
+    best = max(means, key=lambda w: means[w])
+    return best, means[best]
 
 
 def _joined(sides: list[Side]) -> Side:

@@ -6,18 +6,17 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from train.recipe import Common, Count, Data, Positive, Rate, Share, Steps
+from train.beside import BesideRecipe, BesideTraining
+from train.recipe import Count, Positive, Rate, Share
 
 
-class MatchData(Data):
-    """`[[data]]` of a matcher's recipe."""
+class MatchTraining(BesideTraining):
+    """`[train]` of a matcher's recipe. `batch` counts fresh pairs; the queue adds more for those that joint
+    layers read."""
 
-    choose: Count = Field(0, description="of the training photos, the last so many are kept for choosing the weight")
-
-
-class MatchTraining(Steps):
-    """`[train]` of a matcher's recipe. `batch` counts fresh pairs; the queue adds as many again, or more."""
-
+    joint_batch: Count = Field(0, description="fresh pairs of a step that joint layers read; 0: all of `batch`")
+    joint_from: Count = Field(0, description="the first step in which joint layers learn; alignment learns from step 0")
+    align_weight: Rate = Field(1.0, description="share of aligning words and regions, where matcher.align_size is set")
     recalled: Count = Field(1, description="pairs that each fresh text, and each fresh picture, recalls from the queue")
     negatives: Positive = Field(2, description="hard negatives of each text, and of each picture, inside the batch")
     queue_size: Positive = Field(16_384, description="pairs whose vectors are remembered")
@@ -26,21 +25,13 @@ class MatchTraining(Steps):
     match_weight: Rate = Field(1.0, description="share of image-text matching, true pair or not")
     word_weight: Rate = Field(0.5, description="share of masked words")
     masked: Share = Field(0.15, description="share of words that are masked for that")
+    word_dropout: Share = Field(0.0, description="share of words that matching sees as [MASK]")
     frozen_text_layers: Count = Field(0, description="the embeddings and so many text layers are frozen; 0: nothing")
-    known_lr_factor: Rate = Field(1.0, description="share of `lr` for layers that come from the text tower")
-    average: Annotated[float, Field(ge=0, lt=1)] = Field(0.99, description="of the weights that are kept")
-    clip_grad: Annotated[float, Field(gt=0)] = 1.0
-    views: Positive = Field(1, description="cached views of each training photo; the first is the plain picture")
-    plain_view: Share = Field(0.35, description="share of draws that take the plain picture")
-    crop_scale: Annotated[float, Field(gt=0, le=1)] = Field(0.4, description="smallest share a crop shows")
-    jitter: Share = Field(0.3, description="strength of the colour jitter")
-    measured: list[str] = Field([], description="caption fields that are measured; by default all")
     top: Positive = Field(16, description="candidates that are re-ordered when it is measured")
 
 
-class MatcherRecipe(Common):
-    """A recipe of `train.one_tower.fit`. `init.checkpoint` names the two towers; both stay as they are."""
+class MatcherRecipe(BesideRecipe):
+    """A recipe of `train.one_tower.fit`."""
 
-    data: list[MatchData] = Field()  # type: ignore[assignment]
     matcher: dict[str, Any] = Field({}, description="sizes: brivl_search/encoders/one_tower/config.py")
     train: MatchTraining

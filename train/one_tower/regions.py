@@ -19,8 +19,8 @@ from torch import Tensor
 
 from brivl_search.corpus.images import load_pixels
 from brivl_search.encoders.brivl.encoder import BriVLEncoder
+from train.beside import BesideTraining
 from train.data.photos import Augment
-from train.one_tower.recipe import MatchTraining
 from train.run.show import Bar
 
 BATCH = 32
@@ -57,7 +57,7 @@ class Regions:
         folder: of the cache.
     """
 
-    def __init__(self, encoder: BriVLEncoder, paths: Sequence[str], cfg: MatchTraining, folder: Path) -> None:
+    def __init__(self, encoder: BriVLEncoder, paths: Sequence[str], cfg: BesideTraining, folder: Path) -> None:
         self.encoder, self.paths, self.cfg, self.folder = encoder, list(paths), cfg, folder
         self.widths = [backbone.channels for backbone in encoder.image_tower.cnns()]
         self._kept: list[tuple[np.ndarray, np.ndarray]] = []

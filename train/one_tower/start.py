@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 
 from brivl_search.encoders.brivl.image_tower import ImageTower
 from brivl_search.encoders.brivl.text_tower import TextTower
+from brivl_search.encoders.from_bert import copy_first
 from brivl_search.encoders.one_tower.model import OneTower
 from brivl_search.errors import EncoderError
-
-_OF_BERT = {
-    "query": "attention.self.query", "key": "attention.self.key", "value": "attention.self.value",
-    "out": "attention.output.dense", "norm1": "attention.output.LayerNorm",
-    "fc1": "intermediate.dense", "fc2": "output.dense", "norm2": "output.LayerNorm",
-}  # fmt: skip
 
 
 def from_towers(model: OneTower, text: TextTower, image: ImageTower) -> None:
@@ -24,29 +19,12 @@ def from_towers(model: OneTower, text: TextTower, image: ImageTower) -> None:
     Raises:
         EncoderError: the sizes differ, or the text tower is no BERT.
     """
-    config, bert = model.config, text.backbone
-    theirs = bert.config
-    sizes = {
-        "vocab_size": theirs.vocab_size, "width": theirs.hidden_size, "heads": theirs.num_attention_heads,
-        "feedforward": theirs.intermediate_size, "region_size": image.project.in_features,
-    }  # fmt: skip
-    if wrong := [name for name, size in sizes.items() if getattr(config, name) != size]:
-        raise EncoderError(f"matcher.{wrong[0]} = {getattr(config, wrong[0])}: the towers have {sizes[wrong[0]]}")
-    if theirs.model_type != "bert" or config.max_length > theirs.max_position_embeddings:
+    if model.config.region_size != image.project.in_features:
         raise EncoderError(
-            f"a matcher starts from a BERT of at least max_length = {config.max_length} positions, not from "
-            f"{theirs.model_type} of {theirs.max_position_embeddings}"
+            f"matcher.region_size = {model.config.region_size}: the towers have {image.project.in_features}"
         )
-    state = bert.state_dict()
-    _copy(model.words.weight, state["embeddings.word_embeddings.weight"])
-    _copy(model.positions.weight, state["embeddings.position_embeddings.weight"][: config.max_length])
-    _copy(model.types.weight[0], state["embeddings.token_type_embeddings.weight"][0])
-    _fill(model.text_norm, state, "embeddings.LayerNorm")
-    layers = [*model.text_layers, *model.joint_layers]
-    for number, layer in enumerate(layers[: theirs.num_hidden_layers]):
-        for ours, name in _OF_BERT.items():
-            _fill(layer.get_submodule(ours), state, f"encoder.layer.{number}.{name}")
-    if image.project.out_features == config.width:
+    copy_first(model, text, len(model.text_layers) + len(model.joint_layers))
+    if image.project.out_features == model.config.width:
         model.feature.load_state_dict(image.project.state_dict())
 
 
@@ -59,7 +37,7 @@ def known(model: OneTower, layers: int) -> set[str]:
 
 
 def freeze(model: OneTower, text_layers: int) -> None:
-    """Freezes the embeddings of words and the first text layers; 0: nothing.
+    """Freezes the embeddings of words and types and the first text layers; 0: nothing.
 
     Raises:
         EncoderError: the matcher has fewer text layers.
@@ -69,14 +47,7 @@ def freeze(model: OneTower, text_layers: int) -> None:
             f"train.frozen_text_layers = {text_layers}: the matcher has {len(model.text_layers)} text layers"
         )
     if text_layers:
-        frozen: list[nn.Module] = [model.words, model.positions, model.text_norm, *model.text_layers[:text_layers]]
+        frozen: list[nn.Module] = [model.words, model.positions, model.types, model.text_norm]
+        frozen += list(model.text_layers)[:text_layers]
         for module in frozen:
             module.requires_grad_(False)
-
-
-def _copy(into: Tensor, values: Tensor) -> None:
-    into.data.copy_(values)
-
-
-def _fill(module: nn.Module, state: dict[str, Tensor], name: str) -> None:
-    module.load_state_dict({part: state[f"{name}.{part}"] for part in ("weight", "bias")})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -133,19 +134,39 @@ def regions_fingerprint(folder: Path, config: ModelConfig) -> str:
 
     Two checkpoints with one such fingerprint give the same `ImageTower.regions`.
     """
-    from safetensors import SafetensorError, safe_open
-
     image = config.sizes()["image"]
     decides = {name: image.get(name) for name in ("backbones", "grids", "roi", "max_boxes", "pixels")}
+    return "regions-" + _digest(folder, "image.backbones.", decides)
+
+
+def words_fingerprint(folder: Path, config: ModelConfig) -> str:
+    """Hash of the text tower's words and layers; not of its head, nor of the tokenizer."""
+    return "words-" + _digest(folder, "text.backbone.", config.sizes()["text"].get("backbone"))
+
+
+def vectors_fingerprint(folder: Path, config: ModelConfig) -> str:
+    """Hash of all that decides a picture's vector; another text tower beside it changes nothing."""
+    decides = {"dim": config.dim, "image": config.sizes()["image"]}
+    found = "vectors-" + _digest(folder, "image.", decides)
+    if (folder / HUBNESS).is_file():
+        with (folder / HUBNESS).open("rb") as file:
+            found += "-" + hashlib.file_digest(file, "sha256").hexdigest()[:12]
+    return found
+
+
+def _digest(folder: Path, prefix: str, decides: Any) -> str:
+    """Hash of settings and of the tensors whose names begin with `prefix`. Raises: EncoderError."""
+    from safetensors import SafetensorError, safe_open
+
     digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode())
     try:
         with safe_open(str(folder / WEIGHTS), framework="np") as file:
             for name in sorted(file.keys()):
-                if name.startswith("image.backbones."):
+                if name.startswith(prefix):
                     digest.update(name.encode() + file.get_tensor(name).tobytes())
     except (SafetensorError, OSError) as error:
         raise EncoderError(f"{folder / WEIGHTS} cannot be read: {error}") from None
-    return "regions-" + digest.hexdigest()[:24]
+    return digest.hexdigest()[:24]
 
 
 def load_tower(folder: Path, tower: TowerName, module: torch.nn.Module, *, weights: str = WEIGHTS) -> None:
@@ -165,13 +186,20 @@ def load_tower(folder: Path, tower: TowerName, module: torch.nn.Module, *, weigh
 
 
 def load_tensors(
-    folder: Path, prefix: str, module: torch.nn.Module, *, weights: str = WEIGHTS, absent: str | None = None
+    folder: Path,
+    prefix: str,
+    module: torch.nn.Module,
+    *,
+    weights: str = WEIGHTS,
+    absent: str | None = None,
+    elsewhere: Collection[str] = (),
 ) -> None:
     """As `load_tower`, with tensors called "<prefix>.*".
 
     Args:
         folder, prefix, module, weights: as there.
         absent: the message where there is no such tensor.
+        elsewhere: names in `module` of what is not in the file; it stays as it is.
 
     Raises:
         EncoderError: a tensor is missing, superfluous, or of another shape; or the file is damaged.
@@ -190,6 +218,9 @@ def load_tensors(
                     state[name[len(prefix) + 1 :]] = tensor.float() if tensor.is_floating_point() else tensor
         if not state:
             raise EncoderError(absent or f"{folder / weights} holds no {prefix}")
+        if elsewhere:
+            own = module.state_dict()
+            state |= {name: own[name] for name in elsewhere}
         module.load_state_dict(state, strict=True)
     except (SafetensorError, OSError) as error:
         raise EncoderError(f"{folder / weights} cannot be read: {error}") from None

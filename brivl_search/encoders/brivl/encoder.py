@@ -14,7 +14,13 @@ import numpy as np
 from brivl_search.encoders.base import Origin, Precision
 from brivl_search.encoders.brivl import numpy_text
 from brivl_search.encoders.brivl.boxes import BoxSource, box_batch
-from brivl_search.encoders.brivl.checkpoint import Checkpoint, FolderCheckpoint, regions_fingerprint
+from brivl_search.encoders.brivl.checkpoint import (
+    Checkpoint,
+    FolderCheckpoint,
+    regions_fingerprint,
+    vectors_fingerprint,
+    words_fingerprint,
+)
 from brivl_search.encoders.brivl.tokenizer import TextTokenizer
 from brivl_search.encoders.calibration import Calibration
 from brivl_search.encoders.inputs import is_batch
@@ -194,6 +200,27 @@ class BriVLEncoder(TorchEncoder):
             given = boxes if self.boxes is not None else None
             return self.image_tower.regions(torch.from_numpy(batch).to(self.device), given), boxes, mask
 
+    def regions_and_vectors(
+        self, pixels: np.ndarray, origins: Sequence[Origin] | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, np.ndarray]:
+        """As `regions`, and the pictures' unit vectors float32 (n, dim). The CNNs run once for both."""
+        import torch
+
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
+            batch = np.ascontiguousarray(pixels)
+            boxes, mask = self._boxes_of(batch, origins)
+            given = (boxes, mask) if self.boxes is not None else ()
+            features, vectors = self.image_tower.both(torch.from_numpy(batch).to(self.device), *given)
+        return features, boxes, mask, self._finished(vectors.cpu().numpy(), "image")
+
+    @cached_property
+    def vectors_fingerprint(self) -> str:
+        """Hash of all that decides a picture's vector; another text tower has the same."""
+        if self.folder is None:
+            return self.fingerprint
+        found = vectors_fingerprint(self.folder, self.config)
+        return found if self.boxes is None else f"{found}+{self.boxes.fingerprint}"
+
     @cached_property
     def regions_fingerprint(self) -> str:
         """Hash of all that decides `regions`: another checkpoint with the same CNNs has the same."""
@@ -201,6 +228,11 @@ class BriVLEncoder(TorchEncoder):
             return self.fingerprint
         found = regions_fingerprint(self.folder, self.config)
         return found if self.boxes is None else f"{found}+{self.boxes.fingerprint}"
+
+    @cached_property
+    def words_fingerprint(self) -> str:
+        """Hash of the text tower's words and layers, which a matcher may share."""
+        return self.fingerprint if self.folder is None else words_fingerprint(self.folder, self.config)
 
     def _encode_ids(self, ids: Sequence[Sequence[int]]) -> np.ndarray:
         each = self.config.text.max_length if self.config.text.padding == "seen" else 0

@@ -150,6 +150,11 @@ class ImageTower(nn.Module):
         """
         return self._regions([backbone(pixels) for backbone in self.backbones], boxes)
 
+    def both(self, pixels: Tensor, boxes: Tensor | None = None, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """uint8 pixels (B, S, S, 3) → what `regions` gives, and what `forward` gives."""
+        maps = [backbone(pixels) for backbone in self.backbones]
+        return self._regions(maps, boxes), self.embed(maps, boxes, mask)
+
     def _regions(self, maps: Sequence[Tensor], boxes: Tensor | None) -> Tensor:
         """The regions' features (B, R, Σ channels); in training without some of both."""
         kept: Tensor | None = None

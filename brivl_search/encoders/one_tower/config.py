@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
+from brivl_search.encoders.model_folder import FolderConfig
 from brivl_search.errors import EncoderError
-
-KIND = "one-tower"  # "kind" of a matcher's config.json; a checkpoint of two towers has none
-CONFIG_VERSION = 1
 
 
 @dataclass(frozen=True)
-class MatcherConfig:
+class MatcherConfig(FolderConfig):
     """Sizes of a matcher. The defaults are UNITER-base as published.
 
     Attributes:
@@ -25,6 +22,13 @@ class MatcherConfig:
         one_way: in joint layers, text tokens read the regions, and the regions stay as they are. So a picture's keys
             and values are computed once, and a pair costs the text's tokens alone. False, as in UNITER: text and
             regions are one sequence, in which all see all.
+        align_size: numbers of the vectors by which words look for their regions (`alignment.Alignment`), which is part
+            of the score; 0: there is none, as in UNITER.
+        bank_texts, bank_words, bank_pictures, bank_regions: of the bank (`bank.Bank`): captions and their words,
+            pictures and their regions; 0: there is none.
+        hub_weight: how much of what a text, or a picture, scores with the bank is taken from its pairs.
+        shared_layers: the words and so many text layers are the text tower's, and are read from there; 0: none.
+        texts: fingerprint of that text tower's words and layers (`BriVLEncoder.words_fingerprint`).
         max_length: tokens of a text, [CLS] and [SEP] included.
         dropout: in training.
         region_dropout: share of each picture's regions left out in training.
@@ -43,54 +47,45 @@ class MatcherConfig:
     text_layers: int = 0
     joint_layers: int = 12
     one_way: bool = False
+    align_size: int = 0
+    bank_texts: int = 0
+    bank_words: int = 0
+    bank_pictures: int = 0
+    bank_regions: int = 0
+    hub_weight: float = 0.0
+    shared_layers: int = 0
+    texts: str = ""
     max_length: int = 60
     dropout: float = 0.1
     region_dropout: float = 0.0
     feature_dropout: float = 0.0
     regions: str = ""
     cosine_weight: float = 0.0
-    version: int = CONFIG_VERSION
     training: dict[str, Any] = field(default_factory=dict)
 
-    def to_dict(self) -> dict[str, Any]:
-        return {"kind": KIND, **dataclasses.asdict(self)}
+    KIND: ClassVar[str] = "one-tower"  # a checkpoint of two towers has none
+    WHAT: ClassVar[str] = "matcher"
+    BESIDE: ClassVar[tuple[str, ...]] = ("name", "training", "dropout", "region_dropout", "feature_dropout")
 
-    def sizes(self) -> dict[str, Any]:
-        """What decides a score apart from weights and tokenizer. The fingerprint hashes it."""
-        left_out = ("name", "version", "training", "dropout", "region_dropout", "feature_dropout")
-        return {key: value for key, value in dataclasses.asdict(self).items() if key not in left_out}
-
-    @classmethod
-    def from_dict(cls, raw: dict[str, Any]) -> MatcherConfig:
-        """Reads what `to_dict` wrote.
-
-        Raises:
-            EncoderError: it is not of a matcher, has an unknown field or a value of another type, or is of a newer
-                version.
-        """
-        if raw.get("kind") != KIND:
-            raise EncoderError(f'config.json is not of a one-tower matcher: it has no "kind": "{KIND}"')
-        if raw.get("version", CONFIG_VERSION) != CONFIG_VERSION:
-            raise EncoderError(f"config.json is of version {raw['version']}: this brivl-search reads {CONFIG_VERSION}")
-        values = {key: value for key, value in raw.items() if key != "kind"}
-        known = {f.name: f for f in dataclasses.fields(cls)}
-        for name, value in values.items():
-            if name not in known:
-                raise EncoderError(f"config.json: unknown field {name!r}")
-            default = getattr(cls, name, {})
-            wanted = (int, float) if isinstance(default, float) else type(default)
-            if not isinstance(value, wanted) or (isinstance(value, bool) and not isinstance(default, bool)):
-                raise EncoderError(f"config.json: {name} = {value!r} is no {type(default).__name__}")
-        found = cls(**values)
-        least = {name: getattr(found, name) for name in _POSITIVE}
-        if low := [name for name, value in least.items() if value < 1]:
-            raise EncoderError(f"config.json: {low[0]} = {least[low[0]]}: give 1 or more")
-        if found.text_layers < 0 or found.width % found.heads:
+    def check(self) -> None:
+        self.at_least_one("vocab_size", "region_size", "width", "heads", "feedforward", "joint_layers", "max_length")
+        if low := [name for name in _COUNTS if getattr(self, name) < 0]:
+            raise EncoderError(f"config.json: {low[0]} = {getattr(self, low[0])}: give 0 or more")
+        if self.shared_layers > self.text_layers:
             raise EncoderError(
-                f"config.json: text_layers = {found.text_layers} must not be negative, and heads = {found.heads} must "
-                f"divide width = {found.width}"
+                f"config.json: shared_layers = {self.shared_layers}: they are the first of the text layers, and there "
+                f"are {self.text_layers}"
             )
-        return found
+        if self.bank_texts and not (self.align_size and self.bank_words and self.bank_pictures and self.bank_regions):
+            raise EncoderError(
+                "config.json: a bank needs align_size, bank_words, bank_pictures and bank_regions: words and regions "
+                "are compared"
+            )
+        if self.text_layers < 0 or self.width % self.heads:
+            raise EncoderError(
+                f"config.json: text_layers = {self.text_layers} must not be negative, and heads = {self.heads} must "
+                f"divide width = {self.width}"
+            )
 
 
-_POSITIVE = ("vocab_size", "region_size", "width", "heads", "feedforward", "joint_layers", "max_length")
+_COUNTS = ("align_size", "bank_texts", "bank_words", "bank_pictures", "bank_regions", "shared_layers")

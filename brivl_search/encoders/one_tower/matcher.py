@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,9 @@ from numpy.typing import NDArray
 
 from brivl_search.encoders.base import Encoder, Origin, Precision
 from brivl_search.encoders.brivl.encoder import BriVLEncoder
-from brivl_search.encoders.one_tower.checkpoint import fingerprint, load_model, read_config
+from brivl_search.encoders.model_folder import fingerprint, load_tokenizer, read_config
+from brivl_search.encoders.one_tower.checkpoint import load_model
+from brivl_search.encoders.one_tower.config import MatcherConfig
 from brivl_search.errors import EncoderError
 
 if TYPE_CHECKING:
@@ -21,10 +24,25 @@ if TYPE_CHECKING:
     from brivl_search.encoders.brivl.tokenizer import TextTokenizer
     from brivl_search.encoders.one_tower.model import OneTower, Side
 
-Picture = NDArray[np.float16]
-"""A picture's tokens (R, width), before any pair: 28 kB for 37 regions of 384."""
-
 BATCH = 64
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What is read of a picture before any pair.
+
+    Attributes:
+        tokens: float16 (R, width): 28 kB for 37 regions of 384.
+        hub: how well it fits any text (`OneTower.image_hubs`); 0 without a bank.
+    """
+
+    tokens: NDArray[np.float16]
+    hub: float = 0.0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tokens."""
+        return self.tokens.nbytes
 
 
 class OneTowerMatcher:
@@ -51,7 +69,7 @@ class OneTowerMatcher:
             EncoderError: the folder is damaged, its tokenizer is of another vocabulary, or the encoder's regions are
                 not those that the matcher reads.
         """
-        self.folder, self.config = folder, read_config(folder)
+        self.folder, self.config = folder, read_config(MatcherConfig, folder)
         self.name = name or str(folder)
         if not isinstance(encoder, BriVLEncoder):
             raise EncoderError(
@@ -63,6 +81,11 @@ class OneTowerMatcher:
                 f"matcher {self.name} reads the regions of another image tower ({self.config.regions or 'unknown'}) "
                 f"than {encoder.name} has ({encoder.regions_fingerprint}): give the matcher that was trained for it"
             )
+        if self.config.shared_layers and self.config.texts != encoder.words_fingerprint:
+            raise EncoderError(
+                f"matcher {self.name} shares the words of another text tower ({self.config.texts or 'unknown'}) than "
+                f"{encoder.name} has ({encoder.words_fingerprint}): give the matcher that was trained for it"
+            )
         self.encoder, self.pixels = encoder, encoder.pixels
         self.fingerprint = fingerprint(folder, self.config)
         self.cosine_weight = self.config.cosine_weight
@@ -71,15 +94,7 @@ class OneTowerMatcher:
     @cached_property
     def tokenizer(self) -> TextTokenizer:
         """Raises EncoderError: it is missing, damaged, or has other words than the model."""
-        from brivl_search.encoders.brivl.tokenizer import TextTokenizer
-
-        found = TextTokenizer(self.folder, self.config.max_length)
-        if found.size > self.config.vocab_size:
-            raise EncoderError(
-                f"the tokenizer in {self.folder} has {found.size:,} words, and the matcher {self.config.vocab_size:,}: "
-                "it is another model's; copy the folder again"
-            )
-        return found
+        return load_tokenizer(self.folder, self.config, self.config.vocab_size, self.config.max_length)
 
     @cached_property
     def device(self) -> torch.device:
@@ -95,7 +110,7 @@ class OneTowerMatcher:
 
     @cached_property
     def model(self) -> OneTower:
-        return load_model(self.folder, self.config).to(self.device)
+        return load_model(self.folder, self.config, lambda: self.encoder.text_tower).to(self.device)
 
     def pictures(self, pixels: NDArray[np.uint8], origins: Sequence[Origin]) -> list[Picture]:
         """See `Matcher`. Runs the encoder's CNNs, which is most of the time."""
@@ -109,8 +124,9 @@ class OneTowerMatcher:
                 features, boxes, mask = (part.to(self.device) for part in found)
                 # The encoder may compute in bfloat16 where the matcher does not.
                 side = self.model.images(features.float(), boxes, mask)
-                for tokens, there in zip(side.tokens, side.mask, strict=True):
-                    out.append(tokens[there].half().cpu().numpy())
+                hubs = self.model.image_hubs(side).tolist() if self.model.bank else [0.0] * len(side.tokens)
+                for tokens, there, hub in zip(side.tokens, side.mask, hubs, strict=True):
+                    out.append(Picture(tokens[there].half().cpu().numpy(), hub))
         return out
 
     def scores(self, texts: Sequence[str], pictures: Sequence[Picture]) -> NDArray[np.float32]:
@@ -123,10 +139,15 @@ class OneTowerMatcher:
                 rows = slice(start, start + BATCH)
                 some, text_at = _each(texts[rows])
                 shown, image_at = _each_picture(pictures[rows])
+                said = self._texts(some)
                 logits = self.model.logits(
-                    self._texts(some), self._images(shown), text_at.to(self.device), image_at.to(self.device)
-                )
-                out[rows] = logits.cpu().numpy()
+                    said, self._images(shown), text_at.to(self.device), image_at.to(self.device)
+                ).cpu()
+                if self.model.bank and (weight := self.config.hub_weight):
+                    # Both are taken off: for one text, and for one picture, the other's is the same in every pair.
+                    hubs = self.model.text_hubs(said).cpu()[text_at]
+                    logits = logits - weight * (hubs + torch.tensor([shown[at].hub for at in image_at.tolist()]))
+                out[rows] = logits.numpy()
         return out
 
     def _texts(self, texts: Sequence[str]) -> Side:
@@ -141,7 +162,7 @@ class OneTowerMatcher:
 
         from brivl_search.encoders.one_tower.model import Side
 
-        tokens = [torch.from_numpy(picture).to(self.device).float() for picture in pictures]
+        tokens = [torch.from_numpy(picture.tokens).to(self.device).float() for picture in pictures]
         there = [torch.ones(len(one), dtype=torch.bool, device=self.device) for one in tokens]
         return Side(pad_sequence(tokens, batch_first=True), pad_sequence(there, batch_first=True))
 

@@ -2,7 +2,8 @@
 
 A picture is its regions: features of the image tower's CNNs and a 7-d place. Each goes through a linear layer and a
 LayerNorm; both are summed with a type embedding. A text is BERT's sum of word, position and type. Layers are BERT's,
-with the norm after the sum. The score of a pair is one logit, read from [CLS].
+with the norm after the sum. The score of a pair is one logit, read from [CLS]. With `align_size` it is that
+logit and the alignment of words and regions (`alignment.py`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from brivl_search.encoders.one_tower.alignment import Alignment
+from brivl_search.encoders.one_tower.bank import Bank
 from brivl_search.encoders.one_tower.config import MatcherConfig
 
 PLACE = 7  # x1, y1, x2, y2, width, height, area
@@ -22,6 +25,22 @@ def places(boxes: Tensor) -> Tensor:
     """Boxes (..., 4) as shares of width and height, x1, y1, x2, y2 → UNITER's 7-d places (..., 7)."""
     wide, high = boxes[..., 2] - boxes[..., 0], boxes[..., 3] - boxes[..., 1]
     return torch.cat([boxes, torch.stack([wide, high, wide * high], -1)], -1)
+
+
+def some_features(features: Tensor, rate: float) -> Tensor:
+    """Features (B, R, C) with this share of each picture's numbers dropped, the same ones in all its regions."""
+    if not rate:
+        return features
+    drop = torch.rand(len(features), 1, features.shape[2], device=features.device) >= rate
+    return features * (drop / (1 - rate)).to(features.dtype)
+
+
+def some_regions(mask: Tensor, rate: float) -> Tensor:
+    """A mask bool (B, R) with this share of each picture's regions dropped; at least one stays."""
+    if not rate:
+        return mask
+    kept = mask & (torch.rand(mask.shape, device=mask.device) >= rate)
+    return torch.where(kept.any(1, keepdim=True), kept, mask)
 
 
 @dataclass(frozen=True)
@@ -101,7 +120,9 @@ class OneTower(nn.Module):
         self.pooler, self.match = nn.Linear(width, width), nn.Linear(width, 1)
         self.word_head = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width, eps=1e-12))
         self.word_bias = nn.Parameter(torch.zeros(config.vocab_size))
-        self.apply(_start)
+        self.align = Alignment(width, config.align_size) if config.align_size else None
+        self.apply(start_as_bert)
+        self.bank = Bank(config) if config.bank_texts else None
 
     def texts(self, ids: Tensor, mask: Tensor) -> Side:
         """Token ids int64 (B, T) and mask bool (B, T) → what joint layers take; once for each text."""
@@ -121,12 +142,9 @@ class OneTower(nn.Module):
         """
         if mask is None:
             mask = torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
-        if self.training and (rate := self.config.feature_dropout):
-            drop = torch.rand(len(features), 1, features.shape[2], device=features.device) >= rate
-            features = features * (drop / (1 - rate)).to(features.dtype)
-        if self.training and (rate := self.config.region_dropout):
-            kept = mask & (torch.rand(mask.shape, device=mask.device) >= rate)
-            mask = torch.where(kept.any(1, keepdim=True), kept, mask)
+        if self.training:
+            features = some_features(features, self.config.feature_dropout)
+            mask = some_regions(mask, self.config.region_dropout)
         x = self.feature_norm(self.feature(features)) + self.place_norm(self.place(places(boxes)))
         return Side(self.dropout(self.image_norm(x + self.types.weight[1])), mask)
 
@@ -156,14 +174,36 @@ class OneTower(nn.Module):
         """One matching logit for each pair, float32 (P,)."""
         start = self.joint(texts, images, text_at, image_at)[:, 0]
         found: Tensor = self.match(torch.tanh(self.pooler(start))).squeeze(-1).float()
-        return found
+        if self.align is None:
+            return found
+        words = self.align.of_texts(texts.tokens, texts.mask)
+        return found + self.align.pairs(words, self.align.of_pictures(images.tokens, images.mask), text_at, image_at)
+
+    def text_hubs(self, texts: Side) -> Tensor:
+        """How well each text fits anything: float32 (B,), log Σ exp of its logits with the bank's pictures.
+
+        Raises:
+            ValueError: the matcher has no bank.
+        """
+        align, bank = self._compared()
+        return align.table(align.of_texts(texts.tokens, texts.mask), bank.pictures()).logsumexp(1)
+
+    def image_hubs(self, images: Side) -> Tensor:
+        """As `text_hubs`, of pictures with the bank's captions."""
+        align, bank = self._compared()
+        return align.table(bank.texts(), align.of_pictures(images.tokens, images.mask)).logsumexp(0)
+
+    def _compared(self) -> tuple[Alignment, Bank]:
+        if self.align is None or self.bank is None:
+            raise ValueError("this matcher has no bank")
+        return self.align, self.bank
 
     def word_logits(self, tokens: Tensor) -> Tensor:
         """Tokens (N, width) of `joint` → a logit for each word (N, vocab_size), by the words' own embeddings."""
         return F.linear(self.word_head(tokens), self.words.weight, self.word_bias)
 
 
-def _start(module: nn.Module) -> None:
+def start_as_bert(module: nn.Module) -> None:
     """BERT's first weights."""
     if isinstance(module, nn.Linear | nn.Embedding):
         nn.init.normal_(module.weight, std=0.02)

@@ -47,7 +47,7 @@ def load(folder: Path, checkpoint: Path) -> OneTowerMatcher:
 def test_scores_are_the_models(folder: Path, checkpoint: Path) -> None:
     matcher = load(folder, checkpoint)
     shown = matcher.pictures(PIXELS, ORIGINS)
-    assert shown[0].shape == (5, 16) and shown[0].dtype == np.float16
+    assert shown[0].tokens.shape == (5, 16) and shown[0].tokens.dtype == np.float16
     found = matcher.scores([TEXTS[0], TEXTS[1], TEXTS[0]], [shown[0], shown[1], shown[2]])
     towers, model = encoder(checkpoint), matcher.model
     features, boxes, mask = towers.regions(PIXELS)
@@ -79,7 +79,7 @@ def test_boxes_are_other_regions(folder: Path, checkpoint: Path, tmp_path: Path)
     shown = load_matcher(str(own), towers, precision="fp32").pictures(
         PIXELS[:2], [Origin("/x/a.jpg", 20, 20), ORIGINS[0]]
     )
-    assert [len(one) for one in shown] == [2, 5]  # one box and the whole picture; the grid where none is known
+    assert [len(one.tokens) for one in shown] == [2, 5]  # one box and the whole picture; the grid where none is known
 
 
 def test_what_is_no_matcher_is_refused(folder: Path, checkpoint: Path, tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ def test_the_defaults_are_uniter_base() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"kind": "other"}, "not of a one-tower matcher"),
+        ({"kind": "other"}, "not of a matcher"),
         ({"version": 9}, "version 9"),
         ({"width": 10, "heads": 3}, "must divide width"),
         ({"joint_layers": 0}, "joint_layers = 0: give 1 or more"),

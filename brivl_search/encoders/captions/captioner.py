@@ -1,0 +1,123 @@
+"""A captioner's folder as a `Captioner`. The model is loaded when it is first used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brivl_search.encoders.base import Encoder, Origin, Precision
+from brivl_search.encoders.brivl.encoder import BriVLEncoder
+from brivl_search.encoders.captioning import Draft, Drafts
+from brivl_search.encoders.captions.checkpoint import load_model
+from brivl_search.encoders.captions.config import CaptionConfig
+from brivl_search.encoders.model_folder import fingerprint, load_tokenizer, read_config
+from brivl_search.errors import EncoderError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+    from brivl_search.encoders.captions.model import Captioner
+    from brivl_search.encoders.captions.words import Words
+
+BATCH = 32
+
+
+class FolderCaptioner:
+    """Writes captions with a decoder on the towers that it was trained on (`brivl_search.encoders.captioning`)."""
+
+    def __init__(
+        self,
+        folder: Path,
+        encoder: Encoder,
+        *,
+        name: str | None = None,
+        device: str = "auto",
+        precision: Precision = "auto",
+    ) -> None:
+        """Reads the config and hashes the weights.
+
+        Args:
+            folder: of the captioner.
+            encoder: whose image tower gives regions and vectors.
+            name: how the user calls the captioner; None: the folder.
+            device, precision: as of `brivl_search.encoders.matching.load_matcher`.
+
+        Raises:
+            EncoderError: the folder is damaged, or the encoder is not the one that the captioner reads.
+        """
+        self.folder, self.config = folder, read_config(CaptionConfig, folder)
+        self.name = name or str(folder)
+        if not isinstance(encoder, BriVLEncoder):
+            raise EncoderError(
+                f"captioner {self.name} reads the regions of a BriVL image tower, and {encoder.name} has none: give a "
+                "captioner by hf:, or the encoder that it was trained for"
+            )
+        wanted = (self.config.regions, self.config.vectors)
+        if wanted != (encoder.regions_fingerprint, encoder.vectors_fingerprint):
+            raise EncoderError(
+                f"captioner {self.name} reads another image tower ({self.config.vectors or 'unknown'}) than "
+                f"{encoder.name} has ({encoder.vectors_fingerprint}): give the captioner that was trained for it"
+            )
+        self.encoder, self.pixels = encoder, encoder.pixels
+        self.fingerprint = fingerprint(folder, self.config)
+        self.languages, self.cosine_weight = self.config.languages, self.config.cosine_weight
+        self._device, self._precision = device, precision
+
+    @cached_property
+    def device(self) -> torch.device:
+        from brivl_search.encoders.device import pick_device
+
+        return pick_device(self._device)
+
+    @cached_property
+    def _autocast(self) -> bool:
+        from brivl_search.encoders.device import has_fast_bf16
+
+        return self._precision == "bf16" or (self._precision == "auto" and has_fast_bf16(self.device))
+
+    @cached_property
+    def model(self) -> Captioner:
+        return load_model(self.folder, self.config).to(self.device)
+
+    @cached_property
+    def words(self) -> Words:
+        """Raises EncoderError: the tokenizer is missing, damaged, or has other words than the model."""
+        from brivl_search.encoders.captions.words import Words
+
+        tokenizer = load_tokenizer(self.folder, self.config, self.config.tokenizer_size, self.config.max_length)
+        return Words(tokenizer, self.model.kept.tolist())
+
+    def write(self, pixels: NDArray[np.uint8], origins: Sequence[Origin], language: str, count: int) -> list[Drafts]:
+        """See `Captioner`. Raises UsageError: it does not write in this language."""
+        import torch
+
+        from brivl_search.encoders.captions.beam import Search, search
+
+        start = self._start(language)
+        config = self.config
+        how = Search(max(config.beams, count), config.length_power, config.no_repeat, config.max_length - 1)
+        out: list[Drafts] = []
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
+            for at in range(0, len(pixels), BATCH):
+                rows = slice(at, at + BATCH)
+                features, boxes, mask, vectors = self.encoder.regions_and_vectors(pixels[rows], origins[rows])
+                # The encoder may compute elsewhere, and in bfloat16.
+                seen = (features.float().to(self.device), boxes.to(self.device))
+                memory = self.model.look(*seen, torch.from_numpy(vectors).to(self.device), mask.to(self.device))
+                for found, vector in zip(search(self.model, memory, start, how), vectors, strict=True):
+                    drafts = [Draft(self.words.text(one.words), one.score) for one in found]
+                    out.append(Drafts([one for one in drafts if one.text], vector))
+        return out
+
+    def _start(self, language: str) -> int:
+        if language not in self.config.starts:
+            raise UsageError(
+                f"captioner {self.name} does not write in {language!r}: it writes in {', '.join(self.languages)}",
+                code="no_language",
+            )
+        return self.config.starts.index(language)

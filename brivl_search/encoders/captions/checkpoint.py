@@ -1,0 +1,30 @@
+"""A captioner's folder: config.json, model.safetensors, tokenizer.json."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from brivl_search.encoders import model_folder
+from brivl_search.encoders.captions.config import CaptionConfig
+
+if TYPE_CHECKING:
+    from brivl_search.encoders.captions.model import Captioner
+
+
+def is_captioner(folder: Path) -> bool:
+    """Whether a folder holds a captioner."""
+    return model_folder.is_of(CaptionConfig.KIND, folder)
+
+
+def load_model(folder: Path, config: CaptionConfig) -> Captioner:
+    """The captioner, in eval mode on the CPU.
+
+    Raises:
+        EncoderError: a tensor is missing, superfluous, or of another shape; or the file is damaged.
+    """
+    from brivl_search.encoders.captions.model import Captioner
+
+    model = Captioner(config)
+    model_folder.load_weights(folder, config, model)
+    return model.eval()

@@ -1,0 +1,144 @@
+"""A whole run on drawn pictures: it learns to say what is there, and goes on after a stop as if there was none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from brivl_search.encoders.base import Origin
+from brivl_search.encoders.brivl.encoder import BriVLEncoder
+from brivl_search.encoders.captions.captioner import FolderCaptioner
+from brivl_search.encoders.captions.model import Captioner
+from brivl_search.errors import EncoderError, UsageError
+from tests.encoders.captions.test_model import looked, made
+from tests.support.drawn import CHOOSE, COLOUR, VAL, make_world
+from tests.support.pictures import draw
+from tests.support.tiny import make_checkpoint
+from train.captions.fit import PADDING, Fit, caption_loss
+from train.captions.recipe import CaptionRecipe
+from train.captions.start import known
+from train.recipe import read_recipe
+from train.run.sitting import rates
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    make_world(folder)
+    (folder / "recipe.toml").write_text(
+        f"""run = {json.dumps(str(folder / "run"))}
+[init]
+checkpoint = "towers"
+[captioner]
+layers = 2
+dropout = 0.0
+max_length = 12
+beams = 3
+[[data]]
+folder = "photos"
+captions = {{ zh = 0.5, en = 0.5 }}
+hold_out_last = {CHOOSE + VAL}
+choose = {CHOOSE}
+[train]
+steps = 100
+batch = 9
+captions_per_image = 2
+lr = 4e-3
+warmup = 5
+average = 0.9
+eval_every = 50
+bf16 = false
+""",
+        encoding="utf-8",
+    )
+    return folder
+
+
+def begin(world: Path, *changes: str) -> Fit:
+    return Fit(read_recipe(world / "recipe.toml", list(changes), CaptionRecipe), world)
+
+
+def test_a_run_learns_to_say_what_is_there(world: Path) -> None:
+    fit = begin(world)
+    fit.go()
+    log = [json.loads(line) for line in (world / "run" / "log.jsonl").read_text().splitlines()]
+    assert log[-1]["words"] < 0.5 * log[0]["words"]
+    assert set(log[-1]["choose"]) == set(log[-1]["val"]) == {"zh", "en"} and "val" not in log[-2]
+    assert fit.finish() >= 0
+    towers = BriVLEncoder(world / "towers", device="cpu", precision="fp32")
+    captioner = FolderCaptioner(world / "run" / "captioner", towers, device="cpu", precision="fp32")
+    assert captioner.languages == ("zh", "en") and captioner.config.training["cosine_weights"]
+    pixels = np.stack([np.asarray(draw(colour, "square", (64, 64), 900)) for colour in COLOUR])
+    origins = [Origin("", 64, 64)] * 3
+    found = captioner.write(pixels, origins, "en", 3)
+    right = sum(colour in drafts.captions[0].text.lower() for colour, drafts in zip(COLOUR, found, strict=True))
+    assert right >= 2, found  # one in three by chance
+    for drafts in found:
+        assert 1 < len(drafts.captions) <= 3 and len({one.text for one in drafts.captions}) == len(drafts.captions)
+        assert drafts.vector is not None and drafts.vector.shape == (32,)
+    assert np.allclose(found[0].vector, towers.encode_images(pixels[:1])[0], atol=1e-5)
+    said = captioner.write(pixels, origins, "zh", 1)
+    assert all(one.captions[0].text.startswith("一只") for one in said)
+    with pytest.raises(UsageError, match="does not write in 'fr'"):
+        captioner.write(pixels, origins, "fr", 1)
+    other = BriVLEncoder(make_checkpoint(world / "other", seed=1), device="cpu")
+    with pytest.raises(EncoderError, match="reads another image tower"):
+        FolderCaptioner(world / "run" / "captioner", other)
+
+
+def test_a_stop_changes_nothing(world: Path) -> None:
+    run = ["train.steps=6", "train.eval_every=3", f"cache={json.dumps(str(world / 'run' / 'cache'))}"]
+    run += ["train.vector_dropout=0.5", "train.vector_noise=0.2", "train.token_dropout=0.2", "captioner.dropout=0.1"]
+    whole = begin(world, *run, f"run={json.dumps(str(world / 'whole'))}")
+    whole.go()
+    half = [*run, f"run={json.dumps(str(world / 'half'))}"]
+    begin(world, *half).go(stop_after=3)
+    again = begin(world, *half)
+    assert again.step == 3
+    again.go()
+    for name, value in whole.teaching.state_dict().items():
+        assert torch.equal(value, again.teaching.state_dict()[name]), name
+    steps = [json.loads(line)["step"] for line in (world / "half" / "log.jsonl").read_text().splitlines()]
+    assert steps == [3, 6]
+
+
+def test_it_begins_with_what_the_towers_know(world: Path) -> None:
+    fit = begin(world, f"run={json.dumps(str(world / 'begin'))}")
+    model, towers = fit.teaching.fast, fit.lessons.encoder
+    text = towers.text_tower.backbone
+    assert torch.equal(model.words.weight, text.get_input_embeddings().weight[model.kept])
+    assert torch.equal(model.layers[0].fc1.weight, text.encoder.layer[0].intermediate.dense.weight)
+    assert torch.equal(model.feature.weight, towers.image_tower.project.weight)
+    groups = rates(
+        model, fit.recipe.train.model_copy(update={"known_lr_factor": 0.5}), known(model, fit.recipe, towers)
+    )
+    of = {id(p): group["lr"] for group in groups for p in group["params"]}
+    assert of[id(model.words.weight)] == of[id(model.layers[0].query.weight)] == 0.002
+    assert of[id(model.layers[0].across_query.weight)] == of[id(model.layers[1].fc1.weight)] == 0.004
+
+
+@torch.no_grad()
+def test_the_loss_asks_for_every_word_and_the_end() -> None:
+    model = made()
+    memory = looked(model)
+    words = torch.tensor([[[2, 3, PADDING]], [[4, Captioner.UNKNOWN, 5]]])
+    starts = torch.tensor([[0], [1]])
+    logits = model.logits(model(starts, words.clamp(min=0), memory)).log_softmax(-1)
+    asked = [(0, 0, 2), (0, 1, 3), (0, 2, 1), (1, 0, 4), (1, 2, 5), (1, 3, 1)]
+    expected = -torch.stack([logits[picture, 0, at, word] for picture, at, word in asked]).mean()
+    assert torch.allclose(caption_loss(model, starts, words, memory), expected, atol=1e-5)
+
+
+def test_a_recipe_that_is_wrong_is_told(world: Path) -> None:
+    with pytest.raises(UsageError, match="capton"):
+        begin(world, "train.captons_per_image=1")
+    with pytest.raises(EncoderError, match="width = 64: the text tower's words"):
+        begin(world, "captioner.width=64")
+    with pytest.raises(EncoderError, match=r"captioner\.words is given by"):
+        begin(world, "captioner.words=64")
+    with pytest.raises(UsageError, match=r"set train\.starts\.zh"):
+        begin(world, 'captioner.starts=["en"]')

@@ -1,0 +1,135 @@
+"""The loop of a model that learns beside frozen towers: log, measure, save, stop, and go on after a kill.
+
+What is kept is a running average of the weights.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from brivl_search.encoders.device import has_fast_bf16
+from train.beside import BesideTraining
+from train.run.loop import NotFiniteError, rate_at
+from train.run.show import Bar
+from train.run.state import LAST, load_state, save_state, trim_log
+from train.run.stop import Stop
+
+
+class Learner(nn.Module):
+    """What learns, and its running average.
+
+    Attributes:
+        fast, slow: the model, and the average of its weights.
+        parts: what the last loss was made of.
+    """
+
+    def __init__(self, model: nn.Module, average: float) -> None:
+        super().__init__()
+        self.fast, self.slow = model, copy.deepcopy(model).requires_grad_(False).eval()
+        self.average, self.parts = average, dict[str, float]()
+
+    @abstractmethod
+    def loss(self, step: int, *, bf16: bool) -> Tensor:
+        """The loss of a step; it sets `parts`."""
+
+    @torch.no_grad()
+    def follow(self, step: int) -> None:
+        """Moves the average towards what is learnt; faster in the first steps."""
+        momentum = min(self.average, (1 + step) / (10 + step))
+        for kept, new in zip(self.slow.parameters(), self.fast.parameters(), strict=True):
+            if new.requires_grad:
+                kept.lerp_(new, 1 - momentum)
+
+
+def rates(model: nn.Module, cfg: BesideTraining, inherited: set[str]) -> list[dict[str, Any]]:
+    """AdamW groups: `inherited` parameters have their share of the rate; no decay on biases and norms."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            rate = cfg.lr * (cfg.known_lr_factor if name in inherited else 1)
+            groups.setdefault((rate, cfg.weight_decay if parameter.ndim > 1 else 0.0), []).append(parameter)
+    return [{"params": ps, "weight_decay": wd, "lr": rate, "base_lr": rate} for (rate, wd), ps in groups.items()]
+
+
+class Sitting:
+    """From last.pt, or from the start, to the recipe's last step or to where it is stopped.
+
+    Args:
+        run: folder of the run.
+        cfg: `[train]` of the recipe.
+        learner: what learns.
+        groups: of the optimiser.
+        title: of the bar.
+    """
+
+    def __init__(
+        self, run: Path, cfg: BesideTraining, learner: Learner, groups: list[dict[str, Any]], title: str
+    ) -> None:
+        self.run, self.cfg, self.learner, self.title = run, cfg, learner, title
+        self.bf16 = fast_bf16(cfg)
+        self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)
+        self.step, self.best = load_state(run / LAST, learner, self.optimizer, torch.device("cpu"))
+
+    def go(self, stop_after: int | None = None) -> None:
+        """Trains, logs, measures and saves."""
+        cfg = self.cfg
+        last = min(cfg.steps, stop_after or cfg.steps)
+        trim_log(self.run / "log.jsonl", self.step or -1)
+        sums: dict[str, float] = {}
+        counted, since = 0, time.perf_counter()
+        with Stop() as stop, Bar(self.title, cfg.steps, self.step) as bar, (self.run / "log.jsonl").open("a") as log:
+            while self.step < last and not stop.asked:
+                value = self._update()
+                counted += 1
+                sums = {name: sums.get(name, 0.0) + part for name, part in self.learner.parts.items()}
+                due = self.step % cfg.eval_every == 0 or self.step == last or bool(stop.asked)
+                bar.to(self.step, f"loss {value:.3f}")
+                if self.step % 20 == 0 or due:
+                    line: dict[str, Any] = {"step": self.step, "s": round((time.perf_counter() - since) / counted, 2)}
+                    line |= {name: round(total / counted, 4) for name, total in sums.items()}
+                    if due and not stop.asked:
+                        line |= self.measure()
+                        bar.say(f"step {self.step}: {json.dumps(line, ensure_ascii=False)}")
+                    log.write(json.dumps(line) + "\n")
+                    log.flush()
+                    sums, counted, since = {}, 0, time.perf_counter()
+                if due:
+                    save_state(self.run / LAST, self.learner, self.optimizer, self.step, self.best)
+        if stop.asked and self.step < last:
+            raise SystemExit(128 + stop.asked)
+
+    def _update(self) -> float:
+        """One update; its loss. Raises: NotFiniteError."""
+        cfg = self.cfg
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * rate_at(self.step, cfg.steps, cfg.warmup)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.learner.fast.train()
+        loss = self.learner.loss(self.step, bf16=self.bf16)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise NotFiniteError(f"the loss is {value} at step {self.step}: lower train.lr, or set train.bf16=false")
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_([p for g in self.optimizer.param_groups for p in g["params"]], cfg.clip_grad)
+        self.optimizer.step()
+        self.learner.follow(self.step)
+        self.step += 1
+        return value
+
+    @abstractmethod
+    def measure(self) -> dict[str, Any]:
+        """Figures of the average, for the log; the best one so far is written."""
+
+
+def fast_bf16(cfg: BesideTraining) -> bool:
+    """Whether a run computes in bfloat16."""
+    return has_fast_bf16(torch.device("cpu")) if cfg.bf16 is None else cfg.bf16
