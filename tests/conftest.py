@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import tempfile
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from tests.support.site import Ended
     from tests.support.stub import StubEncoder
 
+gc.disable()  # until all is imported
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: more threads only wait for each other
 os.environ["XDG_DATA_HOME"] = os.path.join(tempfile.gettempdir(), "brivl-search-tests-keep-nothing-here")
@@ -74,6 +76,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     slow = Counter(together(item.nodeid) for item in items if item.get_closest_marker("slow"))
     place = {name: at - len(LONGEST) for at, name in enumerate(LONGEST)}
     items.sort(key=lambda item: (place.get(together(item.nodeid), 0), -slow[together(item.nodeid)]))
+
+
+@pytest.hookimpl
+def pytest_collection_finish() -> None:
+    """What was imported stays: a collector that looks through all of it again and again takes a part of each test."""
+    gc.enable()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ itself, so children start clean, and a kill costs what the killed step and its e
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import pickle
@@ -351,6 +352,7 @@ class Run:
 def main() -> None:
     folder, seed, kills, seconds = sys.argv[1:]
     images.codecs.pillow()
+    gc.freeze()  # a child that collects does not touch, and so copy, all that was imported
     site = Path(folder) / "site"
     site.mkdir()
     try:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import array
 import atexit
 import functools
+import gc
 import importlib
 import io
 import json
@@ -27,7 +28,7 @@ import tempfile
 import traceback
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,10 @@ PRELOADED = ("torch", "transformers", "transformers.models.bert.modeling_bert", 
 
 
 class Warm:
-    """`python -m module arguments`, started; at the end of its context it is killed if it still runs."""
+    """`python -m module arguments`, started; at the end of its context it is killed if it still runs.
+
+    With the module "-c" the first argument is the program itself.
+    """
 
     def __init__(
         self, module: str, arguments: Sequence[str], *, cwd: Path, env: Mapping[str, str], given: bytes = b""
@@ -64,6 +68,11 @@ class Warm:
         assert answer, "the process that starts commands has ended"
         found: dict[str, int] = json.loads(answer)
         return found
+
+    def send(self, number: signal.Signals) -> None:
+        """Signals it; nothing happens where it has just ended."""
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, number)
 
     def running(self) -> bool:
         """Whether it has not ended."""
@@ -105,12 +114,21 @@ def run_warm(
         return process.wait(timeout)
 
 
-def instead_of_run(command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[Any]:
-    """What stands in for `subprocess.run` where the code under test starts `python -m MODULE ...`."""
-    assert list(command[:2]) == [sys.executable, "-m"], command
+def instead_of_run(command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:
+    """What stands in for `subprocess.run` of `python -m MODULE ...` or `python -c CODE ...`; it captures in any case.
+
+    Raises:
+        subprocess.CalledProcessError: with `check`: it failed.
+    """
+    assert command[0] == sys.executable and command[1] in ("-m", "-c"), command
+    module, *arguments = command[2:] if command[1] == "-m" else command[1:]
     env, given = options.get("env") or os.environ, options.get("input") or ""
-    done = run_warm(command[2], command[3:], cwd=Path.cwd(), env=env, timeout=240, given=given.encode())
-    return subprocess.CompletedProcess(command, done.returncode, done.stdout.decode(), done.stderr.decode())
+    cwd = Path(options.get("cwd") or Path.cwd())
+    raw = run_warm(module, arguments, cwd=cwd, env=env, timeout=240, given=given.encode())
+    done = subprocess.CompletedProcess(command, raw.returncode, raw.stdout.decode(), raw.stderr.decode())
+    if options.get("check"):
+        done.check_returncode()
+    return done
 
 
 def run_processes(function: str, arguments: Sequence[Any], *, timeout: float = 240) -> None:
@@ -165,8 +183,10 @@ def _address() -> str:
 
 
 def _serve(address: Path, user: int) -> None:
+    gc.disable()
     for name in PRELOADED:
         __import__(name)
+    gc.freeze()  # a child that collects does not touch, and so copy, all that was imported
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     user_ends = os.pidfd_open(user)
     with socket.socket(socket.AF_UNIX) as listening:
@@ -210,6 +230,8 @@ def _watch(line: socket.socket) -> None:
 
 def _become(wanted: dict[str, Any], streams: Sequence[int]) -> None:
     """Run the command in this process, and end it."""
+    gc.enable()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests begun with & inherit none
     for target, source in enumerate(streams):
         os.dup2(source, target)
     os.environ.clear()
@@ -222,8 +244,13 @@ def _become(wanted: dict[str, Any], streams: Sequence[int]) -> None:
     code: object = 0
     try:
         os.chdir(wanted["cwd"])
-        sys.argv = [wanted["module"], *wanted["arguments"]]
-        runpy.run_module(wanted["module"], run_name="__main__", alter_sys=True)
+        module, arguments = wanted["module"], wanted["arguments"]
+        if module == "-c":
+            sys.argv = ["-c", *arguments[1:]]
+            exec(compile(arguments[0], "<string>", "exec"), {"__name__": "__main__"})
+        else:
+            sys.argv = [module, *arguments]
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
     except SystemExit as end:
         code = end.code
         if code is not None and not isinstance(code, int):
