@@ -165,7 +165,7 @@ def test_kill_9_loses_only_what_came_after_the_last_checkpoint(tmp_path: Path, p
         while not last.is_file() and time.monotonic() < deadline and process.running():
             time.sleep(0.05)
         time.sleep(0.4)  # somewhere between two checkpoints
-        os.kill(process.pid, signal.SIGKILL)
+        process.send(signal.SIGKILL)
         assert process.wait(60).returncode == -signal.SIGKILL
     assert last.is_file()
     before = log_of(recipe)
