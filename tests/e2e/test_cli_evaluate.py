@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 
 from tests.support.pictures import write_corpus
 from tests.support.stub import environment
+from tests.support.warm import run_warm
 
 
 @pytest.fixture(scope="module")
@@ -22,10 +22,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def stub(folder: Path, *arguments: str) -> tuple[str, str]:
-    command = [sys.executable, "-m", "tests.support.stub", *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, timeout=60, env=environment(), encoding="utf-8")
-    assert done.returncode == 0 and "Traceback" not in done.stderr, done
-    return done.stdout, done.stderr
+    done = run_warm("tests.support.stub", arguments, cwd=folder, env=environment(), timeout=60)
+    assert done.returncode == 0 and b"Traceback" not in done.stderr, done
+    return done.stdout.decode(), done.stderr.decode()
 
 
 def test_a_dataset_with_everything(site: Path) -> None:

@@ -29,39 +29,42 @@ from tests.support.stub import StubEncoder
 KILLS = 20  # the soak takes as many as you like
 
 
-@pytest.fixture
-def quick(tmp_path: Path) -> Iterator[Path]:
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder in memory where there is one: SIGKILL loses nothing of it, and no disk is waited for."""
     memory = Path("/dev/shm")
     if not os.access(memory, os.W_OK) or shutil.disk_usage(memory).free < 200 << 20:
-        yield tmp_path
+        yield tmp_path_factory.mktemp("kills")
         return
     folder = Path(tempfile.mkdtemp(prefix="brivl-kills-", dir=memory))
     yield folder
     shutil.rmtree(folder)
 
 
-def tally_of(quick: Path, *arguments: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "tests.support.kills", str(quick), *arguments]
+@pytest.fixture(scope="module")
+def tallies(quick: Path) -> dict[str, dict[str, Any]]:
+    """What killing at each phase and killing at random found; the index of each step is made once for both."""
+    command = [sys.executable, "-m", "tests.support.kills", str(quick), "0", str(KILLS), "240"]
     environment = {**os.environ, "PYTHONPATH": str(REPO)}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
-    tally: dict[str, Any] = json.loads(done.stdout)
-    assert tally["total"] <= sum(tally["found"].values())  # those that came too late are looked at as well
-    return tally
+    found: dict[str, dict[str, Any]] = json.loads(done.stdout)
+    for tally in found.values():
+        assert tally["total"] <= sum(tally["found"].values())  # those that came too late are looked at as well
+    return found
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_killed_at_random(quick: Path) -> None:
-    tally = tally_of(quick, "0", str(KILLS), "240")
+def test_killed_at_random(tallies: dict[str, dict[str, Any]]) -> None:
+    tally = tallies["random"]
     assert tally["total"] >= KILLS and tally["finished"] > 0, tally  # where they land is chance
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_killed_at_each_phase(quick: Path) -> None:
-    tally = tally_of(quick, "0", "phases")
+def test_killed_at_each_phase(tallies: dict[str, dict[str, Any]]) -> None:
+    tally = tallies["phases"]
     assert set(tally["kills"]) == set(STEPS), tally
     assert {"images", "captions", "writing the index", "publishing", "published"} <= set(tally["reached"]), tally
     assert tally["finished"] == tally["total"] and min(tally["found"]["old"], tally["found"]["new"]) >= 3, tally

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from brivl_search.encoders.plugins import plugins
 from brivl_search.errors import EncoderError, UsageError
 from tests.support.pictures import draw, encoded
 from tests.support.plugins import install, plugin_source
+from tests.support.warm import run_warm
 
 
 def test_the_documented_plugin_builds_and_answers(tmp_path: Path) -> None:
@@ -32,10 +31,9 @@ def test_the_documented_plugin_builds_and_answers(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": f"{site}{os.pathsep}{os.getcwd()}"}
 
     def run(*args: str) -> str:
-        command = [sys.executable, "-m", "brivl_search", *args]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=60)
+        done = run_warm("brivl_search", args, cwd=tmp_path, env=environment, timeout=60)
         assert done.returncode == 0, done.stderr
-        return done.stdout
+        return done.stdout.decode()
 
     run("build-index", str(photos), "--encoder", "colours:3", "--workers", "0", "-q")
     assert run("query", "something blue", "-k", "1", "--format", "paths").strip().endswith("blue.png")

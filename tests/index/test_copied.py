@@ -14,6 +14,7 @@ import pytest
 from brivl_search.index import IndexReader, catalog, copied, verify
 from brivl_search.index.store import scan_txn
 from tests.index.test_concurrent import DIM, WRITER
+from tests.support.warm import instead_of_run
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def test_every_reading_is_of_one_generation(tmp_path: Path, no_table: None) -> N
 def test_an_unchanged_catalog_is_copied_once_and_leaves_no_file(
     tmp_path: Path, no_table: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    subprocess.run([sys.executable, "-c", WRITER, str(tmp_path / "ix"), str(DIM), "2"], check=True)
+    instead_of_run([sys.executable, "-c", WRITER, str(tmp_path / "ix"), str(DIM), "2"], check=True)
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     copies: list[int] = []
@@ -59,21 +60,21 @@ def test_an_unchanged_catalog_is_copied_once_and_leaves_no_file(
         assert not reader.stale() and reader.find("image", "000-0") is not None
         assert [len(block) for block, _ in reader.items("image")] == [20]
     assert len(copies) == 1 and not list((tmp_path / "tmp").iterdir())
-    subprocess.run([sys.executable, "-c", WRITER, str(tmp_path / "ix"), str(DIM), "3"], check=True)
+    instead_of_run([sys.executable, "-c", WRITER, str(tmp_path / "ix"), str(DIM), "3"], check=True)
     assert reader.stale() and len(copies) == 2
 
 
 def test_a_copy_over_which_a_commit_came_is_made_again(
     tmp_path: Path, no_table: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    subprocess.run([sys.executable, "-c", WRITER, str(tmp_path), str(DIM), "1"], check=True)
+    instead_of_run([sys.executable, "-c", WRITER, str(tmp_path), str(DIM), "1"], check=True)
     real, calls = copied._copy, []
 
     def disturbed(*arguments: Any) -> None:
         real(*arguments)
         calls.append(arguments)
         if len(calls) == 1:
-            subprocess.run([sys.executable, "-c", WRITER, str(tmp_path), str(DIM), "2"], check=True)
+            instead_of_run([sys.executable, "-c", WRITER, str(tmp_path), str(DIM), "2"], check=True)
 
     monkeypatch.setattr(copied, "_copy", disturbed)
     with catalog.reading(tmp_path) as (txn, meta):

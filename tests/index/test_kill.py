@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from brivl_search.index import IndexReader, verify
+from tests.support.warm import instead_of_run
 
 BUILD = """
 import os, signal, sys
@@ -92,8 +93,7 @@ PLACES = [
 
 
 def build(directory: Path, where: str = "-", rounds: int = 1) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", BUILD, str(directory), where, str(rounds)]
-    return subprocess.run(command, capture_output=True, text=True)
+    return instead_of_run([sys.executable, "-c", BUILD, str(directory), where, str(rounds)])
 
 
 def fingerprint(directory: Path) -> tuple[object, ...]:

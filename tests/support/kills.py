@@ -1,7 +1,9 @@
 """Changes to an index killed with SIGKILL, at random instants or at each of its phases; for the tests and the soak.
 
-    python -m tests.support.kills FOLDER SEED KILLS SECONDS     until so many kills landed or so many seconds passed
-    python -m tests.support.kills FOLDER SEED phases            once at the beginning of each phase
+    python -m tests.support.kills FOLDER SEED KILLS SECONDS
+
+Steps are killed once at the beginning of each phase; then at random, until so many kills landed or so many seconds
+passed.
 
 One lean process imports everything once and forks a child for every step. It never opens an LMDB file nor calls FAISS
 itself, so children start clean, and a kill costs what the killed step and its examination take: about 0.2 s.
@@ -9,6 +11,7 @@ itself, so children start clean, and a kill costs what the killed step and its e
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import pickle
@@ -239,8 +242,8 @@ class Tally:
     finished: int = 0
     seconds: float = 0.0
 
-    def to_json(self) -> str:
-        return json.dumps({**self.__dict__, "total": self.kills.total()}, ensure_ascii=False)
+    def facts(self) -> dict[str, Any]:
+        return {**self.__dict__, "total": self.kills.total()}
 
 
 class Run:
@@ -347,13 +350,16 @@ class Run:
 
 
 def main() -> None:
-    folder, seed, kills, *seconds = sys.argv[1:]
+    folder, seed, kills, seconds = sys.argv[1:]
     images.codecs.pillow()
+    gc.freeze()  # a child that collects does not touch, and so copy, all that was imported
     site = Path(folder) / "site"
     site.mkdir()
     try:
         killing = Run(site, int(seed))
-        print((killing.at_each_phase() if kills == "phases" else killing.until(int(kills), float(*seconds))).to_json())
+        at_phases, killing.tally = killing.at_each_phase(), Tally()
+        at_random = killing.until(int(kills), float(seconds))
+        print(json.dumps({"phases": at_phases.facts(), "random": at_random.facts()}, ensure_ascii=False))
     except AssertionError as error:
         print(error)
         sys.exit(1)

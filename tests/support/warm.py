@@ -2,7 +2,7 @@
 
     ended = run_warm("brivl_search", ["info", "-i", "index"], cwd=folder, env=environment(), timeout=60)
 
-Imports of torch and transformers take longer than a short command does. One process for each test process imports
+Imports of torch and transformers take longer than a short command does. One process for all test processes imports
 them, opens no index and starts no thread; a command is a child of it with a working directory, environment, streams
 and arguments of its own. Where `fork` is not to be had, an ordinary process runs.
 """
@@ -12,12 +12,14 @@ from __future__ import annotations
 import array
 import atexit
 import functools
+import gc
 import importlib
 import io
 import json
 import os
 import runpy
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -26,39 +28,107 @@ import tempfile
 import traceback
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 from tests.support.folders import REPO
 
+_started: list[subprocess.Popen[bytes]] = []
 PRELOADED = ("torch", "transformers", "transformers.models.bert.modeling_bert", "timm", "faiss", "lmdb", "PIL.Image")
 
 
+class Warm:
+    """`python -m module arguments`, started; at the end of its context it is killed if it still runs.
+
+    With the module "-c" the first argument is the program itself.
+    """
+
+    def __init__(
+        self, module: str, arguments: Sequence[str], *, cwd: Path, env: Mapping[str, str], given: bytes = b""
+    ) -> None:
+        self.command = [sys.executable, "-m", module, *arguments]
+        wanted = {"module": module, "arguments": list(arguments), "cwd": str(cwd), "env": dict(env)}
+        with ExitStack() as stack:
+            self._out = stack.enter_context(tempfile.TemporaryFile())
+            self._err = stack.enter_context(tempfile.TemporaryFile())
+            read = stack.enter_context(tempfile.TemporaryFile())
+            read.write(given), read.seek(0)
+            self._line = stack.enter_context(socket.socket(socket.AF_UNIX))
+            self._line.connect(_address())
+            files = array.array("i", [file.fileno() for file in (read, self._out, self._err)])
+            self._line.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, files)])
+            self._line.sendall(json.dumps(wanted).encode("ascii") + b"\n")
+            self._answers = stack.enter_context(self._line.makefile("rb"))
+            self.pid = int(self._answer()["pid"])  # it leads a session, so `os.killpg` reaches its children too
+            self._open = stack.pop_all()
+
+    def _answer(self) -> dict[str, int]:
+        answer = self._answers.readline()
+        assert answer, "the process that starts commands has ended"
+        found: dict[str, int] = json.loads(answer)
+        return found
+
+    def send(self, number: signal.Signals) -> None:
+        """Signals it; nothing happens where it has just ended."""
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return not select.select([self._line], [], [], 0)[0]
+
+    def wait(self, timeout: float) -> subprocess.CompletedProcess[bytes]:
+        """How it ended, and what it printed.
+
+        Raises:
+            subprocess.TimeoutExpired: it took longer than `timeout` seconds; it is killed.
+        """
+        self._line.settimeout(timeout)
+        try:
+            code = self._answer()["code"]
+        except TimeoutError:
+            raise subprocess.TimeoutExpired(self.command, timeout) from None
+        self._out.seek(0), self._err.seek(0)
+        return subprocess.CompletedProcess(self.command, code, self._out.read(), self._err.read())
+
+    def __enter__(self) -> Warm:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._open.close()  # without the line, whoever watches kills the process
+
+
 def run_warm(
-    module: str, arguments: Sequence[str], *, cwd: Path, env: Mapping[str, str], timeout: float
+    module: str, arguments: Sequence[str], *, cwd: Path, env: Mapping[str, str], timeout: float, given: bytes = b""
 ) -> subprocess.CompletedProcess[bytes]:
-    """`python -m module arguments` with nothing to read; what it printed is captured.
+    """`python -m module arguments` with `given` to read; what it printed is captured.
 
     Raises:
         subprocess.TimeoutExpired: it took longer than `timeout` seconds; it is killed.
     """
-    command = [sys.executable, "-m", module, *arguments]
     if not hasattr(os, "fork"):
-        return subprocess.run(command, cwd=cwd, env=env, capture_output=True, timeout=timeout)
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, socket.socket(socket.AF_UNIX) as line:
-        line.connect(_address())
-        line.settimeout(timeout)
-        wanted = {"module": module, "arguments": list(arguments), "cwd": str(cwd), "env": dict(env)}
-        files = array.array("i", [out.fileno(), err.fileno()])
-        line.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, files)])
-        line.sendall(json.dumps(wanted).encode("ascii") + b"\n")
-        try:
-            answer = line.makefile("rb").readline()
-        except TimeoutError:
-            raise subprocess.TimeoutExpired(command, timeout) from None  # closing the line has the child killed
-        assert answer, "the process that starts commands has ended"
-        out.seek(0), err.seek(0)
-        return subprocess.CompletedProcess(command, json.loads(answer)["code"], out.read(), err.read())
+        command = [sys.executable, "-m", module, *arguments]
+        return subprocess.run(command, cwd=cwd, env=env, input=given, capture_output=True, timeout=timeout)
+    with Warm(module, arguments, cwd=cwd, env=env, given=given) as process:
+        return process.wait(timeout)
+
+
+def instead_of_run(command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:
+    """What stands in for `subprocess.run` of `python -m MODULE ...` or `python -c CODE ...`; it captures in any case.
+
+    Raises:
+        subprocess.CalledProcessError: with `check`: it failed.
+    """
+    assert command[0] == sys.executable and command[1] in ("-m", "-c"), command
+    module, *arguments = command[2:] if command[1] == "-m" else command[1:]
+    env, given = options.get("env") or os.environ, options.get("input") or ""
+    cwd = Path(options.get("cwd") or Path.cwd())
+    raw = run_warm(module, arguments, cwd=cwd, env=env, timeout=240, given=given.encode())
+    done = subprocess.CompletedProcess(command, raw.returncode, raw.stdout.decode(), raw.stderr.decode())
+    if options.get("check"):
+        done.check_returncode()
+    return done
 
 
 def run_processes(function: str, arguments: Sequence[Any], *, timeout: float = 240) -> None:
@@ -85,48 +155,68 @@ def run_processes(function: str, arguments: Sequence[Any], *, timeout: float = 2
 
 @functools.cache
 def _address() -> str:
-    """Where the process that forks listens; it is started at the first call and ends with this one."""
-    folder = tempfile.mkdtemp(prefix="brivl-warm-")
-    address = os.path.join(folder, "s")
-    parent = subprocess.Popen(
-        [sys.executable, "-m", "tests.support.warm", address],
-        cwd=REPO,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    assert parent.stdin is not None and parent.stdout is not None
-    atexit.register(parent.kill)
-    assert parent.stdout.readline() == b"ready\n"
-    return address
+    """Where the process that forks listens.
+
+    The first call starts it. All workers of pytest-xdist share it, and it ends with their parent; without them, with
+    this process.
+    """
+    import fcntl
+
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    folder = Path(tempfile.gettempdir()) / f"brivl-warm-{run}" if run else Path(tempfile.mkdtemp(prefix="brivl-warm-"))
+    folder.mkdir(exist_ok=True)
+    address, user = folder / "s", os.getppid() if run else os.getpid()
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not address.exists():
+            parent = subprocess.Popen(
+                [sys.executable, "-m", "tests.support.warm", "--serve", str(address), str(user)],
+                cwd=REPO,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                start_new_session=True,  # Ctrl-C is for the tests
+            )
+            _started.append(parent)
+            assert parent.stdout is not None and parent.stdout.readline() == b"ready\n"
+    return str(address)
 
 
-def _serve(address: str) -> None:
+def _serve(address: Path, user: int) -> None:
+    gc.disable()
     for name in PRELOADED:
         __import__(name)
+    gc.freeze()  # a child that collects does not touch, and so copy, all that was imported
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    user_ends = os.pidfd_open(user)
     with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(address)
+        listening.bind(str(address))
         listening.listen()
         print("ready", flush=True)
         while True:
+            ready, _, _ = select.select([listening, user_ends], [], [])
+            if user_ends in ready:
+                break
             line, _ = listening.accept()
             if not os.fork():
                 listening.close()
                 _watch(line)
             line.close()
+    shutil.rmtree(address.parent, ignore_errors=True)
 
 
 def _watch(line: socket.socket) -> None:
     """In a child: run one command in a child of its own, and tell how it ended."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    _, files, _, _ = line.recvmsg(1, socket.CMSG_SPACE(8))
-    out, err = array.array("i", files[0][2])
+    _, files, _, _ = line.recvmsg(1, socket.CMSG_SPACE(12))
+    streams = array.array("i", files[0][2])
     wanted = json.loads(line.makefile("rb").readline())
     pid = os.fork()
     if not pid:
         line.close()
-        _become(wanted, out, err)
+        os.setsid()
+        _become(wanted, streams)
+    line.sendall(json.dumps({"pid": pid}).encode() + b"\n")
     line.setblocking(False)
     watch = os.pidfd_open(pid)
     ready, _, _ = select.select([watch, line], [], [])
@@ -138,13 +228,15 @@ def _watch(line: socket.socket) -> None:
     os._exit(0)
 
 
-def _become(wanted: dict[str, Any], out: int, err: int) -> None:
+def _become(wanted: dict[str, Any], streams: Sequence[int]) -> None:
     """Run the command in this process, and end it."""
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    for source, target in ((nothing, 0), (out, 1), (err, 2)):
+    gc.enable()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests begun with & inherit none
+    for target, source in enumerate(streams):
         os.dup2(source, target)
     os.environ.clear()
     os.environ.update(wanted["env"])
+    sys.path[1:1] = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path not in ("", *sys.path)]
     encoding, _, errors = os.environ.get("PYTHONIOENCODING", "utf-8").partition(":")
     sys.stdin = os.fdopen(0, encoding=encoding)
     sys.stdout = io.TextIOWrapper(os.fdopen(1, "wb"), encoding, errors or "strict")
@@ -152,8 +244,13 @@ def _become(wanted: dict[str, Any], out: int, err: int) -> None:
     code: object = 0
     try:
         os.chdir(wanted["cwd"])
-        sys.argv = [wanted["module"], *wanted["arguments"]]
-        runpy.run_module(wanted["module"], run_name="__main__", alter_sys=True)
+        module, arguments = wanted["module"], wanted["arguments"]
+        if module == "-c":
+            sys.argv = ["-c", *arguments[1:]]
+            exec(compile(arguments[0], "<string>", "exec"), {"__name__": "__main__"})
+        else:
+            sys.argv = [module, *arguments]
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
     except SystemExit as end:
         code = end.code
         if code is not None and not isinstance(code, int):
@@ -176,4 +273,4 @@ def _call(function: str, arguments: str) -> None:
 
 
 if __name__ == "__main__":
-    _serve(sys.argv[1]) if len(sys.argv) == 2 else _call(*sys.argv[1:])
+    _serve(Path(sys.argv[2]), int(sys.argv[3])) if sys.argv[1] == "--serve" else _call(*sys.argv[1:])

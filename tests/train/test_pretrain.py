@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from brivl_search.encoders.brivl.config import ModelConfig
 from tests.support.folders import REPO
 from tests.support.recipes import training
 from tests.support.tiny import tiny_model, write_vocab
+from tests.support.warm import Warm
 from train import pretrain
 from train.data.photos import StepDataset, read_photos
 from train.model.build import build_towers, objective
@@ -31,6 +30,7 @@ from train.recipe import Data
 COLOURS = {"red": ("红色", (220, 30, 30)), "green": ("绿色", (30, 180, 40)), "blue": ("蓝色", (40, 60, 230))}
 SHAPES = {"circle": "圆形", "square": "方块", "cross": "十字形"}
 KINDS = [(colour, shape) for colour in COLOURS for shape in SHAPES]
+SMALL = {"batch": 12, "queue_size": 24}  # for runs that need not learn
 
 
 def draw(path: Path, colour: str, shape: str, rng: np.random.Generator) -> None:
@@ -120,7 +120,7 @@ def log_of(recipe: Path) -> list[dict]:
 
 
 @pytest.mark.slow
-def test_a_tiny_run_learns(tmp_path: Path, photos: Path) -> None:
+def test_a_tiny_run_learns(tmp_path: Path, photos: Path, curves: None) -> None:
     recipe = write_recipe(tmp_path, photos)
     pretrain.main([str(recipe)])
     log = log_of(recipe)
@@ -144,7 +144,7 @@ def test_a_tiny_run_learns(tmp_path: Path, photos: Path) -> None:
 @pytest.mark.slow
 def test_a_stopped_run_goes_on_with_the_same_curve(tmp_path: Path, photos: Path) -> None:
     (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
-    short = {"steps": 24, "eval_every": 8, "token_dropout": 0.1}
+    short = {"steps": 24, "eval_every": 8, "token_dropout": 0.1, **SMALL}
     whole, parts = write_recipe(tmp_path / "a", photos, **short), write_recipe(tmp_path / "b", photos, **short)
     pretrain.main([str(whole)])
     pretrain.main([str(parts), "--stop-after", "8"])
@@ -158,17 +158,15 @@ def test_a_stopped_run_goes_on_with_the_same_curve(tmp_path: Path, photos: Path)
 
 @pytest.mark.slow
 def test_kill_9_loses_only_what_came_after_the_last_checkpoint(tmp_path: Path, photos: Path) -> None:
-    recipe = write_recipe(tmp_path, photos, steps=4000, eval_every=10)
-    environment = {**os.environ, "PYTHONPATH": str(REPO)}
-    command = [sys.executable, "-m", "train.pretrain", str(recipe)]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    recipe = write_recipe(tmp_path, photos, steps=4000, eval_every=10, **SMALL)
     last = tmp_path / "run" / "last.pt"
-    deadline = time.monotonic() + 240
-    while not last.is_file() and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.1)
-    time.sleep(0.7)  # somewhere between two checkpoints
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    with Warm("train.pretrain", [str(recipe)], cwd=REPO, env=os.environ) as process:
+        deadline = time.monotonic() + 240
+        while not last.is_file() and time.monotonic() < deadline and process.running():
+            time.sleep(0.05)
+        time.sleep(0.4)  # somewhere between two checkpoints
+        process.send(signal.SIGKILL)
+        assert process.wait(60).returncode == -signal.SIGKILL
     assert last.is_file()
     before = log_of(recipe)
     pretrain.main([str(recipe), "--stop-after", str((before[-1]["step"] // 10 + 2) * 10)])
@@ -179,7 +177,8 @@ def test_kill_9_loses_only_what_came_after_the_last_checkpoint(tmp_path: Path, p
 
 
 def test_cached_views_train_the_late_blocks(tmp_path: Path, photos: Path) -> None:
-    recipe = write_recipe(tmp_path, photos, backbone="mobilenetv2_035", steps=20, cached_blocks=[5], views=2)
+    settings = {"steps": 20, "cached_blocks": [5], "views": 2, **SMALL}
+    recipe = write_recipe(tmp_path, photos, backbone="mobilenetv2_035", **settings)
     pretrain.main([str(recipe), "--set", f'cache="{tmp_path / "cache"}"'])
     first = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "cache").glob("*.npy")}
     assert len(first) == 2  # training and validation photos
@@ -190,7 +189,7 @@ def test_cached_views_train_the_late_blocks(tmp_path: Path, photos: Path) -> Non
 
 
 def test_clip_loss_trains_too(tmp_path: Path, photos: Path) -> None:
-    recipe = write_recipe(tmp_path, photos, steps=40, eval_every=40, loss="clip", learned_temperature=True)
+    recipe = write_recipe(tmp_path, photos, steps=40, eval_every=40, batch=18, loss="clip", learned_temperature=True)
     pretrain.main([str(recipe)])
     log = log_of(recipe)
     assert log[-1]["loss"] < log[0]["loss"]
@@ -237,7 +236,7 @@ def test_dropped_regions_and_channels_leave_a_tower_that_trains() -> None:
 
 def test_momentum_towers_go_on_from_their_own_copies(tmp_path: Path, photos: Path) -> None:
     """A conversion with --keep-momentum has them; what does not learn stays as in the online towers."""
-    start = {"steps": 8, "eval_every": 4}
+    start = {"steps": 2, "eval_every": 2, **SMALL}
     recipe = write_recipe(tmp_path, photos, **start)
     pretrain.main([str(recipe)])
     checkpoint = tmp_path / "run" / "checkpoint"

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import pytest
 import torch
 
 from tests.support.folders import REPO
+from tests.support.warm import Warm
 from tests.train.test_pretrain import log_of, photos, write_recipe  # noqa: F401 - a fixture
 from train import pretrain
 from train.run import loop, state
@@ -120,18 +119,15 @@ def test_a_signal_saves_first_and_the_curve_goes_on(
 @pytest.mark.slow
 def test_sigterm_to_a_process_with_workers(tmp_path: Path, photos: Path) -> None:  # noqa: F811
     recipe = write_recipe(tmp_path, photos, **SHORT | {"steps": 100_000, "eval_every": 100_000, "workers": 2})
-    command = [sys.executable, "-m", "train.pretrain", str(recipe)]
-    process = subprocess.Popen(
-        command, env={**os.environ, "PYTHONPATH": str(REPO)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, start_new_session=True,
-    )  # fmt: skip
-    log, deadline = tmp_path / "run" / "log.jsonl", time.monotonic() + 240
-    while time.monotonic() < deadline and not (log.is_file() and '"loss"' in log.read_text()):
-        time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGTERM)  # as a scheduler does: the workers get it too
-    out, error = process.communicate(timeout=120)
-    assert process.returncode == 143, error
-    assert "stopped by SIGTERM" in out and "Traceback" not in error
+    log = tmp_path / "run" / "log.jsonl"
+    with Warm("train.pretrain", [str(recipe)], cwd=REPO, env=os.environ) as process:
+        deadline = time.monotonic() + 240
+        while time.monotonic() < deadline and process.running() and not (log.is_file() and '"loss"' in log.read_text()):
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGTERM)  # as a scheduler does: the workers get it too
+        ended = process.wait(120)
+    assert ended.returncode == 143, ended.stderr
+    assert b"stopped by SIGTERM" in ended.stdout and b"Traceback" not in ended.stderr
     assert torch.load(tmp_path / "run" / "last.pt", weights_only=True)["step"] >= 20
 
 

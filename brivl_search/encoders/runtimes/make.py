@@ -104,7 +104,7 @@ def _convert(path: Path, choice: Choice, spec: PixelSpec) -> None:
         from brivl_search.encoders.runtimes.quantize import PICTURES, int8
 
         smaller = path.with_name("int8.onnx")
-        int8(path, smaller, choice, squares(PICTURES, spec, seed=1))
+        int8(path, smaller, choice, lambda: squares(PICTURES, spec, seed=1))
         smaller.replace(path)
     if choice.runtime == "onnx":
         from brivl_search.encoders.runtimes.session import optimized

@@ -6,8 +6,6 @@ import io
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from brivl_search.errors import CorpusError, UsageError
 from tests.support.folders import REPO
 from tests.support.stub import environment
 from tests.support.tiny import write_vocab
-from tests.support.warm import run_processes
+from tests.support.warm import run_processes, run_warm
 from tests.train.test_pretrain import log_of, photos, to_toml, write_recipe  # noqa: F401 - a fixture
 from train import distributed, pretrain
 from train.data.photos import Augment, drop_tokens
@@ -308,11 +306,9 @@ def test_two_processes_give_the_losses_of_one_with_the_double_batch(packed: dict
 
 
 def test_the_command_packs_and_says_what_it_left_out(packed: dict[str, Path], tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "train.pairs.pack"]
-    source = str(packed["source"])
-    more = {"cwd": REPO, "env": environment(), "capture_output": True, "text": True, "timeout": 60}
-    done = subprocess.run([*command, source, str(tmp_path / "out"), "--shards", "lmdb", "--workers", "1"], **more)
-    assert done.returncode == 0 and "189 pairs in 1 shards" in done.stdout, done.stderr
+    arguments = [str(packed["source"]), str(tmp_path / "out"), "--shards", "lmdb", "--workers", "1"]
+    done = run_warm("train.pairs.pack", arguments, cwd=REPO, env=environment(), timeout=60)
+    assert done.returncode == 0 and b"189 pairs in 1 shards" in done.stdout, done.stderr
     with pytest.raises(SystemExit) as exit_:
         pack.main([str(tmp_path / "absent"), str(tmp_path / "other")])
     assert exit_.value.code == 2
