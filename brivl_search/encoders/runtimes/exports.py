@@ -19,7 +19,7 @@ from brivl_search.encoders.runtimes import order as orders
 from brivl_search.encoders.runtimes.choice import TORCH, Choice, Precision, Runtime, Side, choose
 from brivl_search.encoders.runtimes.openvino import Run
 from brivl_search.encoders.runtimes.session import default_threads
-from brivl_search.encoders.runtimes.tokens import FastTokens, Reading
+from brivl_search.encoders.runtimes.tokens import FILE, FastTokens, Reading, read_file
 from brivl_search.errors import EncoderError, TowerWarning
 
 WORTH = 1000  # pictures that wait, from which on `auto` makes an export: it takes about as long as 500 of them
@@ -59,7 +59,9 @@ class Tower:
     @cached_property
     def tokens(self) -> FastTokens | None:
         """The tokenizer that came with it; None: the encoder has to ask its own library."""
-        return None if self.facts.texts is None else FastTokens(self.folder, Reading(**self.facts.texts))
+        if self.facts.texts is None:
+            return None
+        return FastTokens(read_file(self.folder / FILE), Reading(**self.facts.texts))
 
 
 class Exports:

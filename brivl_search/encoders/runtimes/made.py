@@ -48,3 +48,9 @@ def pictures(n: int, size: int, seed: int = 0) -> NDArray[np.uint8]:
             canvas[inside] = colour + light[:, None] + grain
         out[at] = np.clip(canvas, 0, 255).astype(np.uint8)
     return out
+
+
+def least_cosine(vectors: NDArray[np.float32], wanted: NDArray[np.float32]) -> float:
+    """The least cosine of a row of (n, dim) and the same row of the vectors that are wanted."""
+    lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(wanted, axis=1)
+    return float(((vectors * wanted).sum(1) / np.maximum(lengths, 1e-12)).min())

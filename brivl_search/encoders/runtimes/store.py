@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -126,3 +127,19 @@ def put(made: Path, folder: Path) -> None:
             if read(folder) is None:
                 raise
     shutil.rmtree(made, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def filling(folder: Path) -> Iterator[Path]:
+    """A folder to be filled, which gets its place, `folder`, when the block ends without an error.
+
+    Raises:
+        OSError: the cache cannot be written.
+    """
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        put(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
