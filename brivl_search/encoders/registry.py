@@ -98,12 +98,11 @@ def load_encoder(
     if truncate_dim is not None:
         base = truncated(base, truncate_dim)
     encoder = _load(base, device, "auto" if precision == "int8" else precision)
-    plain = encoder.fingerprint
     if isinstance(encoder, TorchEncoder):
         _export(encoder, runtime, precision, device, bound is not None)
     elif runtime not in ("auto", "torch") or precision == "int8":
         raise UsageError(f"{name} computes its towers by itself: leave out `runtime` and `precision` int8")
-    own = calibration.saved(encoder.fingerprint) or calibration.saved(plain)
+    own = calibration.saved(encoder.fingerprint)
     if own is not None:
         encoder.calibration, encoder.confidence = own, None
     return encoder
