@@ -246,7 +246,7 @@ def runtimes(
     import json
 
     from brivl_search.encoders.cpu import cpu_name
-    from brivl_search.encoders.runtimes import measured
+    from brivl_search.encoders.runtimes import measured, store
     from brivl_search.evaluation.runtimes import measure
     from brivl_search.output import Bar, say
     from brivl_search.output.models import show_runtimes
@@ -259,9 +259,12 @@ def runtimes(
     if json_wanted(form):
         chosen = None if best is None else str(best.choice)
         ways = [one.to_dict() for one in found]
-        typer.echo(json.dumps({"encoder": encoder, "cpu": cpu_name(), "ways": ways, "best": chosen}, indent=2))
+        out = {"encoder": encoder, "cpu": cpu_name(), "ways": ways, "best": chosen}
+        typer.echo(json.dumps({**out, "texts": store.small_texts(fingerprint)}, indent=2))
     else:
         show_runtimes(found, best)
+    if told := store.small_texts(fingerprint):
+        say(told)
     if not quiet:
         say(
             f"kept in {path}; without --dataset, only ways that keep the vectors are chosen"

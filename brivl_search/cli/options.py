@@ -103,9 +103,7 @@ RuntimeOption = Annotated[
 ]
 
 
-PrecisionOption = Annotated[
-    PrecisionKind, typer.Option("--precision", help="Of the towers; int8 is for pictures, by onnx or openvino.")
-]
+PrecisionOption = Annotated[PrecisionKind, typer.Option("--precision", help="Of the towers; int8 by onnx or openvino.")]
 
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary; errors only.")]

@@ -95,7 +95,7 @@ def _convert(path: Path, choice: Choice, size: int) -> None:
         from brivl_search.encoders.runtimes.quantize import PICTURES, int8
 
         smaller = path.with_name("int8.onnx")
-        int8(path, smaller, choice, pictures(PICTURES, size, seed=1))
+        int8(path, smaller, choice, lambda: pictures(PICTURES, size, seed=1))
         smaller.replace(path)
     if choice.runtime == "onnx":
         from brivl_search.encoders.runtimes.session import optimized

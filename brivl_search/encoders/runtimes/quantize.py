@@ -7,7 +7,7 @@ CNN's are scaled by the ranges that pictures gave (static), and its convolutions
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,14 @@ _CHUNK = 16
 _CNN = 8  # convolutions; a transformer has one or a few
 
 
-def int8(source: Path, target: Path, choice: Choice, pictures: NDArray[np.uint8]) -> None:
-    """Writes the int8 form of an image tower.
+def int8(source: Path, target: Path, choice: Choice, pictures: Callable[[], NDArray[np.uint8]]) -> None:
+    """Writes the int8 form of a tower. Tables of embeddings stay in float32, of which a text takes a few rows.
 
     Args:
         source: the tower in float32.
         target: the file.
         choice: for which runtime.
-        pictures: uint8 (n, S, S, 3) for the ranges of a CNN's activations.
+        pictures: uint8 (n, S, S, 3) for the ranges of a CNN's activations; others do not need them.
 
     Raises:
         DependencyError: onnx or ONNX Runtime is not installed.
@@ -66,7 +66,7 @@ def int8(source: Path, target: Path, choice: Choice, pictures: NDArray[np.uint8]
             quantize_static(
                 str(folded),
                 str(target),
-                _Pictures(pictures),
+                _Pictures(pictures()),
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=["Conv"],
                 nodes_to_exclude=spared,

@@ -94,6 +94,15 @@ def refusal(folder: Path) -> str:
         return ""
 
 
+def small_texts(fingerprint: str) -> str:
+    """What int8 is for an encoder's texts, a line for people; "": it was not tried here."""
+    folder = place(fingerprint, "text", Choice("onnx", "int8"))
+    if (facts := read(folder)) is not None:
+        return f"texts in int8 keep their vectors (cosine {facts.cosine:.4f})"
+    reason = refusal(folder)
+    return f"texts stay in float32: {reason}" if reason else ""
+
+
 def _refused(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.refused.json")
 

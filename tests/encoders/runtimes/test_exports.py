@@ -14,7 +14,7 @@ import pytest
 
 from brivl_search.encoders import calibration, hub_corrections, load_encoder
 from brivl_search.encoders.calibration import Calibration
-from brivl_search.encoders.runtimes import exports, make, order, store
+from brivl_search.encoders.runtimes import exports, make, measured, order, store
 from brivl_search.encoders.runtimes.choice import SAFE, Choice, installed
 from brivl_search.encoders.runtimes.made import texts
 from brivl_search.errors import EncoderError, TowerWarning, UsageError
@@ -223,6 +223,27 @@ def test_int8_that_keeps_vectors_is_the_same_encoder(clip: str, monkeypatch: pyt
     monkeypatch.setattr(store.Facts, "same", True)
     torch, ours = both(clip, precision="int8")
     assert (ours.name, ours.fingerprint) == (torch.name, torch.fingerprint)
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_texts_are_in_int8_only_where_their_vectors_stay(
+    clip: str, keeps: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Checked when it is exported. What does not stay is dropped, told once, and not tried again."""
+    torch = load_encoder(clip, runtime="torch", precision="fp32", device="cpu")
+    monkeypatch.setattr(store.Facts, "same", property(lambda facts: keeps or facts.cosine > 0.9999))
+    folder = store.place(torch.fingerprint, "text", Choice("onnx", "int8"))
+    for turn in range(2):
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            tower = load_encoder(clip, runtime="onnx", precision="int8").exports.tower("text")  # type: ignore[attr-defined]
+        lines = [str(one.message) for one in told if "would change its text vectors" in str(one.message)]
+        assert len(lines) == (0 if keeps or turn else 1)
+        assert tower.folder.name.split("-")[-2] == ("int8" if keeps else "fp32") and folder.exists() == keeps
+        got = tower.texts(load_encoder(clip, runtime="onnx").tokenized(["a dog on grass"]))  # type: ignore[attr-defined]
+        assert (got @ torch.encode_texts("a dog on grass")[0])[0] / np.linalg.norm(got) > 0.97
+    told_later = measured.describe(torch.fingerprint)
+    assert ("texts in int8 keep their vectors (cosine 0.9" if keeps else "texts stay in float32: ONNX") in told_later
 
 
 def test_what_was_measured_counts_for_the_vectors_it_was_measured_of(

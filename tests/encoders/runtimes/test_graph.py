@@ -87,7 +87,7 @@ def test_int8_spares_the_first_and_the_last_layer_and_the_patch_convolution(
 
     size = 3 * 2**convolutions + 2
     source = exported(Tower(convolutions, linears), tmp_path / "plain.onnx", size)
-    int8(source, tmp_path / "int8.onnx", Choice("onnx", "int8"), pictures(4, size))
+    int8(source, tmp_path / "int8.onnx", Choice("onnx", "int8"), lambda: pictures(4, size))
     nodes = onnx.load(tmp_path / "int8.onnx").graph.node
     by_output = {name: node for node in nodes for name in node.output}
     plain = [node for node in nodes if node.op_type in ("Conv", "Gemm", "MatMul")]
@@ -108,5 +108,5 @@ def test_int8_of_a_transformer_is_for_onnx_runtime(tmp_path: Path) -> None:
 
     source = exported(Tower(1, 6), tmp_path / "plain.onnx", 16)
     with pytest.raises(EncoderError, match="int8 of a transformer is for ONNX Runtime"):
-        int8(source, tmp_path / "int8.onnx", Choice("openvino", "int8"), pictures(4, 16))
+        int8(source, tmp_path / "int8.onnx", Choice("openvino", "int8"), lambda: pictures(4, 16))
     assert not (tmp_path / "int8.onnx").exists()
