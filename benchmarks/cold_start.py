@@ -24,6 +24,8 @@ import numpy as np
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
+from processes import as_installed  # noqa: E402
+
 RATIO, SECONDS = 1.3, 0.7
 
 
@@ -58,7 +60,7 @@ def main() -> int:
             "import torch": [sys.executable, "-c", "import torch"],
             "import numpy": [sys.executable, "-c", "import numpy"],
         }
-        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+        environment = as_installed()
         seconds: dict[str, list[float]] = {name: [] for name in commands}
         for turn in range(args.rounds + 1):  # the first one only warms the caches
             for name, command in commands.items():

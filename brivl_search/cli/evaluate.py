@@ -11,14 +11,12 @@ from typing import Annotated, Any
 import typer
 
 from brivl_search.cli.app import app, caption_fields, json_wanted
+from brivl_search.cli.captioned import NO_PHOTOS, Captioned, takes_captioned
 from brivl_search.cli.options import (
     DEFAULT_INDEX,
     DeviceOption,
     EncoderOption,
-    Encoding,
-    ImagesOption,
     IndexOption,
-    LayoutOption,
     PrecisionKind,
     PrecisionOption,
     Quiet,
@@ -27,7 +25,6 @@ from brivl_search.cli.options import (
     RerankWith,
     RuntimeKind,
     RuntimeOption,
-    SplitOption,
     TruncateOption,
 )
 from brivl_search.errors import UsageError
@@ -40,6 +37,10 @@ class RecallKind(StrEnum):
 
 
 @app.command("eval")
+@takes_captioned(
+    dataset="Measure on this folder or annotation file instead of an index.",
+    captions="Which captions [default: all / zh,en,captions].",
+)
 def evaluate(
     recall_at: Annotated[str, typer.Option("--recall-at", metavar="K,K,...", help="Cut-offs.")] = "1,5,10",
     recall: Annotated[
@@ -47,16 +48,7 @@ def evaluate(
         typer.Option(help="Found at k: any true partner; the own one of 1:1 pairs; the share of true partners."),
     ] = RecallKind.any,
     index: IndexOption = DEFAULT_INDEX,
-    dataset: Annotated[
-        Path | None, typer.Option(help="Measure on this folder or annotation file instead of an index.")
-    ] = None,
-    dataset_format: LayoutOption = None,
-    split: SplitOption = None,
-    images: ImagesOption = None,
-    encoding: Encoding = None,
-    captions: Annotated[
-        str | None, typer.Option(metavar="FIELDS", help="Which captions [default: all / zh,en,captions].")
-    ] = None,
+    given: Captioned = NO_PHOTOS,
     compare: Annotated[
         list[str] | None,
         typer.Option(metavar="ENCODER", help="Measure this encoder beside, on the same --dataset; may be repeated."),
@@ -83,11 +75,12 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Measure recall both ways, over known caption pairs."""
+    dataset = given.dataset
     if compare and dataset is None:
         raise UsageError("--compare needs --dataset FOLDER: an index holds the vectors of one encoder only")
     if truncate_dim is not None and dataset is None:
         raise UsageError("--truncate-dim needs --dataset FOLDER: an index holds vectors of the size it was built with")
-    if dataset is None and (dataset_format or split or images or encoding):
+    if dataset is None and given.reads:
         raise UsageError("--dataset-format, --split, --images and --encoding say how to read --dataset; give it too")
     if rerank_with is not None and dataset is not None:
         raise UsageError("--rerank-with re-orders what an index answers: build one, and leave out --dataset")
@@ -108,11 +101,9 @@ def evaluate(
     options = evaluation.EvaluationOptions(recall.value, None if no_ci else Bootstrap(ci))
     others: list[evaluation.Evaluation] = []
     if dataset is not None:
-        from brivl_search.corpus.dataset import load_dataset
         from brivl_search.encoders import DEFAULT, load_encoder
 
-        fields = caption_fields(captions)
-        data = load_dataset(dataset, fields, format=dataset_format, split=split, images=images, encoding=encoding)
+        data = given.load()
         computed: dict[str, Any] = {"device": device, "runtime": runtime.value, "precision": precision.value}
         loaded = [load_encoder(encoder or DEFAULT, truncate_dim=truncate_dim, **computed)]
         # What an encoder says of its own precision is what is compared; the options are for the first one.
@@ -137,7 +128,7 @@ def evaluate(
         result = evaluation.evaluate_index(
             reader,
             ks,
-            caption_fields(captions),
+            caption_fields(given.captions),
             options=options,
             encode=encode,
             reranker=reranker,

@@ -8,19 +8,16 @@ from typing import Annotated
 
 import typer
 
-from brivl_search.cli.app import app, caption_fields, json_wanted
+from brivl_search.cli.app import app, json_wanted
+from brivl_search.cli.captioned import NO_PHOTOS, Captioned, takes_captioned
 from brivl_search.cli.options import (
     DeviceOption,
-    Encoding,
-    ImagesOption,
-    LayoutOption,
     PrecisionKind,
     PrecisionOption,
     Quiet,
     ReportOption,
     RuntimeKind,
     RuntimeOption,
-    SplitOption,
 )
 from brivl_search.errors import EncoderError, UsageError
 
@@ -180,18 +177,10 @@ def convert(
 
 
 @models.command()
+@takes_captioned()
 def calibrate(
     encoder: Annotated[str, typer.Argument(metavar="ENCODER", help="Any name that build-index takes.")],
-    dataset: Annotated[
-        Path | None, typer.Option(help="Folder or annotation file: photos it was not trained on, with captions.")
-    ] = None,
-    dataset_format: LayoutOption = None,
-    split: SplitOption = None,
-    images: ImagesOption = None,
-    encoding: Encoding = None,
-    captions: Annotated[
-        str | None, typer.Option(metavar="FIELDS", help="Which captions [default: zh,en,captions].")
-    ] = None,
+    given: Captioned = NO_PHOTOS,
     forget: Annotated[
         bool, typer.Option("--forget", help="Drop what was kept; the encoder's own counts again.")
     ] = False,
@@ -209,20 +198,18 @@ def calibrate(
     from brivl_search.output import Bar, say
     from brivl_search.output.models import hub_lines
 
-    if forget == (dataset is not None):
+    if forget == (given.dataset is not None):
         raise UsageError("give either --dataset FOLDER, photos with captions, or --forget")
     loaded = load_encoder(encoder, device=device)
-    if dataset is None:
+    if given.dataset is None:
         was = calibration.forget(loaded.fingerprint)
         if hub_corrections.forget(loaded.fingerprint):
             say(f"{loaded.name}: its hub correction is gone; indexes keep theirs until compact --no-hub-correction")
         say(f"{loaded.name}: " + ("its calibration of your own is gone" if was else "there was none of your own"))
         return
-    from brivl_search.corpus.dataset import load_dataset
     from brivl_search.evaluation.calibrating import calibrate_on
 
-    fields = caption_fields(captions)
-    data = load_dataset(dataset, fields, format=dataset_format, split=split, images=images, encoding=encoding)
+    data = given.load()
     with Bar(quiet=quiet) as bar:
         bar.phase("images and captions", len(data.images) + sum(map(len, data.captions)))
         found, hubs = calibrate_on(data, loaded, bar.advance)
@@ -248,35 +235,23 @@ def calibrate(
 
 
 @models.command()
+@takes_captioned()
 def runtimes(
     encoder: Annotated[str, typer.Argument(metavar="ENCODER", help="Any name that build-index takes.")],
-    dataset: Annotated[
-        Path | None, typer.Option(help="Folder or annotation file: photos it was not trained on, with captions.")
-    ] = None,
-    dataset_format: LayoutOption = None,
-    split: SplitOption = None,
-    images: ImagesOption = None,
-    encoding: Encoding = None,
-    captions: Annotated[
-        str | None, typer.Option(metavar="FIELDS", help="Which captions [default: zh,en,captions].")
-    ] = None,
+    given: Captioned = NO_PHOTOS,
     form: ReportOption = None,
     quiet: Quiet = False,
 ) -> None:
     """Measure what computes an encoder fastest here, and its recall; `--runtime auto` follows it from then on."""
     import json
 
-    from brivl_search.corpus.dataset import load_dataset
     from brivl_search.encoders.cpu import cpu_name
-    from brivl_search.encoders.runtimes import measured
+    from brivl_search.encoders.runtimes import measured, store
     from brivl_search.evaluation.runtimes import measure
     from brivl_search.output import Bar, say
     from brivl_search.output.models import show_runtimes
 
-    data = None
-    if dataset is not None:
-        fields = caption_fields(captions)
-        data = load_dataset(dataset, fields, format=dataset_format, split=split, images=images, encoding=encoding)
+    data = None if given.dataset is None else given.load()
     with Bar(quiet=quiet) as bar:
         fingerprint, found = measure(encoder, data, bar.note, bar.advance)
     path = measured.save(fingerprint, found)
@@ -284,9 +259,12 @@ def runtimes(
     if json_wanted(form):
         chosen = None if best is None else str(best.choice)
         ways = [one.to_dict() for one in found]
-        typer.echo(json.dumps({"encoder": encoder, "cpu": cpu_name(), "ways": ways, "best": chosen}, indent=2))
+        out = {"encoder": encoder, "cpu": cpu_name(), "ways": ways, "best": chosen}
+        typer.echo(json.dumps({**out, "texts": store.small_texts(fingerprint)}, indent=2))
     else:
         show_runtimes(found, best)
+    if told := store.small_texts(fingerprint):
+        say(told)
     if not quiet:
         say(
             f"kept in {path}; without --dataset, only ways that keep the vectors are chosen"

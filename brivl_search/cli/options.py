@@ -89,17 +89,6 @@ RerankWith = Annotated[
 RerankTop = Annotated[int, typer.Option("--rerank-top", min=1, metavar="N", help="How many hits it re-orders.")]
 
 
-LayoutOption = Annotated[
-    str | None, typer.Option("--dataset-format", help="Layout of the --dataset [default: recognised].")
-]
-
-
-SplitOption = Annotated[str | None, typer.Option("--split", help="Only this split of the --dataset, such as test.")]
-
-
-ImagesOption = Annotated[Path | None, typer.Option("--images", help="Folder of the --dataset's images.")]
-
-
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
 
 
@@ -114,9 +103,7 @@ RuntimeOption = Annotated[
 ]
 
 
-PrecisionOption = Annotated[
-    PrecisionKind, typer.Option("--precision", help="Of the towers; int8 is for pictures, by onnx or openvino.")
-]
+PrecisionOption = Annotated[PrecisionKind, typer.Option("--precision", help="Of the towers; int8 by onnx or openvino.")]
 
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary; errors only.")]

@@ -57,7 +57,7 @@ def path_of(fingerprint: str) -> Path:
 
     XDG_DATA_HOME is ~/.local/share where it is not set.
     """
-    return places.data_folder() / "calibrations" / f"{places.file_name(fingerprint)}.json"
+    return places.of_vectors(fingerprint, ".json")
 
 
 def saved(fingerprint: str) -> Calibration | None:

@@ -9,14 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from brivl_search.encoders import places
-from brivl_search.encoders.calibration import path_of as calibration_path
 from brivl_search.errors import EncoderError
 from brivl_search.metrics.hub_correction import DamagedCorrection, HubCorrection
 
 
 def path_of(fingerprint: str) -> Path:
     """The user's file for an encoder: $XDG_DATA_HOME/brivl-search/calibrations/FINGERPRINT.hubs.safetensors."""
-    return calibration_path(fingerprint).with_suffix(".hubs.safetensors")
+    return places.of_vectors(fingerprint, ".hubs.safetensors")
 
 
 def saved(fingerprint: str) -> HubCorrection | None:

@@ -24,6 +24,16 @@ def file_name(fingerprint: str) -> str:
     return "".join(char if char.isalnum() or char in "-_." else "_" for char in fingerprint)
 
 
+def of_vectors(fingerprint: str, ending: str) -> Path:
+    """The file of what a user has measured of an encoder's vectors: calibrations/FINGERPRINT + ending in `data_folder`.
+
+    One rule for all of it: it counts for vectors of exactly this fingerprint. Those of the same encoder in another
+    runtime have it too, as long as they agree to a cosine of 0.999 (`runtimes.choice.SAFE`). Beyond that they have a
+    fingerprint of their own (NAME+precision=int8), other cosines, and need a measurement of their own.
+    """
+    return data_folder() / "calibrations" / f"{file_name(fingerprint)}{ending}"
+
+
 def write(path: Path, content: bytes) -> Path:
     """Writes a file of the data folder, whole or not at all, and returns its path.
 

@@ -77,8 +77,8 @@ def load_encoder(
             NAME, NAME:ARGUMENT: an encoder that a plug-in registered (`brivl_search.encoders.plugins`).
         device: a torch device, or "auto": the GPU where there is one.
         precision: "fp32", "bf16", "int8", or "auto": bfloat16 where the processor multiplies it natively. int8 is for
-            the image tower; if it changes vectors by more than rounding, the encoder is another one, and its name
-            ends in +precision=int8.
+            the image tower, and for texts where it keeps their vectors; if it changes vectors by more than rounding,
+            the encoder is another one, and its name ends in +precision=int8.
         truncate_dim: keep so many dimensions of each vector; for Matryoshka models only.
         runtime: "torch", "onnx", "openvino", or "auto": see `brivl_search.encoders.runtimes`. A tower that cannot be
             exported is computed by torch.
@@ -98,12 +98,11 @@ def load_encoder(
     if truncate_dim is not None:
         base = truncated(base, truncate_dim)
     encoder = _load(base, device, "auto" if precision == "int8" else precision)
-    plain = encoder.fingerprint
     if isinstance(encoder, TorchEncoder):
         _export(encoder, runtime, precision, device, bound is not None)
     elif runtime not in ("auto", "torch") or precision == "int8":
         raise UsageError(f"{name} computes its towers by itself: leave out `runtime` and `precision` int8")
-    own = calibration.saved(encoder.fingerprint) or calibration.saved(plain)
+    own = calibration.saved(encoder.fingerprint)
     if own is not None:
         encoder.calibration, encoder.confidence = own, None
     return encoder

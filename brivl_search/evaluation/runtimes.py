@@ -71,6 +71,8 @@ def measure(
         tower = None if way.runtime == "torch" else encoder.exports.tower("image")
         if way.runtime != "torch" and tower is None:
             continue
+        if way == Choice("onnx", "int8"):
+            encoder.exports.tower("text")  # kept, or refused for its cosine: `store.small_texts` tells
         rate = _PICTURES / min(_seconds(encoder, made) for _ in range(_ROUNDS))
         recall = None if dataset is None else _recall(encoder, dataset, advance)
         lost = None if recall is None or not found or found[0].recall is None else found[0].recall - recall

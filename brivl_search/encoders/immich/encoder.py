@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib.util import find_spec
@@ -17,11 +18,16 @@ from brivl_search.encoders.immich.files import read_description
 from brivl_search.encoders.immich.layout import TEXTUAL, VISUAL
 from brivl_search.encoders.immich.tokens import Tokens
 from brivl_search.encoders.known import known_matryoshka
+from brivl_search.encoders.runtimes import store
+from brivl_search.encoders.runtimes.choice import Choice
+from brivl_search.encoders.runtimes.made import least_cosine, texts
+from brivl_search.encoders.runtimes.session import open_session, optimized
 from brivl_search.encoders.settings import only_dim
 from brivl_search.encoders.truncate import check_dim, cut
 from brivl_search.encoders.two_towers import TwoTowers
 from brivl_search.errors import DependencyError, EncoderError, UsageError, install_hint
 
+_CHECKED = 12  # texts that the copy is compared on
 _TYPES = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
@@ -72,8 +78,35 @@ class ImmichEncoder(TwoTowers):
 
     @cached_property
     def text_tower(self) -> Tower:
-        """Token ids → vectors; raises as `image_tower`."""
-        return Tower(self.about.folder / TEXTUAL, (self.about.context,), self.about.dim)
+        """Token ids → vectors; raises as `image_tower`.
+
+        A copy in the cache of exports opens in a twentieth of the time: ONNX Runtime need not rearrange it.
+        """
+        folder = store.place(self.fingerprint, "text", Choice("onnx", "fp32"))
+        facts = store.read(folder)
+        if facts is None:
+            return self._copied(folder)
+        if facts.same:
+            try:
+                return self._text_tower(folder / store.MODELS["onnx"], at_once=True)
+            except EncoderError:  # damaged in spite of its length
+                store.drop(folder)
+        return self._text_tower(self.about.folder / TEXTUAL)
+
+    def _copied(self, folder: Path) -> Tower:
+        """The text tower as it lies on disk. The copy for later is made beside it, unless the cache cannot take it."""
+        own = self._text_tower(self.about.folder / TEXTUAL)
+        ids, mask = self.tokens(texts(_CHECKED))
+        inputs = {"": ids, "attention_mask": mask}
+        with contextlib.suppress(OSError, EncoderError), store.filling(folder) as temporary:
+            path = temporary / store.MODELS["onnx"]
+            optimized(self.about.folder / TEXTUAL, path)
+            cosine = least_cosine(self._text_tower(path, at_once=True)(inputs), own(inputs))
+            store.Facts(cosine, list(own.inputs), made_by=store.versions()).write(temporary)
+        return own
+
+    def _text_tower(self, path: Path, *, at_once: bool = False) -> Tower:
+        return Tower(path, (self.about.context,), self.about.dim, at_once=at_once)
 
     @cached_property
     def tokens(self) -> Tokens:
@@ -113,26 +146,26 @@ class ImmichEncoder(TwoTowers):
 class Tower:
     """One ONNX file. Threads may share it."""
 
-    def __init__(self, path: Path, shape: tuple[int, ...], dim: int) -> None:
+    def __init__(self, path: Path, shape: tuple[int, ...], dim: int, *, at_once: bool = False) -> None:
         """Opens it.
 
         Args:
             path: of the file.
             shape: of one picture or text.
             dim: length of a vector.
+            at_once: as of `runtimes.session.open_session`.
 
         Raises:
             EncoderError: it is damaged, or it takes or gives something else.
         """
-        from brivl_search.encoders.runtimes.session import open_session
-
-        self._session = open_session(path)
+        self._session = open_session(path, at_once=at_once)
         self._dim, self._path = dim, path
         self._inputs = {one.name: _TYPES.get(one.type) for one in self._session.get_inputs()}
         strange = [f"{one.name} ({one.type})" for one in self._session.get_inputs() if one.type not in _TYPES]
         others = [name for name in self._inputs if name != "attention_mask"]
         if strange or len(others) != 1:
             raise EncoderError(f"{path} is not supported: it takes {', '.join(strange or self._inputs)}")
+        self.inputs = tuple(self._inputs)
         batch, *given = next(one.shape for one in self._session.get_inputs() if one.name == others[0])
         if any(isinstance(has, int) and has != wanted for has, wanted in zip(given, shape, strict=False)):
             raise EncoderError(

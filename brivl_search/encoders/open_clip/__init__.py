@@ -1,12 +1,13 @@
 """`open_clip:NAME/PRETRAINED`, `open_clip:FOLDER`, and `hf:` models with open_clip_config.json: encoders of open_clip.
 
-names     built-in names and their weights
-files     finds a model's files: config, weights, tokenizer, what describes its text tower
-config    reads open_clip_config.json: pixels, text length, what decides a vector
-towers    builds a model and keeps one of its towers
-tokens    open_clip's own tokenizers
-language  the language token of NLLB's tokenizer, by the script of a text
-encoder   the encoder over all that
+names       built-in names and their weights
+remembered  what open_clip said of those, for the next time
+files       finds a model's files: config, weights, tokenizer, what describes its text tower
+config      reads open_clip_config.json: pixels, text length, what decides a vector
+towers      builds a model and keeps one of its towers
+tokens      open_clip's own tokenizers
+language    the language token of NLLB's tokenizer, by the script of a text
+encoder     the encoder over all that
 """
 
 from __future__ import annotations

@@ -1,8 +1,12 @@
-"""open_clip's built-in models: NAME/PRETRAINED → config and weights. Its table is in a module that imports torch."""
+"""open_clip's built-in models: NAME/PRETRAINED → config and weights.
+
+Its table is in a package that imports torch, so what it said is remembered.
+"""
 
 from __future__ import annotations
 
 import difflib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +14,10 @@ from huggingface_hub import try_to_load_from_cache
 
 from brivl_search.encoders.hf.files import download
 from brivl_search.encoders.hf.layout import WEIGHTS
+from brivl_search.encoders.open_clip import remembered
 from brivl_search.encoders.open_clip.config import describe
 from brivl_search.encoders.open_clip.files import OpenClipModel, parts_of
+from brivl_search.encoders.open_clip.remembered import Named
 from brivl_search.errors import EncoderError
 
 
@@ -26,10 +32,24 @@ def find_named(name: str, suffix: str, truncate_dim: int | None) -> OpenClipMode
     Raises:
         EncoderError: there is no such name, or its weights cannot be downloaded.
     """
-    import open_clip
-
     if name.startswith("hf-hub:"):
         raise EncoderError(f"open_clip:{name}: write hf:{name.removeprefix('hf-hub:')}")
+    before = remembered.read(name)
+    known = before or _looked_up(name)
+    full = f"open_clip:{known.model}/{known.tag}{suffix}"
+    about = describe(f"open_clip's {known.model}", known.config, known.weights)
+    file = Path(known.file) if known.file and Path(known.file).is_file() else _weights(full, known.weights)
+    known = replace(known, file="" if known.weights.get("hf_hub") else str(file))  # the hub's cache is looked into
+    if known != before:
+        remembered.keep(name, known)
+    tokenizer, text_tower = parts_of(full, about, None)
+    return OpenClipModel(full, about, file, tokenizer, text_tower, truncate_dim)
+
+
+def _looked_up(name: str) -> Named:
+    """What open_clip knows of NAME/PRETRAINED; raises EncoderError if it knows nothing."""
+    import open_clip
+
     model, _, tag = name.rpartition("/")
     model = model.replace("/", "-")
     if open_clip.get_model_config(model) is None:
@@ -49,11 +69,7 @@ def find_named(name: str, suffix: str, truncate_dim: int | None) -> OpenClipMode
     config: dict[str, Any] = open_clip.get_model_config(model)
     if weights.get("quick_gelu"):  # OpenAI's weights, say, whose activation the plain names of models do not have
         config["quick_gelu"] = True
-    full = f"open_clip:{model}/{tag}{suffix}"
-    about = describe(f"open_clip's {model}", config, weights)
-    file = _weights(full, weights)
-    tokenizer, text_tower = parts_of(full, about, None)
-    return OpenClipModel(full, about, file, tokenizer, text_tower, truncate_dim)
+    return Named(model, tag, config, dict(weights))
 
 
 def _unknown(name: str, model: str) -> str:

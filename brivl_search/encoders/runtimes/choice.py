@@ -83,14 +83,15 @@ def choose(side: Side, runtime: Runtime, precision: Precision, device: str, meas
     Args:
         side: of the encoder.
         runtime: as asked for.
-        precision: as asked for. int8 is for pictures: a text tower stays in float32, since loading it takes longest.
+        precision: as asked for. int8 of texts is for ONNX Runtime; `exports` takes it only where it keeps the vectors.
         device: as asked for.
         measured: what `models runtimes` found best for pictures of this encoder on this machine; None: nothing.
     """
-    if precision == "int8" and side == "text":
+    if precision == "int8" and side == "text" and (runtime == "openvino" or not installed("onnx")):
         precision = "auto"
     if runtime == "auto":
-        if measured is not None and measured.precision == precision == "int8" and installed(measured.runtime):
+        fits = measured is not None and measured.precision == precision == "int8" and installed(measured.runtime)
+        if measured is not None and fits and side == "image":
             return measured
         if precision == "int8":
             runtime = "onnx" if installed("onnx") else "openvino"

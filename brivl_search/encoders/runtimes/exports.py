@@ -6,7 +6,7 @@ import hashlib
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from brivl_search.encoders.runtimes import order as orders
 from brivl_search.encoders.runtimes.choice import TORCH, Choice, Precision, Runtime, Side, choose
 from brivl_search.encoders.runtimes.openvino import Run
 from brivl_search.encoders.runtimes.session import default_threads
-from brivl_search.encoders.runtimes.tokens import FastTokens, Reading
+from brivl_search.encoders.runtimes.tokens import FILE, FastTokens, Reading, read_file
 from brivl_search.errors import EncoderError, TowerWarning
 
 WORTH = 1000  # pictures that wait, from which on `auto` makes an export: it takes about as long as 500 of them
@@ -59,7 +59,9 @@ class Tower:
     @cached_property
     def tokens(self) -> FastTokens | None:
         """The tokenizer that came with it; None: the encoder has to ask its own library."""
-        return None if self.facts.texts is None else FastTokens(self.folder, Reading(**self.facts.texts))
+        if self.facts.texts is None:
+            return None
+        return FastTokens(read_file(self.folder / FILE), Reading(**self.facts.texts))
 
 
 class Exports:
@@ -98,6 +100,8 @@ class Exports:
             if side not in self._towers:
                 choice = self.choice(side)
                 tower = None if choice.runtime == "torch" else self._opened(side, choice)
+                if tower is None and side == "text" and choice.precision == "int8":
+                    tower = self._opened(side, replace(choice, precision="fp32"))
                 if tower is None and choice.runtime != "torch" and self.expected < WORTH and not self._explicit(side):
                     return None  # perhaps more pictures are coming
                 self._towers[side] = tower
@@ -122,6 +126,9 @@ class Exports:
     def _opened(self, side: Side, choice: Choice) -> Tower | None:
         folder = store.place(self.fingerprint, side, choice)
         bound = self.bound is not None and side == "image"
+        small_texts = side == "text" and choice.precision == "int8"  # there is float32 behind it
+        if small_texts and store.refusal(folder):
+            return None
         try:
             facts = store.read(folder)
             if facts is None:
@@ -129,7 +136,11 @@ class Exports:
                     return None
                 facts = self._made(side, choice)
             if not facts.same and not self._may_differ(side):
-                raise EncoderError(f"{self.name}: {choice} would change its vectors (cosine {facts.cosine:.4f})")
+                reason = f"{choice} would change its {side} vectors (cosine {facts.cosine:.4f})"
+                if small_texts:
+                    store.drop(folder)
+                    store.refuse(folder, reason)
+                raise EncoderError(f"{self.name}: {reason}")
             try:
                 return Tower(folder, facts, open_run(folder, choice, side), streams(side))
             except EncoderError:  # damaged in spite of its length
@@ -138,7 +149,7 @@ class Exports:
         except EncoderError as error:
             if bound:
                 raise
-            tell(f"{error}; torch computes it")
+            tell(f"{error}; {'float32' if small_texts else 'torch'} computes it")
             return None
 
     def _may_differ(self, side: Side) -> bool:

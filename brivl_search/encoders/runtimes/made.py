@@ -72,3 +72,9 @@ def packed(pixels: NDArray[np.uint8], spec: PixelSpec) -> NDArray[np.uint8]:
         part = np.pad(picture, beyond, mode="wrap")[:rows, :columns]
         out[at] = patches.pack(np.ascontiguousarray(part), spec.patch, spec.size)
     return out
+
+
+def least_cosine(vectors: NDArray[np.float32], wanted: NDArray[np.float32]) -> float:
+    """The least cosine of a row of (n, dim) and the same row of the vectors that are wanted."""
+    lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(wanted, axis=1)
+    return float(((vectors * wanted).sum(1) / np.maximum(lengths, 1e-12)).min())

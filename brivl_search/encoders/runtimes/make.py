@@ -6,8 +6,6 @@ So a build or a server never imports torch, and the memory of the model in float
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +16,7 @@ from numpy.typing import NDArray
 
 from brivl_search.encoders.runtimes import store, tokens
 from brivl_search.encoders.runtimes.choice import SAFE, Choice
+from brivl_search.encoders.runtimes.made import least_cosine
 from brivl_search.encoders.runtimes.order import Order
 from brivl_search.errors import BrivlSearchError, EncoderError
 
@@ -56,14 +55,8 @@ def make(order: Order) -> store.Facts:
         raise EncoderError(f"{order.name} cannot be exported: it is no encoder of torch")
     if encoder.fingerprint != order.fingerprint:
         raise EncoderError(f"{order.name} has changed since it was loaded: load it again")
-    temporary = order.place.with_name(f".{order.place.name}.{os.getpid()}.tmp")
-    temporary.mkdir(parents=True)
-    try:
-        facts = _fill(temporary, encoder, order)
-        store.put(temporary, order.place)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return facts
+    with store.filling(order.place) as temporary:
+        return _fill(temporary, encoder, order)
 
 
 def _fill(folder: Path, encoder: TorchEncoder, order: Order) -> store.Facts:
@@ -79,7 +72,7 @@ def _fill(folder: Path, encoder: TorchEncoder, order: Order) -> store.Facts:
         if order.precision == "bf16":
             with torch.autocast("cpu", torch.bfloat16):
                 own = [side.module(*example).float().numpy() for example in examples]
-            apart = min(_least(*pair) for pair in zip(own, wanted, strict=True))
+            apart = min(least_cosine(*pair) for pair in zip(own, wanted, strict=True))
             least = min(SAFE, 1 - 2 * (1 - apart))  # runtimes round at other places, none of which is right
     path = folder / store.MODELS["onnx"]
     export(side, path, encoder.name)
@@ -132,13 +125,7 @@ def _cosine(folder: Path, order: Order, inputs: Mapping[str, NDArray[Any]], want
         rows = slice(start, start + max(start, 1))  # 1, 1, 2, 4 ...
         found.append(run({name: values[rows] for name, values in inputs.items()}))
         start = rows.stop
-    return _least(np.concatenate(found), wanted)
-
-
-def _least(vectors: NDArray[np.float32], wanted: NDArray[np.float32]) -> float:
-    """The least cosine of rows (n, dim)."""
-    lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(wanted, axis=1)
-    return float(((vectors * wanted).sum(1) / np.maximum(lengths, 1e-12)).min())
+    return least_cosine(np.concatenate(found), wanted)
 
 
 def _save_tokens(encoder: TorchEncoder, folder: Path) -> tokens.Reading | None:
@@ -149,7 +136,8 @@ def _save_tokens(encoder: TorchEncoder, folder: Path) -> tokens.Reading | None:
     if reading is None:
         return None
     said = texts(CHECKED)
-    ours, theirs = tokens.FastTokens(folder, reading).batch(said), encoder.tokenized(said)
+    fast = tokens.FastTokens(tokens.read_file(folder / tokens.FILE), reading)
+    ours, theirs = fast.batch(said), encoder.tokenized(said)
     if all(np.array_equal(ours[name], values) for name, values in theirs.items()):
         return reading
     (folder / tokens.FILE).unlink()

@@ -13,6 +13,7 @@ from typing import Any
 from brivl_search.corpus.atomic import appearing
 from brivl_search.encoders import places
 from brivl_search.encoders.cpu import cpu_name
+from brivl_search.encoders.runtimes import store
 from brivl_search.encoders.runtimes.choice import PRECISIONS, RUNTIMES, Choice, choose
 
 MOST_LOST = 0.5  # points of recall@10 that speed may cost
@@ -106,9 +107,10 @@ def best_for_new(fingerprint: str) -> Measured | None:
 
 
 def describe(fingerprint: str) -> str:
-    """What `auto` takes for pictures of an encoder here, and why: a line for people."""
+    """What `auto` takes for pictures of an encoder here, and why, and what int8 is for texts: a line for people."""
     way = next((one for one in read(fingerprint) if one.choice == best(fingerprint)), None)
+    texts = f"; {told}" if (told := store.small_texts(fingerprint)) else ""
     if way is None:
-        return f"{choose('image', 'auto', 'auto', 'auto')} (not measured here: models runtimes)"
+        return f"{choose('image', 'auto', 'auto', 'auto')} (not measured here: models runtimes){texts}"
     lost = "" if way.lost is None else f", {max(way.lost, 0):.1f} points of recall@10 lost"
-    return f"{way.choice} (measured here: {way.rate:.0f} images/s{lost})"
+    return f"{way.choice} (measured here: {way.rate:.0f} images/s{lost}){texts}"

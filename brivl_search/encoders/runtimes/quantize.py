@@ -24,7 +24,7 @@ _CNN = 8  # convolutions; a transformer has one or a few
 
 
 def int8(source: Path, target: Path, choice: Choice, pictures: Callable[[], NDArray[np.uint8]]) -> None:
-    """Writes the int8 form of an image tower.
+    """Writes the int8 form of a tower. Tables of embeddings stay in float32, of which a text takes a few rows.
 
     Args:
         source: the tower in float32.

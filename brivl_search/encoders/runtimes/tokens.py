@@ -10,6 +10,7 @@ import html
 import string
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,37 +55,61 @@ class Reading:
         return asdict(self)
 
 
-class FastTokens:
-    """A tokenizer of an export. It answers the calls that the encoders make of transformers' own; threads may share it.
+def read_file(path: Path) -> Any:
+    """The `tokenizers.Tokenizer` of a tokenizer.json, which neither cuts nor pads.
 
     Raises:
-        EncoderError: its file cannot be read.
+        EncoderError: the file cannot be read.
+    """
+    from tokenizers import Tokenizer
+
+    try:
+        found = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exceptions
+        raise EncoderError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from None
+    found.no_padding()
+    found.no_truncation()
+    return found
+
+
+class FastTokens:
+    """A tokenizer of `read_file`. It answers the calls that the encoders make of transformers' own.
+
+    Threads may share it.
     """
 
     is_fast = True
 
-    def __init__(self, folder: Path, reading: Reading) -> None:
+    def __init__(self, tokenizer: Any, reading: Reading) -> None:
+        self.reading, self.unk_token_id = reading, reading.unknown
+        self._whole = tokenizer
+
+    @cached_property
+    def _cut(self) -> Any:
+        """The tokenizer that cuts, made for the first text that is too long: it takes as long as reading the file."""
         from tokenizers import Tokenizer
 
-        self.reading, self.unk_token_id = reading, reading.unknown
-        try:
-            self._whole = Tokenizer.from_file(str(folder / FILE))
-            self._cut = Tokenizer.from_file(str(folder / FILE))
-        except Exception as error:  # the library raises bare Exceptions
-            raise EncoderError(f"{folder / FILE} cannot be read: {error}") from None
-        self._whole.no_padding()
-        self._whole.no_truncation()
-        self._cut.no_padding()
-        self._cut.no_truncation()
-        if reading.end is None:
-            self._cut.enable_truncation(reading.length, direction="left" if reading.cut_left else "right")
+        cutting = Tokenizer.from_str(self._whole.to_str())
+        cutting.enable_truncation(self.reading.length, direction="left" if self.reading.cut_left else "right")
+        return cutting
+
+    def _rows(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of cleaned texts, none longer than `length`."""
+        length, end = self.reading.length, self.reading.end
+        rows = [one.ids for one in self._whole.encode_batch(list(texts))]
+        long = [at for at, row in enumerate(rows) if len(row) > length]
+        if end is not None:
+            for at in long:
+                rows[at] = [*rows[at][: length - 1], end]
+        elif long:
+            for at, one in zip(long, self._cut.encode_batch([texts[at] for at in long]), strict=True):
+                rows[at] = one.ids
+        return rows
 
     def batch(self, texts: Sequence[str]) -> dict[str, NDArray[np.int64]]:
         """`input_ids` and `attention_mask`, int64 (n, T)."""
         reading = self.reading
-        rows = [one.ids for one in self._cut.encode_batch([cleaned(text, reading.clean) for text in texts])]
-        if reading.end is not None:
-            rows = [row if len(row) <= reading.length else [*row[: reading.length - 1], reading.end] for row in rows]
+        rows = self._rows([cleaned(text, reading.clean) for text in texts])
         longest = max(map(len, rows), default=0)
         wide = reading.length if reading.pad_to == "length" else longest
         if reading.short is not None and longest <= reading.short:

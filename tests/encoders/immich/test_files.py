@@ -10,12 +10,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from brivl_search.encoders import load_encoder
 from brivl_search.encoders.hf.files import complete, wanted
+from brivl_search.encoders.immich import encoder as encoders
 from brivl_search.encoders.immich.layout import external
 from brivl_search.encoders.inventory import inventory
+from brivl_search.encoders.runtimes import store
+from brivl_search.encoders.runtimes.choice import Choice
 from brivl_search.errors import DependencyError, EncoderError, UsageError
 from tests.support.folders import REPO
 from tests.support.tiny_hf import TEXTS, edit_json, make_hub, photos
@@ -124,6 +128,30 @@ def test_weights_beside_the_file(folder: Path) -> None:
     assert not complete(folder)
     with pytest.raises(EncoderError, match=r"visual/model\.onnx has weights in weights\.bin"):
         load(folder)
+
+
+def test_texts_are_computed_by_a_copy_that_opens_fast(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is made with the first text, gives the same vectors, and a damaged one, or none, costs nothing but time."""
+    first = load(folder)
+    wanted = first.encode_texts(TEXTS)
+    copy = store.place(first.fingerprint, "text", Choice("onnx", "fp32"))
+    facts = store.read(copy)
+    assert facts is not None and facts.cosine > 0.99999 and (copy / "model.onnx").is_file()
+    opened: list[Path] = []
+    own = encoders.open_session
+
+    def note(path: Path, **options: Any) -> Any:
+        opened.append(path)
+        return own(path, **options)
+
+    monkeypatch.setattr(encoders, "open_session", note)
+    np.testing.assert_allclose(load(folder).encode_texts(TEXTS), wanted, atol=1e-5)
+    assert opened == [copy / "model.onnx"]
+    (copy / "model.onnx").write_bytes(bytes((copy / "model.onnx").stat().st_size))  # damaged in spite of its length
+    for _ in range(2):
+        np.testing.assert_allclose(load(folder).encode_texts(TEXTS), wanted, atol=1e-5)
+    monkeypatch.setenv("BRIVL_SEARCH_EXPORTS", str(folder / "config.json" / "no folder"))
+    np.testing.assert_allclose(load(folder).encode_texts(TEXTS), wanted, atol=1e-5)
 
 
 def test_devices_precisions_and_dimensions_that_it_does_not_have(folder: Path) -> None:

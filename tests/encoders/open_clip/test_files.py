@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from brivl_search.encoders import load_encoder
 from brivl_search.encoders.hf.files import complete, wanted
 from brivl_search.encoders.hf.layout import WEIGHTS, weight_file
 from brivl_search.encoders.inventory import inventory
+from brivl_search.encoders.open_clip import remembered
 from brivl_search.encoders.open_clip.encoder import OpenClipEncoder
 from brivl_search.errors import DependencyError, EncoderError
 from tests.support.tiny_hf import TEXTS, edit_json, make_hf
@@ -182,6 +184,7 @@ def test_built_in_weights_from_the_hubs_cache(
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     repo = tmp_path / "models--timm--vit_base_patch32_clip_224.openai"
     snapshot = repo / "snapshots" / ("c" * 40)
     snapshot.mkdir(parents=True)
@@ -197,6 +200,45 @@ def test_built_in_weights_from_the_hubs_cache(
     assert isinstance(encoder, OpenClipEncoder) and encoder.name == "open_clip:ViT-B-32/openai?dim=512"
     assert encoder.model.weights == snapshot / SAFE and encoder.about.model["quick_gelu"] is True
     assert (encoder.dim, encoder.pixels.size, encoder.pixels.resize) == (512, 224, "crop")
+    # Asked once, open_clip is not imported again, until it is of another version.
+    code = (
+        "import sys; from brivl_search.encoders import load_encoder; print(load_encoder(sys.argv[1]).fingerprint);"
+        "print({'torch', 'open_clip', 'transformers', 'timm'} & set(sys.modules))"
+    )
+    environment = {**os.environ, "HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, "open_clip:ViT-B/32/openai"], capture_output=True, text=True, env=environment
+    )
+    whole = load_encoder("open_clip:ViT-B-32/openai", device="cpu")
+    assert done.stdout.split() == [whole.fingerprint, "set()"], done.stderr
+    monkeypatch.setattr(remembered, "version", lambda _: "another")
+    assert remembered.read("ViT-B/32/openai") is None
+    (tmp_path / "cache" / "brivl-search" / "open_clip.json").write_text('{"half": ')
+    assert load_encoder("open_clip:ViT-B-32/openai", device="cpu").fingerprint == whole.fingerprint
+
+
+def test_weights_that_open_clip_downloads_itself_are_remembered(
+    models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    file = shutil.copy(models["vit"] / SAFE, tmp_path / "weights.safetensors")
+    asked: list[str] = []
+
+    def download(about: dict[str, Any]) -> str:
+        asked.append(about["url"])
+        return str(file)
+
+    monkeypatch.setattr(open_clip, "get_pretrained_cfg", lambda *_: {"url": "https://example.org/weights"})
+    monkeypatch.setattr(open_clip, "download_pretrained", download)
+    for _ in range(2):
+        encoder = load_encoder("open_clip:ViT-B-32/openai", device="cpu")
+        assert isinstance(encoder, OpenClipEncoder) and encoder.model.weights == Path(file)
+    assert asked == ["https://example.org/weights"]
+    Path(file).rename(tmp_path / "moved.safetensors")
+    file = tmp_path / "moved.safetensors"
+    for _ in range(2):
+        load_encoder("open_clip:ViT-B-32/openai", device="cpu")
+    assert len(asked) == 2
 
 
 def test_models_list_and_downloads(models: dict[str, Path], tmp_path: Path) -> None:

@@ -87,7 +87,11 @@ def test_what_was_measured_wins_where_it_fits_the_request(machine: Any) -> None:
     assert choose("image", "auto", "int8", "auto") == Choice("onnx", "int8")
 
 
-def test_int8_is_for_pictures(machine: Any) -> None:
-    machine("onnx")
-    assert choose("text", "onnx", "int8", "auto") == Choice("onnx", "fp32")
-    assert choose("image", "onnx", "int8", "auto") == Choice("onnx", "int8")
+def test_int8_of_texts_is_for_onnx_runtime(machine: Any) -> None:
+    machine("onnx", "openvino")
+    for runtime in ("auto", "onnx"):
+        assert choose("text", runtime, "int8", "auto", Choice("openvino", "int8")) == Choice("onnx", "int8")
+    assert choose("text", "openvino", "int8", "auto") == Choice("openvino", "fp32")
+    machine("openvino")
+    assert choose("text", "auto", "int8", "auto") == Choice("openvino", "fp32")
+    assert choose("image", "auto", "int8", "auto") == Choice("openvino", "int8")

@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from brivl_search.encoders import load_encoder
-from brivl_search.encoders.runtimes import exports, make, order, store
+from brivl_search.encoders import calibration, hub_corrections, load_encoder
+from brivl_search.encoders.calibration import Calibration
+from brivl_search.encoders.runtimes import exports, make, measured, order, store
 from brivl_search.encoders.runtimes.choice import SAFE, Choice, installed
 from brivl_search.encoders.runtimes.made import packed, texts
 from brivl_search.errors import EncoderError, TowerWarning, UsageError
+from brivl_search.metrics.hub_correction import HubCorrection
 from tests.support.tiny_fgclip import make_fgclip
 from tests.support.tiny_hf import make_hf
 
@@ -243,6 +245,50 @@ def test_int8_that_keeps_vectors_is_the_same_encoder(clip: str, monkeypatch: pyt
     assert (ours.name, ours.fingerprint) == (torch.name, torch.fingerprint)
 
 
+@pytest.mark.parametrize("keeps", [True, False])
+def test_texts_are_in_int8_only_where_their_vectors_stay(
+    clip: str, keeps: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Checked when it is exported. What does not stay is dropped, told once, and not tried again."""
+    torch = load_encoder(clip, runtime="torch", precision="fp32", device="cpu")
+    monkeypatch.setattr(store.Facts, "same", property(lambda facts: keeps or facts.cosine > 0.9999))
+    folder = store.place(torch.fingerprint, "text", Choice("onnx", "int8"))
+    for turn in range(2):
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            tower = load_encoder(clip, runtime="onnx", precision="int8").exports.tower("text")  # type: ignore[attr-defined]
+        lines = [str(one.message) for one in told if "would change its text vectors" in str(one.message)]
+        assert len(lines) == (0 if keeps or turn else 1)
+        assert tower.folder.name.split("-")[-2] == ("int8" if keeps else "fp32") and folder.exists() == keeps
+        got = tower.texts(load_encoder(clip, runtime="onnx").tokenized(["a dog on grass"]))  # type: ignore[attr-defined]
+        assert (got @ torch.encode_texts("a dog on grass")[0])[0] / np.linalg.norm(got) > 0.97
+    told_later = measured.describe(torch.fingerprint)
+    assert ("texts in int8 keep their vectors (cosine 0.9" if keeps else "texts stay in float32: ONNX") in told_later
+
+
+def test_what_was_measured_counts_for_the_vectors_it_was_measured_of(
+    clip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Calibrations and hub corrections by one rule: an export that keeps the vectors has them, int8 its own."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    plain = load_encoder(clip, runtime="torch")
+    int8 = load_encoder(f"{clip}+precision=int8")
+    calibration.save(plain.fingerprint, {"slope": 5.0, "intercept": -1.0})
+    hub_corrections.save(plain.fingerprint, HubCorrection(np.eye(plain.dim, dtype=np.float16), 0.5, 1))
+
+    def kept(name: str, **options: Any) -> tuple[bool, bool]:
+        encoder = load_encoder(name, **options)
+        return encoder.calibration is not None, hub_corrections.saved(encoder.fingerprint) is not None
+
+    assert kept(clip, runtime="torch") == kept(clip, runtime="onnx") == (True, True)
+    assert kept(int8.name) == (False, False)
+    calibration.save(int8.fingerprint, {"slope": 6.0, "intercept": -1.0})
+    hub_corrections.save(int8.fingerprint, HubCorrection(np.eye(plain.dim, dtype=np.float16), 0.25, 1))
+    assert kept(int8.name) == (True, True)
+    assert load_encoder(int8.name).calibration == Calibration(6, -1) != load_encoder(clip).calibration
+    assert calibration.path_of("a").parent == hub_corrections.path_of("a").parent
+
+
 def test_an_encoder_of_int8_gives_no_other_vectors(clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(given: make.Order) -> Any:
         raise EncoderError("no such layer")
@@ -260,24 +306,42 @@ def test_a_changed_encoder_is_not_exported_under_the_old_fingerprint(clip: str) 
     assert store.read(given.place) is None
 
 
-@pytest.mark.slow
-def test_a_query_by_exports_imports_neither_torch_nor_transformers(clip: str) -> None:
-    """A process of its own has one tower exported and finds the other in the cache; it imports no torch for either."""
+def test_a_query_by_exports_imports_neither_torch_nor_transformers(
+    clip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of every family: the exports are made here, and used by a process of their own."""
+    pytest.importorskip("open_clip")
+    from tests.support.tiny_immich import make_immich
+    from tests.support.tiny_open_clip import make_open_clip
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    hf = [f"hf:{make_hf(tmp_path / kind, kind)}" for kind in ("chinese_clip", "siglip")]
+    other = make_open_clip(tmp_path / "xlm_roberta", "xlm_roberta")
+    names = [clip, *hf, f"open_clip:{other}", f"hf:{other}", f"hf:{make_immich(tmp_path / 'immich', other)}"]
     load_encoder(clip, runtime="onnx").encode_images(np.zeros((1, 32, 32, 3), np.uint8))
+    wanted = []
+    for name in names:
+        encoder: Any = load_encoder(name) if "immich" in name else load_encoder(name, runtime="onnx")
+        wanted.append(float(encoder.encode_texts("a dog")[0, 0]))
     program = (
-        "import sys, numpy as np\n"
+        "import sys\n"
         "from brivl_search.encoders import load_encoder\n"
-        f"e = load_encoder({clip!r}, runtime='onnx')\n"
-        "v = [e.encode_texts('a dog'), e.encode_images(np.zeros((2, 32, 32, 3), np.uint8))]\n"
-        "e.cut_tokens('a dog'), e.unknown_words('a dog'), e.spelled(['a dog'])\n"
-        f"again = load_encoder({clip!r}, runtime='onnx').encode_texts('a dog')\n"
-        "print([len(one) for one in v], np.array_equal(again, v[0]))\n"
-        "print(sorted({'torch', 'transformers', 'timm'} & set(sys.modules)))\n"
+        "import numpy as np\n"
+        "for name in sys.argv[1:]:\n"
+        "    e = load_encoder(name)\n"  # `auto` uses what is there
+        "    v = e.encode_queries('a dog')\n"
+        "    if name == sys.argv[1]:\n"
+        "        e.encode_images(np.zeros((2, 32, 32, 3), np.uint8))\n"
+        "    e.cut_tokens('a dog'), e.unknown_words('a dog'), e.spelled(['a dog'])\n"
+        "    heavy = {'torch', 'transformers', 'timm', 'open_clip', 'sklearn', 'pandas'} & set(sys.modules)\n"
+        "    print(float(v[0, 0]), *sorted(heavy))\n"
     )
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program],
+        [sys.executable, "-W", "ignore", "-c", program, *names],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "CUDA_VISIBLE_DEVICES": ""},
     )
-    assert done.stdout.split("\n") == ["[1, 2] True", "[]", ""], done.stderr
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert [len(line) for line in lines] == [1] * len(names), done.stdout + done.stderr
+    assert [float(first) for first, *_ in lines] == pytest.approx(wanted, abs=1e-5)

@@ -34,7 +34,7 @@ def encoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 def fast_of(encoder: Any, folder: Path) -> tokens.FastTokens:
     reading = encoder.save_tokens(folder)
     assert reading is not None
-    return tokens.FastTokens(folder, reading)
+    return tokens.FastTokens(tokens.read_file(folder / tokens.FILE), reading)
 
 
 def test_ids_masks_and_lengths_are_those_of_transformers(encoder: Any, tmp_path: Path) -> None:
@@ -44,6 +44,17 @@ def test_ids_masks_and_lengths_are_those_of_transformers(encoder: Any, tmp_path:
             np.testing.assert_array_equal(fast.batch(texts)[name], values, err_msg=name)
     whole = encoder.tokenizer(TEXTS, truncation=False, verbose=False)["input_ids"]
     assert fast(TEXTS)["input_ids"] == whole and fast.lengths(TEXTS) == [len(ids) for ids in whole]
+
+
+def test_a_second_tokenizer_is_made_only_for_a_text_that_is_cut(encoder: Any, tmp_path: Path) -> None:
+    """Reading one takes 0.1 s of a query (CLIP's), or half a second (XLM-R's)."""
+    fast = fast_of(encoder, tmp_path)
+    fast.batch(["dog"]), fast.lengths(TEXTS), fast(TEXTS)
+    assert "_cut" not in vars(fast)
+    found = fast.batch([TEXTS[-1], "dog"])
+    assert "_cut" in vars(fast) or fast.reading.end is not None
+    for name, values in encoder.tokenized([TEXTS[-1], "dog"]).items():
+        np.testing.assert_array_equal(found[name], values, err_msg=name)
 
 
 def test_spelling_and_unknown_words_are_those_of_transformers(encoder: Any, tmp_path: Path) -> None:
@@ -63,7 +74,7 @@ def test_a_slow_tokenizer_has_no_file(tmp_path: Path) -> None:
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     (tmp_path / tokens.FILE).write_text('{"half": ')
     with pytest.raises(EncoderError, match=r"tokenizer\.json cannot be read"):
-        tokens.FastTokens(tmp_path, tokens.Reading(8, "longest", 0))
+        tokens.read_file(tmp_path / tokens.FILE)
 
 
 @pytest.mark.parametrize("clean", ["whitespace", "lower", "canonicalize"])
