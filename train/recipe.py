@@ -164,7 +164,10 @@ class Recipe(Common):
         if self.init.foreign is None:
             if wrong := sorted(given & {"frozen_image_layers", "lora_rank"}):
                 instead = "frozen_blocks freezes blocks of its CNNs" if "image" in wrong[0] else "leave it out"
-                raise ValueError(f"train.{wrong[0]} is for hf: and open_clip: models, this is BriVL's: {instead}")
+                raise ValueError(
+                    f"train.{wrong[0]} is for hf: and open_clip: models, and {self.init.brivl or 'this'!r} is BriVL's: "
+                    f"{instead}; a model of another library is called hf:FOLDER or open_clip:FOLDER"
+                )
             return self
         for name in ("cached_blocks", "frozen_blocks", "frozen_cnn_modules", "cnn_lr_factor"):
             if name in given:
