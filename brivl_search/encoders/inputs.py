@@ -61,6 +61,16 @@ def encode_any(
     return np.concatenate(vectors)
 
 
+def fitted(pictures: NDArray[np.uint8], spec: PixelSpec) -> NDArray[np.uint8]:
+    """Pictures uint8 RGB (n, height, width, 3) → a ready batch for an encoder that wants `spec`.
+
+    Squares of its size are one already, except for encoders that take patches.
+    """
+    if spec.resize != "patches" and is_batch(pictures, spec):
+        return pictures
+    return np.stack([_decoded(one, spec, at).pixels for at, one in enumerate(pictures, 1)])
+
+
 def is_batch(pixels: NDArray[Any], spec: PixelSpec) -> bool:
     """Whether an array is a ready batch: uint8 (n, S, S, 3) with S the encoder's size."""
     return pixels.dtype == np.uint8 and pixels.ndim == 4 and pixels.shape[1:] == (spec.size, spec.size, 3)

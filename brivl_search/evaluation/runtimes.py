@@ -10,6 +10,7 @@ import numpy as np
 
 from brivl_search.corpus.dataset import Dataset
 from brivl_search.encoders.cpu import multiplies_bf16
+from brivl_search.encoders.inputs import fitted
 from brivl_search.encoders.registry import load_encoder, without_precision
 from brivl_search.encoders.runtimes.choice import Choice, installed
 from brivl_search.encoders.runtimes.made import pictures
@@ -59,7 +60,7 @@ def measure(
     """
     name, _ = without_precision(name)
     plain: Any = load_encoder(name, runtime="torch", precision="fp32", device="cpu")
-    made = pictures(_PICTURES, plain.pixels.size, seed=2)
+    made = fitted(pictures(_PICTURES, plain.pixels.size, seed=2), plain.pixels)
     wanted = plain.encode_images(made)
     found: list[Measured] = []
     for way in ways():
@@ -75,7 +76,7 @@ def measure(
         recall = None if dataset is None else _recall(encoder, dataset, advance)
         lost = None if recall is None or not found or found[0].recall is None else found[0].recall - recall
         cosine = float((vectors * wanted).sum(1).min())
-        same = tower is None or tower.facts.same
+        same = tower is None or (tower.facts.same and cosine >= tower.facts.least)  # these are more pictures
         lost = 0.0 if recall is not None and not found else lost
         found.append(Measured(way.runtime, way.precision, rate, cosine, same, recall, lost))
     return plain.fingerprint, found

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from brivl_search.encoders.inputs import fitted
 from brivl_search.errors import BrivlSearchError
 
 BATCH = 64  # pictures, at most; fewer where a batch would take too long
@@ -39,11 +40,12 @@ def measure(asked: Mapping[str, Any]) -> dict[str, Any]:
     texts = made_texts()
     encoder.encode_texts(texts[:1])
     text_ready = time.time() - asked["began"]
-    side = encoder.pixels.size
+    spec = encoder.pixels
+    made = fitted(made_pixels(MADE, spec.size), spec)
     start = time.perf_counter()
-    encoder.encode_images(made_pixels(1, side))
+    encoder.encode_images(made[:1])
     image_ready = time.perf_counter() - start
-    pixels = decoded(asked["pictures"], encoder.pixels) if asked["pictures"] else made_pixels(MADE, side)
+    pixels = decoded(asked["pictures"], spec) if asked["pictures"] else made
     alone = rate(lambda at: encoder.encode_images(taken(pixels, at, 1)), 1, 0)
     batch = int(min(BATCH, max(1, alone * asked["seconds"] / 4)))
     images = rate(lambda at: encoder.encode_images(taken(pixels, at, batch)), batch, asked["seconds"])
