@@ -6,14 +6,15 @@ written as %25, %26 and %3F.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import unquote
 
 from brivl_search.errors import UsageError
 
 _SETTINGS = re.compile(r"(.*?)\?([A-Za-z_]\w*=.*)", re.DOTALL)
+_PREFIX = re.compile(r"\A(hf|open_clip):")
 _KNOWN = ("dim", "query_prompt", "document_prompt")
 
 
@@ -56,7 +57,8 @@ def split(name: str) -> tuple[str, Settings]:
         UsageError: there is no such setting, or its value is none.
     """
     found = _SETTINGS.fullmatch(name)
-    if found is None or Path(name.rpartition(":")[2]).expanduser().is_dir():
+    # A folder may be called like that. What follows the last colon is none: a prompt may end in one, as "query:" does.
+    if found is None or os.path.isdir(os.path.expanduser(_PREFIX.sub("", name))):
         return name, NONE
     values: dict[str, str] = {}
     for part in found[2].split("&"):
@@ -67,9 +69,12 @@ def split(name: str) -> tuple[str, Settings]:
             )
         if key in values:
             raise UsageError(f"{name}: {key} is there twice: leave one out")
-        values[key] = unquote(value)
+        try:
+            values[key] = unquote(value, errors="strict")
+        except UnicodeDecodeError:
+            raise UsageError(f"{name}: {key} is not UTF-8: write % itself as %25") from None
     dim = values.pop("dim", None)
-    if dim is not None and not (dim.isascii() and dim.isdecimal() and int(dim)):
+    if dim is not None and not re.fullmatch(r"0*[1-9][0-9]{0,8}", dim):
         raise UsageError(f"{name}: dim={dim}: give a whole number from 1 on")
     number = None if dim is None else int(dim)
     return found[1], Settings(number, values.get("query_prompt"), values.get("document_prompt"))

@@ -22,6 +22,10 @@ from brivl_search.errors import UsageError
         ("a/b?query_prompt=what%3F a %26 b %25", "a/b", Settings(None, "what? a & b %")),
         ("a/b?document_prompt=一张图：\n", "a/b", Settings(None, None, "一张图：\n")),
         ("/what?/is", "/what?/is", Settings()),
+        ("hf:a/b?query_prompt=query:", "hf:a/b", Settings(None, "query:")),  # after the colon is nothing, or a folder
+        ("hf:a/b?document_prompt=what lies in:/tmp", "hf:a/b", Settings(None, None, "what lies in:/tmp")),
+        ("open_clip:a/b?query_prompt=~nobody: {x} %s", "open_clip:a/b", Settings(None, "~nobody: {x} %s")),
+        (f"a/b?query_prompt={'long ' * 99}", "a/b", Settings(None, "long " * 99)),
     ],
 )
 def test_a_name_and_its_settings(name: str, bare: str, settings: Settings) -> None:
@@ -50,6 +54,8 @@ def test_a_folder_may_be_called_like_settings(tmp_path: Path) -> None:
         ("m?dim=8&dim=9", "dim is there twice"),
         ("m?dim=0", "dim=0: give a whole number from 1 on"),
         ("m?dim=x", "dim=x: give a whole number"),
+        (f"m?dim={'9' * 5000}", "9: give a whole number"),
+        ("m?query_prompt=%B9%B7", "query_prompt is not UTF-8: write % itself as %25"),
     ],
 )
 def test_what_is_no_setting_is_refused(name: str, message: str) -> None:
