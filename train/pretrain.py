@@ -42,24 +42,30 @@ from train.run.validate import Validation
 
 def main(argv: list[str] | None = None) -> None:
     args, parser = arguments(argv)
+    run: str | None = None
     try:
         changes = [*args.set, *own_photos(args.photos), *own_photos(args.general, "general")]
         recipe = read_recipe(args.recipe, changes)
+        run = recipe.run
         if args.export:
             export(recipe, args.export)
         elif args.dry_run:
             dry_run(args, recipe)
         else:
             train(recipe, args.recipe.resolve().parent, stop_after=args.stop_after)
-    except (BrivlSearchError, OSError) as error:
-        known = error if isinstance(error, BrivlSearchError) else system_error(error) or could_not(error)
+    except Exception as error:
+        known = error if isinstance(error, BrivlSearchError) else system_error(error, run) or could_not(error)
+        if known is None:
+            raise
         parser.exit(known.exit_code, f"train.pretrain: {known}\n")
     except KeyboardInterrupt:
         parser.exit(130, "train.pretrain: interrupted; the same command goes on from what was saved\n")
 
 
-def could_not(error: OSError) -> BrivlSearchError:
-    """A file or a folder that is in the way, and the like, in a line."""
+def could_not(error: Exception) -> BrivlSearchError | None:
+    """A file or a folder that is in the way, and the like, in a line; None: it is nothing of a file."""
+    if not isinstance(error, OSError):
+        return None
     return BrivlSearchError(f"{error.filename or 'a file'}: {error.strerror or error}: check the path")
 
 

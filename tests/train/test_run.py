@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -270,6 +271,25 @@ def test_a_file_in_the_place_of_the_run_is_named(
         pretrain.main([str(recipe)])
     said = capsys.readouterr().err
     assert ended.value.code == 1 and str(tmp_path / "run") in said and said.count("\n") == 1
+
+
+def test_a_state_that_finds_the_disk_full_is_no_traceback_and_leaves_nothing_half(
+    tmp_path: Path,
+    photos: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def full(_: object, file: io.BufferedWriter) -> None:
+        file.write(b"half")
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 704 vs 598")
+
+    monkeypatch.setattr("train.run.state.torch.save", full)
+    recipe = write_recipe(tmp_path, photos, **SHORT | {"steps": 1, "eval_every": 1})
+    with pytest.raises(SystemExit) as ended:
+        pretrain.main([str(recipe)])
+    said = capsys.readouterr().err
+    assert ended.value.code == 1 and "free some space" in said and said.count("\n") == 1
+    assert not [path.name for path in (tmp_path / "run").iterdir() if path.suffix in (".pt", ".tmp")]
 
 
 def test_an_export_leaves_nothing_of_what_was_there_before(tmp_path: Path) -> None:
