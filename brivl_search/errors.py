@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -149,7 +150,7 @@ def system_error(error: BaseException, directory: str | os.PathLike[str] | None 
     """A full disk, a folder that cannot be written, no memory left and the like, as one line; None for anything else.
 
     Args:
-        error: an OSError, LMDB's, or MemoryError.
+        error: an OSError, LMDB's, MemoryError, or what safetensors and torch say when they write.
         directory: where it happened, if the error does not say.
     """
     if isinstance(error, MemoryError):
@@ -160,6 +161,10 @@ def system_error(error: BaseException, directory: str | os.PathLike[str] | None 
         code = next((c for c in _ADVICE if os.strerror(c).lower() in text.lower()), None)
         if type(error).__name__ == "DiskError":
             code = errno.ENOSPC
+    elif type(error).__module__.startswith("safetensors") and (found := re.search(r"\(os error (\d+)\)", text)):
+        code = int(found[1])
+    elif isinstance(error, RuntimeError) and "inline_container.cc" in text and "Reader" not in text:
+        code = errno.EIO  # so torch says that a file which it writes was cut short
     elif not isinstance(error, OSError):
         return None
     name = getattr(error, "filename", None)
@@ -168,7 +173,7 @@ def system_error(error: BaseException, directory: str | os.PathLike[str] | None 
     if name is None:
         name = directory
     place = os.fspath(name) if isinstance(name, str | os.PathLike) else None
-    if code == errno.EIO:  # LMDB says so of every write that was cut short
+    if code == errno.EIO:  # LMDB says so of every write that was cut short, and torch means it
         code = _behind(place)
     where = "" if place is None else f" ({os.fsencode(place).decode('utf-8', 'backslashreplace')})"
     if code in _ADVICE:

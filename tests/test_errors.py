@@ -147,4 +147,12 @@ def test_other_errors_of_the_system() -> None:
     assert full is not None and "(/x)" in str(full) and full.code == "disk_full" and "space" in str(full)
     memory = system_error(MemoryError("Unable to allocate 8 TiB"))
     assert memory is not None and str(memory).startswith("not enough memory (Unable to allocate 8 TiB): ask for less")
+    weights = type("SafetensorError", (Exception,), {"__module__": "safetensors._safetensors_rust"})
+    said = system_error(weights("Error while serializing: I/O error: No space left on device (os error 28)"), "/x/run")
+    assert said is not None and said.code == "disk_full" and str(said).startswith("No space left on device (/x/run)")
+    cut = RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 704 vs 598")  # of torch.save
+    torchs = system_error(cut, "/x/run")
+    assert torchs is not None and "(/x/run)" in str(torchs) and "free some space" in str(torchs)
+    assert system_error(RuntimeError("inline_container.cc: PytorchStreamReader failed reading zip archive")) is None
+    assert system_error(weights("Error while deserializing header: header too large")) is None
     assert system_error(ValueError("x")) is None and system_error(OSError(errno.ENOTDIR, "x")) is None

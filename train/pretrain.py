@@ -17,17 +17,21 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 
 import torch
 
+from brivl_search.corpus.atomic import appearing
+from brivl_search.encoders.brivl.hubness import HUBNESS
+from brivl_search.encoders.confidence import CONFIDENCE
 from brivl_search.encoders.device import has_fast_bf16, pick_device
-from brivl_search.errors import BrivlSearchError, UsageError
+from brivl_search.errors import BrivlSearchError, UsageError, system_error
 from train import distributed
 from train.data.build import build_data
 from train.model.build import objective, optimizer_of
 from train.model.kinds.base import Kind
-from train.model.kinds.hf import TRAINING
+from train.model.kinds.hf import TRAINING, WEIGHTS
 from train.model.kinds.load import load_kind
 from train.recipe import Recipe, read_recipe
 from train.run.cpu import quicken
@@ -38,19 +42,31 @@ from train.run.validate import Validation
 
 def main(argv: list[str] | None = None) -> None:
     args, parser = arguments(argv)
+    run: str | None = None
     try:
         changes = [*args.set, *own_photos(args.photos), *own_photos(args.general, "general")]
         recipe = read_recipe(args.recipe, changes)
+        run = recipe.run
         if args.export:
             export(recipe, args.export)
         elif args.dry_run:
             dry_run(args, recipe)
         else:
             train(recipe, args.recipe.resolve().parent, stop_after=args.stop_after)
-    except BrivlSearchError as error:
-        parser.exit(error.exit_code, f"train.pretrain: {error}\n")
+    except Exception as error:
+        known = error if isinstance(error, BrivlSearchError) else system_error(error, run) or could_not(error)
+        if known is None:
+            raise
+        parser.exit(known.exit_code, f"train.pretrain: {known}\n")
     except KeyboardInterrupt:
         parser.exit(130, "train.pretrain: interrupted; the same command goes on from what was saved\n")
+
+
+def could_not(error: Exception) -> BrivlSearchError | None:
+    """A file or a folder that is in the way, and the like, in a line; None: it is nothing of a file."""
+    if not isinstance(error, OSError):
+        return None
+    return BrivlSearchError(f"{error.filename or 'a file'}: {error.strerror or error}: check the path")
 
 
 def own_photos(given: Path | None, table: str = "photos") -> list[str]:
@@ -160,22 +176,42 @@ def dry_run(args: argparse.Namespace, recipe: Recipe) -> None:
 
 
 def export(recipe: Recipe, target: Path) -> None:
-    """Copies the run's best checkpoint into a folder for shipping."""
-    import shutil
+    """Copies the run's best checkpoint into a folder for shipping; a file is whole or not there, settings come last.
 
+    Raises:
+        UsageError: the folder holds weights that would be left beside the new ones.
+    """
     kept = Path(recipe.run) / "checkpoint"
     config = next((kept / name for name in (TRAINING, "config.json") if (kept / name).is_file()), None)
     if config is None:
         raise SystemExit(f"{recipe.run} has no checkpoint yet: train first")
-    target.mkdir(parents=True, exist_ok=True)
-    for file in (path for path in kept.iterdir() if path.is_file()):
-        shutil.copy2(file, target / file.name)
+    ship(sorted(kept.iterdir(), key=lambda path: (path.suffix == ".json", path == config)), target)
     facts = json.loads(config.read_text(encoding="utf-8"))
     if facts.get("training", facts).get("step") == 0:
         print("note: this is what the run started from: no step of it scored better", flush=True)
     name = encoder_name(recipe, target)
     print(f"wrote {target}, for --encoder {name}")
     print(f"it has no `match` until `brivl-search models calibrate {name}` has measured one")
+
+
+def ship(files: list[Path], target: Path) -> None:
+    """Copies a checkpoint's files, in their order, into a folder.
+
+    Raises:
+        UsageError: the folder holds other weights.
+    """
+    files = [path for path in files if path.is_file() and not path.name.startswith(".")]  # those are of a killed save
+    names = {path.name for path in files}
+    target.mkdir(parents=True, exist_ok=True)
+    for name in {HUBNESS, CONFIDENCE} - names:  # they were fitted to what was there before
+        (target / name).unlink(missing_ok=True)
+    others = sorted(path.name for path in target.iterdir() if path.suffix in WEIGHTS and path.name not in names)
+    if others:
+        raise UsageError(f"--export {target}: it holds another model ({', '.join(others[:3])}): give a new folder")
+    for path in files:
+        if not (target / path.name).exists() or not path.samefile(target / path.name):
+            with appearing(target / path.name) as (temporary,):
+                shutil.copy2(path, temporary)
 
 
 def encoder_name(recipe: Recipe, folder: Path) -> str:

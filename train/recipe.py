@@ -53,7 +53,7 @@ class Training(Steps):
     text_lr_factor: Rate = Field(1.0, description="the text tower's share of `lr`")
     queue_size: Positive = Field(9600, description="keys in each queue")
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.99, description="m in θm ← m·θm + (1−m)·θ")
-    temperature: Annotated[float, Field(gt=0)] = Field(0.07, description="τ of InfoNCE")
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(0.07, description="τ of InfoNCE")
     learned_temperature: bool = Field(False, description="τ is trained too")
     bias: Annotated[float, Field(allow_inf_nan=False)] = Field(-10.0, description="SigLIP's b at the start")
     in_batch_negatives: bool = Field(False, description="the batch's other keys are negatives as well")
@@ -164,7 +164,10 @@ class Recipe(Common):
         if self.init.foreign is None:
             if wrong := sorted(given & {"frozen_image_layers", "lora_rank"}):
                 instead = "frozen_blocks freezes blocks of its CNNs" if "image" in wrong[0] else "leave it out"
-                raise ValueError(f"train.{wrong[0]} is for hf: and open_clip: models, this is BriVL's: {instead}")
+                raise ValueError(
+                    f"train.{wrong[0]} is for hf: and open_clip: models, and {self.init.brivl or 'this'!r} is BriVL's: "
+                    f"{instead}; a model of another library is called hf:FOLDER or open_clip:FOLDER"
+                )
             return self
         for name in ("cached_blocks", "frozen_blocks", "frozen_cnn_modules", "cnn_lr_factor"):
             if name in given:
@@ -331,6 +334,8 @@ def _set(raw: dict[str, Any], change: str) -> None:
     except tomllib.TOMLDecodeError:
         parsed = value
     *parents, last = name.split(".")
+    if any(part.startswith("-") for part in (*parents, last)):  # -1 would be the last table
+        raise UsageError(f"--set {change}: tables are counted from 0: data.0, data.1")
     table: Any = raw
     try:
         for parent in parents:

@@ -121,7 +121,7 @@ def load_for(
     from brivl_search.encoders import DEFAULT, load_encoder
     from brivl_search.encoders.registry import without_precision, without_regions
     from brivl_search.encoders.runtimes.measured import best_for_new
-    from brivl_search.errors import IndexMissingError
+    from brivl_search.errors import EncoderError, IndexIncompatibleError, IndexMissingError
     from brivl_search.index import IndexReader, gpu
 
     gpu.choose(device)
@@ -131,10 +131,18 @@ def load_for(
             built_with = reader.info.encoder.name
     except IndexMissingError:
         pass
-    encoder = encoder or built_with or DEFAULT
+    given, encoder = bool(encoder), encoder or built_with or DEFAULT
     name = without_regions(encoder) + regions if regions else encoder
     options: dict[str, Any] = {"device": device, "truncate_dim": truncate_dim, "runtime": runtime}
-    loaded = load_encoder(name, precision=precision, **options)
+    try:
+        loaded = load_encoder(name, precision=precision, **options)
+    except EncoderError as error:
+        if given or built_with is None:
+            raise
+        raise IndexIncompatibleError(
+            f"the index at {index} needs its encoder {built_with!r}, which cannot be loaded ({error}): say once "
+            f"where it is now: brivl-search build-index FOLDER --index {index} --encoder NAME"
+        ) from None
     if precision != "auto" or loaded.name == built_with:
         return loaded
     if built_with is not None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -69,8 +71,10 @@ def show(
 
     from brivl_search.encoders.inventory import inventory
 
-    entries = {entry.name: entry for entry in inventory([Path(name)] if Path(name).is_dir() else ())}
-    entry = entries.get(name) or entries.get(str(Path(name).absolute()))
+    folder = Path(re.sub(r"\A(hf|open_clip):", "", name))
+    entries = {entry.name: entry for entry in inventory([folder] if os.path.isdir(folder) else ())}
+    here = (one for one in entries.values() if any(disk.path == folder for disk in one.disk))
+    entry = entries.get(name) or next(here, None)
     if entry is None:
         near = difflib.get_close_matches(name, entries, 1)
         advice = f"did you mean {near[0]}?" if near else "brivl-search models list shows them"
@@ -130,7 +134,7 @@ def bench(
     for one in failed:
         warn(f"{one.name} was not measured: {one.why}")
     if measured and not quiet:
-        say("kept: brivl-search models list shows it")
+        say("kept: brivl-search models list shows it; of folders, brivl-search models list FOLDER")
     if failed:
         raise EncoderError(
             f"{len(failed)} of {len(found)} encoders could not be measured: {', '.join(one.name for one in failed)}"

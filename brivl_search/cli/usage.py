@@ -23,8 +23,9 @@ def is_usage(error: BaseException) -> bool:
 
 def line(error: Any) -> str:
     """The message of an error of `is_usage`, in our words."""
-    context = getattr(error, "ctx", None)
-    verb = "" if context is None or context.parent is None else f" {context.info_name}"
+    context, verb = getattr(error, "ctx", None), ""
+    while context is not None and context.parent is not None:  # `models bench` is a verb of two words
+        context, verb = context.parent, f" {context.info_name}{verb}"
     return f"{_what(error)} (see brivl-search{verb} --help)"
 
 

@@ -42,7 +42,10 @@ class Calibration:
         if values is None:
             return None
         try:
-            return cls(float(values["slope"]), float(values["intercept"]))
+            found = cls(float(values["slope"]), float(values["intercept"]))
+            if not (math.isfinite(found.slope) and math.isfinite(found.intercept)):
+                raise ValueError
+            return found
         except (KeyError, TypeError, ValueError):
             raise EncoderError(f"config.json: calibration needs slope and intercept, not {dict(values)}") from None
 

@@ -108,10 +108,17 @@ def inventory(folders: Sequence[Path] = ()) -> list[Entry]:
         entry.parameters = entry.parameters or _parameters(path)
     for scheme, points in plugins().items():
         entries.setdefault(scheme, Entry(scheme)).package = " and ".join(map(package_of, points))
+    measured = {_own_name(entry): entry for entry in entries.values()}
     for speed in speeds.read():
-        if speed.name in entries:
-            entries[speed.name].speeds.append(speed)
+        if speed.name in measured:
+            measured[speed.name].speeds.append(speed)
     return list(entries.values())
+
+
+def _own_name(entry: Entry) -> str:
+    """What the encoder calls itself: a folder by its whole path."""
+    folder = next((disk.path for disk in entry.disk if disk.place == "folder"), None)
+    return entry.name if folder is None else f"{entry.name.removesuffix(os.fspath(folder))}{folder.resolve()}"
 
 
 def _bundled() -> Iterable[tuple[str, Location, Path]]:

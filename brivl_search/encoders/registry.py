@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from brivl_search.encoders.immich.layout import is_immich
 from brivl_search.encoders.on_torch import TorchEncoder
 from brivl_search.encoders.runtimes import choice
 from brivl_search.encoders.runtimes.choice import Precision, Runtime
-from brivl_search.encoders.settings import split
+from brivl_search.encoders.settings import NONE, split
 from brivl_search.errors import EncoderError, UsageError
 
 DEFAULT = "brivl-mini"
@@ -33,7 +34,8 @@ BUNDLED = Path(__file__).resolve().parent.parent / "models"
 _REGIONS = re.compile(r"(.*?)\+(boxes|detector)=(.*)", re.DOTALL)
 
 
-_PRECISION = re.compile(r"(.*)\+precision=(int8|bf16)", re.DOTALL)
+_AFTER = {"hf:": "ORG/NAME or hf:FOLDER", "open_clip:": "NAME/PRETRAINED or open_clip:FOLDER", "official:": "FILE.pth"}
+_PRECISION = re.compile(r"(.*)\+precision=(\w*)", re.DOTALL)
 
 
 def bundled() -> list[str]:
@@ -109,9 +111,17 @@ def load_encoder(
 
 
 def without_precision(name: str) -> tuple[str, Literal["int8", "bf16"] | None]:
-    """The name without +precision=…, and the precision that it says."""
+    """The name without +precision=…, and the precision that it says.
+
+    Raises:
+        UsageError: it says one that changes no vectors, or that there is not.
+    """
     found = _PRECISION.fullmatch(name)
-    return (found[1], found[2]) if found else (name, None)  # type: ignore[return-value]
+    if found is None:
+        return name, None
+    if found[2] not in ("int8", "bf16"):
+        raise UsageError(f"{name}: no precision {found[2]!r}: +precision= takes int8 or bf16; fp32 needs none")
+    return found[1], found[2]  # type: ignore[return-value]
 
 
 def _export(encoder: TorchEncoder, runtime: Runtime, precision: Precision, device: str, bound: bool) -> None:
@@ -128,6 +138,8 @@ def _export(encoder: TorchEncoder, runtime: Runtime, precision: Precision, devic
 
 
 def _load(name: str, device: str, precision: bases.Precision) -> LoadedEncoder:
+    if name in ("hf:", "open_clip:", "official:"):
+        raise UsageError(f"{name} says no model: write {name}{_AFTER[name]}")
     found = _REGIONS.fullmatch(name)
     base, regions = (found[1], (found[2], found[3])) if found else (name, None)
     if base in bundled():
@@ -141,8 +153,8 @@ def _load(name: str, device: str, precision: bases.Precision) -> LoadedEncoder:
         from brivl_search.encoders.open_clip import load_open_clip
 
         return load_open_clip(base.removeprefix("open_clip:"), device=device, precision=precision)
-    path = Path(base).expanduser()
-    if path.is_file() and path.suffix == ".safetensors":
+    path = Path(os.path.expanduser(base))
+    if os.path.isfile(path) and path.suffix == ".safetensors":
         path = path.parent
     hub = base.removeprefix("hf:") if base.startswith("hf:") else str(path) if is_hf(path) else None
     if hub is not None and regions is None:
@@ -160,7 +172,7 @@ def _load(name: str, device: str, precision: bases.Precision) -> LoadedEncoder:
 
             return load_found(found_model, device=device, precision=precision)
         return load_hf(found_model, device=device, precision=precision)
-    if hub is None and path.is_dir():
+    if hub is None and os.path.isdir(path):
         return _brivl(FolderCheckpoint(path), str(path.resolve()), regions, device, precision)
     if regions is not None:
         raise UsageError(
@@ -171,6 +183,11 @@ def _load(name: str, device: str, precision: bases.Precision) -> LoadedEncoder:
     plugged = load_plugin(name, device=device, precision=precision)
     if plugged is not None:
         return plugged
+    if "?" in name and split(name)[1] != NONE:
+        raise UsageError(
+            f"{name}: ?dim= and ?query_prompt= are for hf: and open_clip: models: leave them out, or write hf:{name} "
+            "if it is a folder of one"
+        )
     names = [*bundled(), *plugins()]
     near = difflib.get_close_matches(name, names, 1)
     raise UsageError(
@@ -201,6 +218,8 @@ def truncated(name: str, dim: int) -> str:
 
 def is_hf(folder: Path) -> bool:
     """Whether a folder holds a model of transformers, sentence-transformers, open_clip or immich, not one of ours."""
+    if not os.path.isdir(folder):  # pathlib's is_dir stumbles over names that are too long for a file
+        return False
     if (folder / "modules.json").is_file() or (folder / layout.CONFIG).is_file() or is_immich(folder):
         return True
     try:

@@ -6,15 +6,16 @@ written as %25, %26 and %3F.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import unquote
 
 from brivl_search.errors import UsageError
 
 _SETTINGS = re.compile(r"(.*?)\?([A-Za-z_]\w*=.*)", re.DOTALL)
+_PREFIX = re.compile(r"\A(hf|open_clip):")
 _KNOWN = ("dim", "query_prompt", "document_prompt", "walk", "patches")
 _PROMPTS = ("query_prompt", "document_prompt")
 WALKS = ("short", "long")
@@ -64,7 +65,8 @@ def split(name: str) -> tuple[str, Settings]:
         UsageError: there is no such setting, or its value is none.
     """
     found = _SETTINGS.fullmatch(name)
-    if found is None or Path(name.rpartition(":")[2]).expanduser().is_dir():
+    # A folder may be called like that. What follows the last colon is none: a prompt may end in one, as "query:" does.
+    if found is None or os.path.isdir(os.path.expanduser(_PREFIX.sub("", name))):
         return name, NONE
     values: dict[str, str] = {}
     for part in found[2].split("&"):
@@ -75,7 +77,10 @@ def split(name: str) -> tuple[str, Settings]:
             )
         if key in values:
             raise UsageError(f"{name}: {key} is there twice: leave one out")
-        values[key] = unquote(value)
+        try:
+            values[key] = unquote(value, errors="strict")
+        except UnicodeDecodeError:
+            raise UsageError(f"{name}: {key} is not UTF-8: write % itself as %25") from None
     walk, patches = values.get("walk"), _number(name, "patches", values)
     if walk not in (None, *WALKS):
         raise UsageError(f"{name}: walk={walk}: give {' or '.join(WALKS)}, or leave it out")
@@ -87,7 +92,7 @@ def split(name: str) -> tuple[str, Settings]:
 
 def _number(name: str, key: str, values: Mapping[str, str]) -> int | None:
     value = values.get(key)
-    if value is not None and not (value.isascii() and value.isdecimal() and int(value)):
+    if value is not None and not re.fullmatch(r"0*[1-9][0-9]{0,8}", value):
         raise UsageError(f"{name}: {key}={value}: give a whole number from 1 on")
     return None if value is None else int(value)
 

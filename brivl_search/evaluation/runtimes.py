@@ -77,7 +77,7 @@ def measure(
         recall = None if dataset is None else _recall(encoder, dataset, advance)
         lost = None if recall is None or not found or found[0].recall is None else found[0].recall - recall
         cosine = float((vectors * wanted).sum(1).min())
-        same = tower is None or tower.facts.same
+        same = tower is None or (tower.facts.same and cosine >= tower.facts.least)  # these are more pictures
         lost = 0.0 if recall is not None and not found else lost
         found.append(Measured(way.runtime, way.precision, rate, cosine, same, recall, lost))
     return plain.fingerprint, found

@@ -118,10 +118,12 @@ class IndexWriter(Draft):
             encoder = EncoderInfo(encoder_name, fingerprint, dim)
             base = self._published or Meta(generation=0, encoder=encoder)
             if base.encoder.fingerprint != fingerprint or base.encoder.dim != dim:
+                other = encoder_name.startswith(f"{base.encoder.name}+precision=")
+                advice = "leave out `precision`" if other else f"use `encoder` {base.encoder.name}"
                 raise IndexIncompatibleError(
                     f"the index at {directory} is of encoder {base.encoder.name!r} (fingerprint "
-                    f"{base.encoder.fingerprint[:12]}), not {encoder_name!r} ({fingerprint[:12]}): use `encoder` "
-                    f"{base.encoder.name}, or build into another folder with `index`"
+                    f"{base.encoder.fingerprint[:12]}), not {encoder_name!r} ({fingerprint[:12]}): {advice}, or build "
+                    "into another folder with `index`"
                 )
             moves = base.where
             if self._published is not None:
@@ -242,7 +244,8 @@ class IndexWriter(Draft):
         if vectors.shape != (len(contents), self._meta.encoder.dim):
             raise UsageError(f"vectors are {vectors.shape}, not ({len(contents)}, {self._meta.encoder.dim})")
         if not np.isfinite(vectors).all():
-            raise UsageError(f"the encoder gave {modality} vectors that are not finite")
+            name = self._meta.encoder.name
+            raise UsageError(f"{name} gave {modality} vectors that are not finite numbers: are its weights damaged?")
         for content, vector in zip(contents, vectors.astype("<f2"), strict=True):
             if replace:
                 self._stage.put_vector(modality, content, vector, given=True)

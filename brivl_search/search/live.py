@@ -134,10 +134,11 @@ class LiveIndex:
                 "give its new place with `encoder`"
             ) from None
         if encoder.fingerprint != built_with.fingerprint:
+            own = encoder.name.startswith(f"{built_with.name}+precision=")
+            advice = f"leave out `precision` {self._precision}" if own else "give the one that fits with `encoder`"
             raise IndexIncompatibleError(
                 f"the index at {where} is of encoder {built_with.name!r} (fingerprint {built_with.fingerprint}), and "
-                f"{encoder.name!r} is {encoder.fingerprint}: give the one that fits with `encoder`, or "
-                "build another index with this one"
+                f"{encoder.name!r} is {encoder.fingerprint}: {advice}, or build another index with this one"
             )
         return encoder
 

@@ -47,6 +47,14 @@ WRONG: list[tuple[list[str], int, list[str]]] = [
     (["eval", "--dataset", "empty"], 2, ["captions.jsonl"]),
     (["eval", "--dataset", "badlines"], 1, ["captions.jsonl:2", "not JSON"]),
     (["no-such-verb"], 2, ["no-such-verb"]),
+    (["models", "bench"], 2, ["NAME", "brivl-search models bench --help"]),
+    (["models", "runtimes"], 2, ["ENCODER", "brivl-search models runtimes --help"]),
+    (["embed", "--text", "x", "--encoder", "hf:"], 2, ["hf: says no model", "hf:FOLDER"]),
+    (["embed", "--text", "x", "--encoder", "open_clip:"], 2, ["open_clip: says no model", "NAME/PRETRAINED"]),
+    (["embed", "--text", "x", "--encoder", "brivl-mini?dim=64"], 2, ["?dim=", "for hf: and open_clip: models"]),
+    (["embed", "--text", "x", "--encoder", "hf:a/b+precision=int9"], 2, ["'int9'", "int8 or bf16"]),
+    (["embed", "--text", "x", "--encoder", f"hf:{'c' * 300}/a/b?query_prompt=x"], 1, ["no encoder hf:ccc", "ORG/NAME"]),
+    (["embed", "--text", "x", "--encoder", "hf:~nobody-here/a/b?query_prompt=query:"], 1, ["hf:~nobody-here/a/b:"]),
 ]
 
 
@@ -97,6 +105,18 @@ def test_index_of_another_encoder(cli: Callable[..., Ended], tmp_path: Path, tin
         ended = cli(*arguments, "--index", "index", "--encoder", str(other))
         refused(ended, 3, str(tiny_checkpoint), str(other), "--encoder")
     assert cli("verify", "--index", "index").code == 0
+
+
+def test_an_encoder_that_has_moved(cli: Callable[..., Ended], tmp_path: Path) -> None:
+    from tests.support.tiny import make_checkpoint
+
+    place, index = make_checkpoint(tmp_path / "编码 器", seed=1), str(tmp_path / "moved")
+    assert cli("build-index", "photos", "--index", index, "--encoder", str(place)).code == 0
+    place.rename(tmp_path / "new place")
+    for verb in (["sync"], ["query", "red"], ["build-index", "photos"]):
+        refused(cli(*verb, "--index", index), 3, "编码 器", "--encoder")
+    assert cli("build-index", "photos", "--index", index, "--encoder", str(tmp_path / "new place")).code == 0
+    assert cli("sync", "--index", index).code == cli("query", "red", "--index", index).code == 0
 
 
 def test_half_deleted_index(cli: Callable[..., Ended], site: Path, tmp_path: Path) -> None:

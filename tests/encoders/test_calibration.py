@@ -36,6 +36,9 @@ def test_config_values() -> None:
     assert Calibration.from_config({"slope": 2, "intercept": 1, "ece": 0.1}) == Calibration(2, 1)
     with pytest.raises(EncoderError, match="slope and intercept"):
         Calibration.from_config({"slope": 2})
+    for slope in (float("nan"), float("inf")):
+        with pytest.raises(EncoderError, match="slope and intercept"):
+            Calibration.from_config({"slope": slope, "intercept": 1})
 
 
 def test_expected_calibration_error_by_hand() -> None:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from brivl_search.encoders.cpu import cpu_name
 from brivl_search.encoders.inventory import inventory
+from brivl_search.encoders.speeds import Speed
 from brivl_search.errors import UsageError
 from brivl_search.output.models import show_model, show_models
+from tests.support.site import Ended
 
 SIGLIP = {
     "model_type": "siglip",
@@ -65,6 +69,21 @@ def test_what_lies_where(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pyt
     assert found["hf:BAAI/AltCLIP"].disk == []
     with pytest.raises(UsageError, match="no such folder"):
         inventory([tmp_path / "nowhere"])
+
+
+def test_what_was_measured_of_a_folder_is_shown_wherever_one_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_here: Callable[..., Ended]
+) -> None:
+    write_model(tmp_path / "models" / "copied")
+    name = f"hf:{tmp_path / 'models' / 'copied'}"
+    one = Speed(name, "f", cpu_name(), "cpu", "fp32", 10.0, 8, 99.0, 1 << 30, None, 1.5, 0.5, "2026-11-30")
+    monkeypatch.setattr("brivl_search.encoders.speeds.read", lambda: [one])
+    monkeypatch.chdir(tmp_path)
+    found = {entry.name: entry for entry in inventory([Path("models")])}
+    assert found["hf:models/copied"].speeds == [one]
+    for asked in ("hf:models/copied", "models/copied", name):
+        shown = run_here("models", "show", asked)
+        assert shown.code == 0 and json.loads(shown.out)["speeds"], asked
 
 
 def test_the_table_names_sources(capsys: pytest.CaptureFixture[str]) -> None:

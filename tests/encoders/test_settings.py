@@ -23,6 +23,10 @@ from brivl_search.errors import UsageError
         ("a/b?document_prompt=一张图：\n", "a/b", Settings(None, None, "一张图：\n")),
         ("a/b?walk=long&patches=256", "a/b", Settings(walk="long", patches=256)),
         ("/what?/is", "/what?/is", Settings()),
+        ("hf:a/b?query_prompt=query:", "hf:a/b", Settings(None, "query:")),  # after the colon is nothing, or a folder
+        ("hf:a/b?document_prompt=what lies in:/tmp", "hf:a/b", Settings(None, None, "what lies in:/tmp")),
+        ("open_clip:a/b?query_prompt=~nobody: {x} %s", "open_clip:a/b", Settings(None, "~nobody: {x} %s")),
+        (f"a/b?query_prompt={'long ' * 99}", "a/b", Settings(None, "long " * 99)),
     ],
 )
 def test_a_name_and_its_settings(name: str, bare: str, settings: Settings) -> None:
@@ -54,6 +58,8 @@ def test_a_folder_may_be_called_like_settings(tmp_path: Path) -> None:
         ("m?patches=0", "patches=0: give a whole number"),
         ("m?patches=4097", "patches=4097: give at most 4096"),
         ("m?walk=box", "walk=box: give short or long"),
+        (f"m?dim={'9' * 5000}", "9: give a whole number"),
+        ("m?query_prompt=%B9%B7", "query_prompt is not UTF-8: write % itself as %25"),
     ],
 )
 def test_what_is_no_setting_is_refused(name: str, message: str) -> None:

@@ -105,6 +105,8 @@ def test_set_changes_what_it_names() -> None:
         ("train.temperature=0", "train.temperature = 0: input should be greater than 0"),
         ("train.frozen_towers=['texts']", "input should be 'image' or 'text'"),
         ("train.accumulate=7", "no multiple of accumulate = 7"),
+        ("train.temperature=inf", "train.temperature = inf: input should be a finite number"),
+        ("data.-1.repeat=2", "--set data.-1.repeat=2: tables are counted from 0"),
         ("data.9.repeat=2", "--set data.9.repeat=2: the recipe has no table data.9"),
         ("train", "--set train: write SECTION.KEY=VALUE"),
     ],

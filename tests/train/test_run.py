@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from brivl_search.errors import UsageError
 from tests.support.folders import REPO
 from tests.support.warm import Warm
 from tests.train.test_pretrain import log_of, photos, write_recipe  # noqa: F401 - a fixture
@@ -41,6 +43,7 @@ def test_training_that_harms_leaves_the_start_and_says_so(
     pretrain.main([str(recipe)])
     said = capsys.readouterr().out
     assert "start: zh: R@10 50.0" in said
+    assert "start: of 9 held-out photos R@10 is always 100" in said
     assert "no step scored better than the start (50.0; 30.0 at step 12)" in said
     assert settings_of(tmp_path / "run" / "checkpoint")["step"] == 0
     first = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])
@@ -251,3 +254,51 @@ def test_photos_are_named_on_the_command_line(
         with pytest.raises(SystemExit, match=r"^2$"):
             pretrain.main([str(recipe), "--photos", str(given)])
         assert "give a folder with captions.jsonl" in capsys.readouterr().err
+
+
+def test_a_file_in_the_place_of_the_run_is_named(
+    tmp_path: Path,
+    photos: Path,  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    recipe = write_recipe(tmp_path, photos, **SHORT)
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(SystemExit) as ended:
+        pretrain.main([str(recipe)])
+    said = capsys.readouterr().err
+    assert ended.value.code == 1 and str(tmp_path / "run") in said and said.count("\n") == 1
+
+
+def test_a_state_that_finds_the_disk_full_is_no_traceback_and_leaves_nothing_half(
+    tmp_path: Path,
+    photos: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def full(_: object, file: io.BufferedWriter) -> None:
+        file.write(b"half")
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 704 vs 598")
+
+    monkeypatch.setattr("train.run.state.torch.save", full)
+    recipe = write_recipe(tmp_path, photos, **SHORT | {"steps": 1, "eval_every": 1})
+    with pytest.raises(SystemExit) as ended:
+        pretrain.main([str(recipe)])
+    said = capsys.readouterr().err
+    assert ended.value.code == 1 and "free some space" in said and said.count("\n") == 1
+    assert not [path.name for path in (tmp_path / "run").iterdir() if path.suffix in (".pt", ".tmp")]
+
+
+def test_an_export_leaves_nothing_of_what_was_there_before(tmp_path: Path) -> None:
+    kept, target = tmp_path / "kept", tmp_path / "target"
+    for folder, names in ((kept, ["model.safetensors", "config.json"]), (target, ["hubs.safetensors", "README.md"])):
+        folder.mkdir()
+        for name in names:
+            (folder / name).write_text(name)
+    (kept / ".model.safetensors.7.tmp").write_text("half")  # of a save that was killed
+    pretrain.ship(list(kept.iterdir()), target)
+    assert sorted(path.name for path in target.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    pretrain.ship(list(kept.iterdir()), kept)  # onto itself: it is there
+    assert (kept / "config.json").read_text() == "config.json"
+    (target / "pytorch_model.bin").write_text("another")
+    with pytest.raises(UsageError, match=r"it holds another model \(pytorch_model.bin\): give a new folder"):
+        pretrain.ship(list(kept.iterdir()), target)

@@ -14,7 +14,7 @@ from torch import nn
 from brivl_search.corpus.images import load_pixels
 from brivl_search.encoders import load_encoder
 from brivl_search.encoders.brivl.checkpoint import load_tower, read_config, write_hubness
-from brivl_search.errors import UsageError
+from brivl_search.errors import TowerWarning, UsageError
 from tests.support.official import tiny_fixture, tiny_official  # noqa: F401 - a fixture
 from tests.support.recipes import training
 from tests.support.tiny import make_checkpoint
@@ -97,6 +97,20 @@ def test_the_start_is_the_encoder(tmp_path: Path, models: dict[str, str], name: 
     np.testing.assert_allclose(texts, encoder.encode_texts(TEXTS), atol=1e-5)
 
 
+def test_an_encoder_that_was_exported_is_trained_as_any_other(
+    tmp_path: Path, models: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
+    from brivl_search.encoders.runtimes import make, order
+
+    monkeypatch.setenv("BRIVL_SEARCH_EXPORTS", str(tmp_path / "exports"))
+    monkeypatch.setattr(order, "in_own_process", make.make)
+    with pytest.warns(TowerWarning, match="is exported"):
+        wanted = load_encoder(models["hf:clip"], runtime="onnx", precision="fp32").encode_texts(TEXTS)
+    kind = kind_of(tmp_path, models["hf:clip"])
+    np.testing.assert_allclose(vectors(kind, kind.towers)[1], wanted, atol=1e-4)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_gradients_reach_what_should_learn_and_nothing_else(tmp_path: Path, models: dict[str, str], name: str) -> None:
     kind = kind_of(tmp_path, models[name], frozen_image_layers=1, frozen_text_layers=1)
@@ -147,6 +161,32 @@ def test_shares_between_the_start_and_what_was_learnt(tmp_path: Path, models: di
         middle = (start[key] + dict(kind.towers.named_parameters())[key].detach()) / 2
         torch.testing.assert_close(dict(half.named_parameters())[key].detach(), middle)
         assert not np.allclose(vectors(kind, half)[0], end[0], atol=1e-4)
+
+
+def test_the_share_0_is_the_start_with_its_batchnorms_and_1_all_that_was_learnt(tmp_path: Path) -> None:
+    table = {"run": "run", "init": {"encoder": str(make_checkpoint(tmp_path / "start"))}, "data": [{"folder": "."}]}
+    table |= {"model": {"image": {"freeze_bn": False}}, "train": {**QUICK, "device": "cpu"}}
+    (tmp_path / "recipe.toml").write_text(to_toml(table), encoding="utf-8")
+    kind = load_kind(read_recipe(tmp_path / "recipe.toml", []), tmp_path, torch.device("cpu"))
+    start, first = weights_of(kind.towers), copy.deepcopy(kind.towers.state_dict())
+    a_step(kind)
+    end = kind.towers.state_dict()
+    assert any("running_mean" in key and not torch.equal(end[key], first[key]) for key in end)
+    for share, wanted in ((0.0, first), (1.0, end)):
+        found = averaged(kind.towers, start, share).state_dict()
+        assert [key for key in wanted if "num_batches" not in key and not torch.equal(found[key], wanted[key])] == []
+
+
+def test_momentum_towers_with_a_start_of_their_own_go_back_to_it(tmp_path: Path, models: dict[str, str]) -> None:
+    kind = kind_of(tmp_path, models["hf:clip"])
+    slow = copy.deepcopy(kind.towers).requires_grad_(False)
+    for parameter in slow.parameters():
+        parameter.mul_(0.9)  # as a published file's momentum copies differ from its towers
+    first, start = vectors(kind, slow), weights_of(slow, kind.towers)
+    for parameter in slow.parameters():
+        parameter.mul_(1.2)
+    found = vectors(kind, averaged(slow, start, 0.0))
+    assert np.array_equal(found[0], first[0]) and np.array_equal(found[1], first[1])
 
 
 def test_the_smallest_share_near_the_best_is_chosen() -> None:
@@ -283,7 +323,9 @@ def test_published_weights_are_trained_on_with_their_momentum_copies(
     [
         ("brivl-mimi", {}, "no encoder 'brivl-mimi': did you mean brivl-mini?"),
         ("hf:no/such/model", {}, "no encoder hf:no/such/model"),
-        ("brivl-mini", {"lora_rank": 4}, "train.lora_rank is for hf: and open_clip: models, this is BriVL's"),
+        ("hf:clip+precision=int8", {}, "leave out what follows the +, weights are trained in float32"),
+        ("brivl-mini", {"lora_rank": 4}, "is for hf: and open_clip: models, and 'brivl-mini' is BriVL's: leave it out"),
+        ("m/clip", {"lora_rank": 4}, "a model of another library is called hf:FOLDER or open_clip:FOLDER"),
         ("brivl-mini", {"frozen_image_layers": 2}, "frozen_blocks freezes blocks of its CNNs"),
         ("hf:clip", {"frozen_image_layers": 3}, "train.frozen_image_layers = 3: the image tower has 2 layers"),
         ("open_clip:vit", {"frozen_text_layers": 9}, "train.frozen_text_layers = 9: the text tower has 2 layers"),

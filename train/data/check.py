@@ -5,9 +5,10 @@ What cannot be used is left out and named by file and line. A run is stopped onl
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -53,7 +54,38 @@ def usable(photos: Photos, known: Path, say: Say) -> Photos:
     both = {photo.path for photo in left.train} & {photo.path for photo in left.val}
     if both:
         say(f"{len(both):,} validation photos are trained on too, such as {min(both)}: recall on them flatters")
+    copies = _copies({photo.path for photo in left.val} - both, {photo.path for photo in left.train})
+    if copies:
+        one, other = min(copies.items())
+        say(
+            f"{len(copies):,} validation photos are trained on under another name, such as {one} as {other}: recall on "
+            "them flatters; leave one of each pair out of captions.jsonl"
+        )
     return left
+
+
+def _copies(val: Iterable[str], train: Iterable[str]) -> dict[str, str]:
+    """Files of `val` → a file of `train` with the same bytes. Only files of one size are read."""
+    sizes: dict[int, list[str]] = {}
+    for path in val:
+        if (size := _size(path)) is not None:
+            sizes.setdefault(size, []).append(path)
+    alike = [path for path in train if _size(path) in sizes]
+    content = {_hash(path): path for path in alike}
+    read = {path for size in {_size(path) for path in alike} if size is not None for path in sizes[size]}
+    return {path: content[found] for path in read if (found := _hash(path)) in content}
+
+
+def _size(path: str) -> int | None:
+    try:
+        return os.stat(path).st_size
+    except OSError:  # a container's member, say
+        return None
+
+
+def _hash(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_words(photos: Sequence[Photo], tokenizer: Words, say: Say) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from train.model.lora import GROWS
 from train.model.towers import TwoTowers
@@ -22,12 +22,30 @@ from train.run.validate import Recall
 Weights = dict[str, Tensor]
 
 
-def weights_of(towers: TwoTowers) -> Weights:
-    """A copy, on the CPU, of what learns; of LoRA's two matrices the one that is zero at the start."""
-    learning = {name: p for name, p in towers.named_parameters() if p.requires_grad}
+def weights_of(towers: TwoTowers, online: TwoTowers | None = None) -> Weights:
+    """A copy, on the CPU, of what changes: what learns (of LoRA's two matrices the one that is zero at the start), and
+    the means and variances that a BatchNorm tracks.
+
+    Args:
+        towers: whose. A published model's momentum towers begin with weights of their own.
+        online: the towers that say what learns; None: `towers` themselves.
+    """
+    learning = {name for name, p in (online or towers).named_parameters() if p.requires_grad}
     lora = any(GROWS in name for name in learning)
-    kept = {name: p for name, p in learning.items() if not lora or GROWS in name}
-    return {name: p.detach().to("cpu", copy=True) for name, p in kept.items()}
+    kept = {name: p for name, p in towers.named_parameters() if name in learning and (not lora or GROWS in name)}
+    changing = [*kept.items(), *_statistics(towers).items()]
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in changing}
+
+
+def _statistics(towers: TwoTowers) -> Weights:
+    """Means and variances of every BatchNorm, by name."""
+    return {
+        f"{name}.{key}": tensor
+        for name, module in towers.named_modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        for key, tensor in module.named_buffers(recurse=False)
+        if tensor.is_floating_point()
+    }
 
 
 @torch.no_grad()
@@ -35,9 +53,9 @@ def averaged(towers: TwoTowers, start: Weights, share: float) -> TwoTowers:
     """A copy of towers with a share of what they have learnt since `start`."""
     towers.state_dict()  # peft's MultiheadAttention puts its weights back into their places
     out = copy.deepcopy(towers)
-    parameters = dict(out.named_parameters())
+    changing: Weights = {**dict(out.named_parameters()), **_statistics(out)}
     for name, first in start.items():
-        parameters[name].copy_(first.to(parameters[name].device).lerp(parameters[name], share))
+        changing[name].copy_(first.to(changing[name].device).lerp(changing[name], share))
     return out
 
 

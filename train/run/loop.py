@@ -39,6 +39,8 @@ from train.run.state import (
 from train.run.stop import Stop, deaf
 from train.run.validate import Recall, Validation
 
+_FEW = 10  # held-out photos, all of which are among the ten best
+
 
 @dataclass(frozen=True)
 class Session:
@@ -112,7 +114,7 @@ class Fit:
             check_diverged(self.run, self.settings)
         more: dict[str, Any] = {}
         self.general = general
-        self.origin = average.weights_of(model.online) if self.cfg.average and self.first else {}
+        self.origin = average.weights_of(model.slow, model.online) if self.cfg.average and self.first else {}
         if self.first:
             general.begin(model.slow)
         self.step, best = load_state(self.run / LAST, model, optimizer, session.device, dataset, more)
@@ -180,6 +182,8 @@ class Fit:
             self._write(log, {"step": 0, "recall": recall, **({"general": general} if general else {})})
         if recall:
             bar.say(f"start: {self.best.validation.name}: {self.best.validation.short(recall)}")
+        if 0 < (held := len(self.best.validation.photos)) <= _FEW:
+            bar.say(f"start: of {held} held-out photos R@10 is always 100, and little can be told: set hold_out higher")
         if general:
             bar.say(f"start: general: {self.general.short(general)}")
 

@@ -67,10 +67,14 @@ def save_state(
             "more": more or {},
         }
         new = path.with_suffix(".tmp")
-        with new.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with new.open("wb") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+        except BaseException:
+            new.unlink(missing_ok=True)  # a full disk is not to stay full
+            raise
         if keep_previous and path.is_file():
             os.replace(path, path.with_name(PREVIOUS))
         os.replace(new, path)

@@ -167,6 +167,8 @@ def read_facts(folder: Path, patches: int | None = None) -> ModelFacts:
     """
     config = read_json(folder / "config.json")
     kind = config.get("model_type")
+    if kind is None and "image" in config and "text" in config:
+        raise EncoderError(f"{folder} holds a checkpoint of BriVL's: write its path without hf:")
     if kind not in FAMILIES:
         known = ", ".join(FAMILIES)
         raise EncoderError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -55,8 +56,8 @@ def find_model(name: str) -> FoundModel:
         UsageError: its name has settings that do not exist.
     """
     name, settings = split(name)
-    path = Path(name).expanduser()
-    if path.is_dir():
+    path = Path(os.path.expanduser(name))
+    if name and os.path.isdir(path):
         if not any((path / one).is_file() for one in ("config.json", "modules.json", CONFIG, *immich.TOWERS)):
             raise EncoderError(
                 f"hf:{name} is not a model of transformers, open_clip or immich: the folder has no config.json, "

@@ -22,7 +22,7 @@ from brivl_search.errors import EncoderError, UsageError
 
 CONFIG = "config_sentence_transformers.json"
 _QUERY, _DOCUMENT = ("query",), ("document", "passage", "corpus")
-_NAME = re.compile(r"[\w-]+")
+_NAME = re.compile(r"[\w-]+", re.ASCII)  # Chinese has no spaces between its words: 查找相关的图片 is no name
 # For models that say nothing: the instructions of the published script (QwenLM/Qwen3-VL-Embedding, README and
 # `Qwen3VLEmbedder`), by `model_type`.
 _PUBLISHED = {

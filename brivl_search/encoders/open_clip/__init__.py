@@ -12,6 +12,7 @@ encoder     the encoder over all that
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,8 +41,8 @@ def load_open_clip(name: str, *, device: str = "auto", precision: Precision = "a
     from brivl_search.encoders.open_clip.encoder import OpenClipEncoder
     from brivl_search.encoders.open_clip.files import in_folder
 
-    path = Path(bare).expanduser()
-    if path.is_dir():
+    path = Path(os.path.expanduser(bare))
+    if bare and os.path.isdir(path):
         model = in_folder(f"open_clip:{path.resolve()}{settings.suffix}", path, settings.dim)
     else:
         from brivl_search.encoders.open_clip.names import find_named

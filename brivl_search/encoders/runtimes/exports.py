@@ -163,7 +163,7 @@ class Exports:
         tell(f"the {side} tower of {self.name} is exported for {choice}; this happens once")
         try:
             return orders.in_own_process(order)
-        except EncoderError as error:
+        except orders.UnexportableError as error:  # a full disk or a killed process may be better next time
             store.refuse(order.place, str(error))
             raise
 

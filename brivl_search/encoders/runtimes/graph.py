@@ -115,6 +115,8 @@ def export(side: Exportable, path: Path, name: str) -> None:
                 opset_version=OPSET,
                 dynamo=False,
             )
+    except (OSError, MemoryError):
+        raise
     except Exception as error:  # torch raises what its parts raise
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise EncoderError(f"{name} cannot be exported: {inner.layer}: {reason}") from None

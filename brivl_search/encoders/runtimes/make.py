@@ -5,7 +5,10 @@ So a build or a server never imports torch, and the memory of the model in float
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,13 +20,14 @@ from numpy.typing import NDArray
 from brivl_search.encoders.runtimes import store, tokens
 from brivl_search.encoders.runtimes.choice import SAFE, Choice
 from brivl_search.encoders.runtimes.made import least_cosine
-from brivl_search.encoders.runtimes.order import Order
-from brivl_search.errors import BrivlSearchError, EncoderError
+from brivl_search.encoders.runtimes.order import Order, UnexportableError
+from brivl_search.errors import BrivlSearchError, EncoderError, system_error
 
 if TYPE_CHECKING:
     from brivl_search.corpus.pixels import PixelSpec
     from brivl_search.encoders.on_torch import TorchEncoder
 
+_LITTLE = 16 << 20  # bytes; with less the disk is full
 CHECKED = 12  # pictures or texts that the export is compared on
 _WRONG = 0.9  # below this cosine an int8 tower has lost its model, and a float32 one is another
 
@@ -33,10 +37,11 @@ def main() -> None:
     order = Order(**json.load(sys.stdin))
     try:
         answer: dict[str, Any] = {"cosine": make(order).cosine}
+    except (OSError, MemoryError) as error:
+        known = system_error(error, order.place.parent)
+        answer = {"error": str(known or f"{order.place.parent} cannot be written: {error}")}
     except BrivlSearchError as error:
-        answer = {"error": str(error)}
-    except OSError as error:
-        answer = {"error": f"{order.place.parent} cannot be written: {error.strerror or error}"}
+        answer = {"error": str(error), "lasts": isinstance(error, UnexportableError)}
     print(json.dumps(answer))
 
 
@@ -56,7 +61,14 @@ def make(order: Order) -> store.Facts:
     if encoder.fingerprint != order.fingerprint:
         raise EncoderError(f"{order.name} has changed since it was loaded: load it again")
     with store.filling(order.place) as temporary:
-        return _fill(temporary, encoder, order)
+        try:
+            return _fill(temporary, encoder, order)
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # the runtimes raise what their parts raise
+            if shutil.disk_usage(temporary).free < _LITTLE:  # they do not say so
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(order.place.parent)) from None
+            raise UnexportableError(" ".join(str(error).split())[:300] or type(error).__name__) from None
 
 
 def _fill(folder: Path, encoder: TorchEncoder, order: Order) -> store.Facts:

@@ -14,6 +14,10 @@ from brivl_search.encoders.runtimes.choice import Choice, Side
 from brivl_search.errors import EncoderError
 
 
+class UnexportableError(EncoderError):
+    """The tower has no form in this runtime and precision, or another one: a second try would end the same way."""
+
+
 @dataclass(frozen=True)
 class Order:
     """What to make: one side of the encoder `name`, which has this `fingerprint`, for a runtime and a precision."""
@@ -37,7 +41,8 @@ def in_own_process(order: Order) -> store.Facts:
     """Makes an export, or says why it cannot be made.
 
     Raises:
-        EncoderError: the tower cannot be exported, or the export does not agree with torch.
+        UnexportableError: the tower cannot be exported, or the export does not agree with torch.
+        EncoderError: there is no place for it, or the process was killed.
     """
     done = subprocess.run(
         [sys.executable, "-m", "brivl_search.encoders.runtimes.make"],
@@ -48,10 +53,13 @@ def in_own_process(order: Order) -> store.Facts:
     )
     try:
         answer = json.loads(done.stdout.strip().rpartition("\n")[2])
-        reason = str(answer.get("error", ""))
+        reason, lasts = str(answer.get("error", "")), bool(answer.get("lasts"))
     except (ValueError, AttributeError):
         reason = (done.stderr.strip().rpartition("\n")[2] or f"its process ended with {done.returncode}")[:300]
+        lasts = False
     facts = None if reason else store.read(order.place)
+    if reason and lasts:
+        raise UnexportableError(reason)
     if facts is None:
         raise EncoderError(reason or f"{order.place} cannot be read after it was made: is the disk full?")
     return facts

@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -18,9 +20,11 @@ from typing import Any
 
 from brivl_search.encoders import places
 from brivl_search.encoders.runtimes.choice import SAFE, Choice, Side
+from brivl_search.encoders.runtimes.tokens import Reading
 
 FORMAT = 1  # of the exports; another one has another place
 FACTS = "facts.json"
+_FORGOTTEN = 24 * 3600.0  # seconds without a change, from which on an unfinished folder is nobody's
 MODELS = {"onnx": "model.onnx", "openvino": "model.xml"}
 
 
@@ -73,9 +77,12 @@ def read(folder: Path) -> Facts | None:
     try:
         facts = Facts(**json.loads((folder / FACTS).read_text(encoding="utf-8")))
         whole = facts.files and all((folder / name).stat().st_size == size for name, size in facts.files.items())
+        known = isinstance(facts.cosine + facts.least, float) and isinstance(facts.inputs, list)
+        if facts.texts is not None:
+            Reading(**facts.texts)  # of another version, it may say what this one does not know
     except (OSError, ValueError, TypeError, AttributeError):
         return None
-    return facts if whole else None
+    return facts if whole and known else None
 
 
 def refuse(folder: Path, reason: str) -> None:
@@ -121,21 +128,43 @@ def drop(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def unfinished(folder: Path) -> Path:
+    """A new folder beside an export's place, to fill it in. Those that a killed process left behind long ago go.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for old in folder.parent.glob(".*.tmp"):
+        with contextlib.suppress(OSError):
+            newest = max(path.stat().st_mtime for path in (old, *old.iterdir()))
+            if newest < time.time() - _FORGOTTEN:
+                drop(old)
+    # A number of the process alone would not do: in a container it is the same after every start.
+    new = folder.with_name(f".{folder.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    new.mkdir()
+    return new
+
+
 def put(made: Path, folder: Path) -> None:
-    """Gives a finished folder its place. One that stood there goes; one that another process made meanwhile stays.
+    """Gives a finished folder its place. What is not whole there goes; what another process made meanwhile stays.
 
     Raises:
         OSError: the place cannot be taken.
     """
-    if read(folder) is None:
-        drop(folder)
-    with contextlib.suppress(FileExistsError):
-        try:
-            os.rename(made, folder)
-        except OSError:
-            if read(folder) is None:
-                raise
-    shutil.rmtree(made, ignore_errors=True)
+    for path in made.iterdir():  # a power cut must not leave zeros that have the right length
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+    try:
+        os.rename(made, folder)
+    except OSError:
+        if read(folder) is None:
+            aside = made.with_name(f"{made.name}.old.tmp")
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(folder, aside)
+            os.rename(made if read(aside) is None else aside, folder)  # perhaps one was made in this very moment
+            drop(aside)
+    drop(made)
 
 
 @contextlib.contextmanager
@@ -145,8 +174,7 @@ def filling(folder: Path) -> Iterator[Path]:
     Raises:
         OSError: the cache cannot be written.
     """
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    temporary.mkdir(parents=True)
+    temporary = unfinished(folder)
     try:
         yield temporary
         put(temporary, folder)

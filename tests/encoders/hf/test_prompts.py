@@ -41,6 +41,12 @@ def write(folder: Path, prompts: dict[str, Any], default: str | None = None) -> 
         ({"query": "q: ", "STS": "s: "}, None, Settings(None, "STS", "STS"), Prompts("s: ", "s: ")),
         ({"query": "q: "}, None, Settings(None, "find this: ", ""), Prompts("find this: ", "")),
         ({"query": "q: "}, None, Settings(None, ""), Prompts()),
+        (
+            {"query": "q: ", "查询": "查："},
+            None,
+            Settings(None, "查找相关的图片", "查询"),
+            Prompts("查找相关的图片", "查："),
+        ),
         ({"query": None, "document": None}, None, Settings(), Prompts()),
     ],
 )

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import json
 import os
 import subprocess
 import sys
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +29,7 @@ from tests.support.tiny_hf import make_hf
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
 pytestmark = pytest.mark.filterwarnings("ignore::brivl_search.errors.TowerWarning")
+IN_OWN_PROCESS = order.in_own_process
 REPOSITORY = Path(__file__).resolve().parents[3]
 RUNTIMES = [
     pytest.param(name, marks=pytest.mark.skipif(not installed(name), reason=f"{name} is not installed"))
@@ -193,7 +198,7 @@ def test_a_refused_export_is_not_tried_again_by_auto(clip: str, monkeypatch: pyt
 
     def fail(given: make.Order) -> Any:
         tried.append(given.side)
-        raise EncoderError("no such layer")
+        raise order.UnexportableError("no such layer")
 
     monkeypatch.setattr(order, "in_own_process", fail)
     monkeypatch.setattr(exports, "choose", lambda *rest: Choice("onnx", "fp32"))
@@ -205,6 +210,45 @@ def test_a_refused_export_is_not_tried_again_by_auto(clip: str, monkeypatch: pyt
     with pytest.warns(TowerWarning, match="no such layer"):
         load_encoder(clip, runtime="onnx").encode_texts("x")
     assert tried == ["image", "text", "text"]
+
+
+@pytest.mark.parametrize("ended", [(-9, "", ""), (0, '{"error": "No space left on device"}', "")])
+def test_an_export_that_was_killed_or_had_no_place_is_tried_again(
+    clip: str, monkeypatch: pytest.MonkeyPatch, ended: tuple[int, str, str]
+) -> None:
+    tried = []
+
+    def run(command: list[str], **options: Any) -> Any:
+        tried.append(json.loads(options["input"])["side"])
+        return subprocess.CompletedProcess(command, *ended)
+
+    monkeypatch.setattr(order, "in_own_process", IN_OWN_PROCESS)
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(exports, "choose", lambda *rest: Choice("onnx", "fp32"))
+    for _ in range(2):
+        encoder: Any = load_encoder(clip)
+        with pytest.warns(TowerWarning, match="ended with -9|No space left"):
+            encoder.expect(exports.WORTH)
+    assert tried == ["image", "text"] * 2
+
+
+def test_what_makes_an_export_says_whether_a_second_try_would_help(
+    clip: str, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encoder: Any = load_encoder(clip)
+    asked = json.dumps(asdict(make.Order(clip, encoder.fingerprint, "text", "onnx", "fp32")))
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/cache/x")
+    for error, lasts in ((full, False), (MemoryError(), False), (EncoderError("no layer"), True), (KeyError(1), True)):
+
+        def fill(*rest: object, error: Exception = error) -> Any:
+            raise error
+
+        monkeypatch.setattr(make, "_fill", fill)
+        monkeypatch.setattr(sys, "stdin", io.StringIO(asked))
+        make.main()
+        said = json.loads(capsys.readouterr().out)
+        assert said["error"] and bool(said.get("lasts")) == lasts
+    assert list(cache.iterdir()) == []  # nothing half is left
 
 
 def test_auto_exports_only_for_many_pictures(clip: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,7 +105,9 @@ def test_an_index_keeps_its_encoder_whatever_is_measured_later(run_here: Callabl
         assert done.code == 0, done.err
     assert encoder_of(run_here)["encoder"] == {"name": plain.name, "fingerprint": plain.fingerprint, "dim": plain.dim}
     refused = build(run_here, "--encoder", clip, "--precision", "int8")
-    assert refused.code == 3 and "+precision=int8" in refused.err
+    assert refused.code == 3 and "+precision=int8" in refused.err and "leave out --precision" in refused.err
+    asked = run_here("query", "dog", "-i", "ix", "--precision", "int8")
+    assert asked.code == 3 and "leave out --precision int8" in asked.err
 
 
 def test_models_runtimes_measures_and_keeps(
@@ -126,6 +128,20 @@ def test_models_runtimes_measures_and_keeps(
     assert [one.choice for one in kept] == ways
     table = run_here("models", "runtimes", clip, "--format", "table")
     assert table.code == 0 and "ONNX Runtime, int8" in table.out and "without --dataset" in table.err
+
+
+def test_towers_that_take_patches_are_measured_with_patches(
+    run_here: Callable[..., Ended], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from brivl_search.evaluation import runtimes, speed_worker
+
+    name = f"hf:{make_hf(tmp_path / 'naflex', 'siglip2')}"
+    monkeypatch.setattr(runtimes, "ways", lambda: [Choice("torch", "fp32"), Choice("onnx", "fp32")])
+    done = run_here("models", "runtimes", name, "--format", "json")
+    assert done.code == 0 and [way["runtime"] for way in json.loads(done.out)["ways"]] == ["torch"]
+    options = {"device": "cpu", "precision": "fp32"}
+    asked = {"name": name, "options": options, "pictures": [], "seconds": 0.01, "began": 0.0}
+    assert speed_worker.measure(asked)["images"] > 0
 
 
 @pytest.mark.parametrize(

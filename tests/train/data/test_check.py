@@ -211,3 +211,16 @@ def test_cached_views_know_weights_files_and_settings(tmp_path: Path) -> None:
     assert files() == 4
     gradient().transpose(Image.Transpose.ROTATE_180).save(tmp_path / "a.png")
     assert np.abs(views(tower) - first).max() > 1e-3 and files() == 5
+
+
+def test_held_out_photos_that_are_trained_on_under_another_name_are_named(tmp_path: Path) -> None:
+    lines = []
+    for name, colour in (("a.png", 1), ("b.png", 90), ("copy of a.png", 1), ("other.png", 2)):
+        Image.new("RGB", (40, 30), (colour, 0, 0)).save(tmp_path / name)
+        lines.append(Photo(str(tmp_path / name), {"en": ["x"]}, {"en": 1.0}))
+    said: list[str] = []
+    usable(Photos(lines[:2], lines[2:]), tmp_path / "known.json", said.append)
+    assert [line for line in said if "another name" in line] == [
+        f"1 validation photos are trained on under another name, such as {tmp_path}/copy of a.png as {tmp_path}/a.png: "
+        "recall on them flatters; leave one of each pair out of captions.jsonl"
+    ]

@@ -25,7 +25,7 @@ from train.model.towers import TwoTowers
 from train.recipe import Training
 
 TRAINING = "training.json"  # in an exported folder: how it was trained
-_WEIGHTS = (".safetensors", ".bin", ".pth", ".pt", ".msgpack", ".h5", ".onnx")
+WEIGHTS = (".safetensors", ".bin", ".pth", ".pt", ".msgpack", ".h5", ".onnx")
 
 
 class HfWords:
@@ -134,8 +134,10 @@ class HfKind(Kind):
         model.load_state_dict(state, assign=True)
         folder.mkdir(parents=True, exist_ok=True)
         for path in source.iterdir():
-            if path.is_file() and path.suffix not in _WEIGHTS and not path.name.endswith(".index.json"):
+            if path.is_file() and path.suffix not in WEIGHTS and not path.name.endswith(".index.json"):
                 shutil.copyfile(path, folder / path.name)
+        for old in folder.glob(".new-*"):  # of a save that was killed
+            shutil.rmtree(old, ignore_errors=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".new-") as new:  # a kill leaves no half of a file
             with quiet():
                 model.save_pretrained(new)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
@@ -41,7 +42,10 @@ def _of(recipe: Recipe, base: Path, device: torch.device) -> Kind:
         return BrivlKind(recipe, base)
     if "?" in name:
         raise UsageError(f"init.encoder = {name!r}: leave out what follows the ?, whole vectors are trained")
-    encoder = load_encoder(_from_recipe(name, base), device=str(device), precision="fp32")
+    if "+precision=" in name:
+        raise UsageError(f"init.encoder = {name!r}: leave out what follows the +, weights are trained in float32")
+    # An export that lies in the cache would bring a tokenizer of its own, and no weights.
+    encoder = load_encoder(_from_recipe(name, base), device=str(device), precision="fp32", runtime="torch")
     if isinstance(encoder, TransformersEncoder):
         from train.model.kinds.hf import HfKind
 
@@ -59,5 +63,5 @@ def _of(recipe: Recipe, base: Path, device: torch.device) -> Kind:
 def _from_recipe(name: str, base: Path) -> str:
     """A name with its folder relative to the recipe, where there is such a folder."""
     kind, _, rest = name.partition(":")
-    folder = base / Path(rest).expanduser()
-    return f"{kind}:{folder.resolve()}" if folder.is_dir() else name
+    folder = base / os.path.expanduser(rest)
+    return f"{kind}:{folder.resolve()}" if rest and os.path.isdir(folder) else name
