@@ -48,7 +48,7 @@ def info_nce(
 
 
 def text_numbers(token_ids: Tensor, token_mask: Tensor) -> Tensor:
-    """A number for each text, int64 (N,): the same for the same tokens, in every batch and process; padding is no token.
+    """A number for each text, int64 (N,): the same for the same tokens, in any batch and process, without padding.
 
     Args:
         token_ids: integers (N, T).
