@@ -52,7 +52,9 @@ class Training(Steps):
     cnn_lr_factor: Rate = Field(1.0, description="the CNNs' share of `lr`")
     text_lr_factor: Rate = Field(1.0, description="the text tower's share of `lr`")
     queue_size: Positive = Field(9600, description="keys in each queue")
-    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.99, description="m in θm ← m·θm + (1−m)·θ")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.99, description="m in θm ← m·θm + (1−m)·θ; θm is measured and kept"
+    )
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(0.07, description="τ of InfoNCE")
     learned_temperature: bool = Field(False, description="τ is trained too")
     bias: Annotated[float, Field(allow_inf_nan=False)] = Field(-10.0, description="SigLIP's b at the start")
@@ -95,7 +97,7 @@ class Training(Steps):
         given = self.model_fields_set
         idle: list[str] = []
         if self.loss != "moco":
-            idle += sorted(given & {"queue_size", "momentum", "in_batch_negatives", "text_weight"})
+            idle += sorted(given & {"queue_size", "in_batch_negatives", "text_weight"})
         if not self.cached_blocks and self.views > 1:
             idle.append("views")
         if not self.lora_rank:

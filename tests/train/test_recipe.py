@@ -39,7 +39,7 @@ def test_every_shipped_recipe_is_read() -> None:
         "brivl-mini-image": 600,
         "compare": 200,
         "own-encoder": 300,
-        "own-photos": 200,
+        "own-photos": 60,
     }
     text = read_recipe(RECIPES / "brivl-mini-text.toml", [], TextRecipe)
     assert (text.train.steps, [teacher.name for teacher in text.teachers]) == (1200, ["english", "chinese"])

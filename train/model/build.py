@@ -84,19 +84,22 @@ def build_towers(config: ModelConfig, cfg: Training) -> TwoTowers:
 
 def objective(towers: TwoTowers, dim: int, cfg: Training) -> Contrastive:
     """The loss that `train.loss` names, over the towers and their slow copies."""
+    common: dict[str, Any] = {
+        "momentum": cfg.momentum,
+        "temperature": cfg.temperature,
+        "learned_temperature": cfg.learned_temperature,
+    }
     if cfg.loss == "clip":
-        return Clip(towers, temperature=cfg.temperature, learned_temperature=cfg.learned_temperature)
+        return Clip(towers, **common)
     if cfg.loss == "siglip":
-        return SigLip(towers, temperature=cfg.temperature, learned_temperature=cfg.learned_temperature, bias=cfg.bias)
+        return SigLip(towers, bias=cfg.bias, **common)
     return MoCo(
         towers,
         dim,
         queue_size=cfg.queue_size,
-        momentum=cfg.momentum,
-        temperature=cfg.temperature,
-        learned_temperature=cfg.learned_temperature,
         in_batch_negatives=cfg.in_batch_negatives,
         text_weight=cfg.text_weight,
+        **common,
     )
 
 

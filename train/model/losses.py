@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -46,39 +47,72 @@ def info_nce(
     return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device))
 
 
-def clip_loss(images: Tensor, texts: Tensor, ids: Tensor, temperature: Tensor | float) -> Tensor:
+def text_numbers(token_ids: Tensor, token_mask: Tensor) -> Tensor:
+    """A number for each text, int64 (N,): the same for the same tokens, in any batch and process, without padding.
+
+    Args:
+        token_ids: integers (N, T).
+        token_mask: bool (N, T), true where there is a token.
+    """
+    places = np.random.default_rng(0).integers(1 << 62, size=token_ids.shape[1])  # a longer row begins with the same
+    scrambled = (token_ids.long() + 1) * torch.from_numpy(places).to(token_ids.device)  # wraps around
+    return (scrambled ^ (scrambled >> 31)).masked_fill(~token_mask.bool(), 0).sum(1)
+
+
+def no_negatives(ids: Tensor, words: Tensor | None) -> Tensor:
+    """bool (B, B): pairs of one image, or with one caption, are neither each other's negatives nor partners.
+
+    Args:
+        ids: (B,) image ids.
+        words: (B,) `text_numbers`; None: no two captions are the same.
+    """
+    same = ids[:, None] == ids[None, :]
+    if words is not None:
+        same = same | (words[:, None] == words[None, :])
+    return same & ~torch.eye(len(ids), dtype=torch.bool, device=ids.device)
+
+
+def clip_loss(
+    images: Tensor, texts: Tensor, ids: Tensor, temperature: Tensor | float, words: Tensor | None = None
+) -> Tensor:
     """CLIP's loss: cross-entropy over the B × B matrix of the batch, images→texts plus texts→images.
 
-    Summed like BriVL's, not halved, so that learning rates compare. Other pairs of the same image are left out.
+    Summed like BriVL's, not halved, so that learning rates compare. Other pairs of the same image, or with the same
+    caption, are left out.
 
     Args:
         images, texts: (B, dim), both with gradient.
         ids: (B,) image ids.
         temperature: τ, a number or a learned scalar.
+        words: (B,) `text_numbers`; None: no two captions are the same.
     """
     logits = images @ texts.T / temperature
-    same = (ids[:, None] == ids[None, :]) & ~torch.eye(len(ids), dtype=torch.bool, device=ids.device)
-    logits = logits.masked_fill(same, float("-inf"))
+    logits = logits.masked_fill(no_negatives(ids, words), float("-inf"))
     target = torch.arange(len(ids), device=logits.device)
     return F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)
 
 
 def siglip_loss(
-    images: Tensor, texts: Tensor, ids: Tensor, temperature: Tensor | float, bias: Tensor | float
+    images: Tensor,
+    texts: Tensor,
+    ids: Tensor,
+    temperature: Tensor | float,
+    bias: Tensor | float,
+    words: Tensor | None = None,
 ) -> Tensor:
     """SigLIP's loss (arXiv 2303.15343): each of the B × B pairs of the batch is judged by itself, own pair or not.
 
         −1/B Σ_i Σ_j log σ(y_ij (x_i·t_j / τ + b)),   y_ii = 1, else −1
 
-    Other pairs of the same image are left out.
+    Other pairs of the same image, or with the same caption, are left out.
 
     Args:
         images, texts: (B, dim), both with gradient.
         ids: (B,) image ids.
         temperature: τ; bias: b. Numbers or learned scalars.
+        words: (B,) `text_numbers`; None: no two captions are the same.
     """
     logits = images @ texts.T / temperature + bias
     own = torch.eye(len(ids), dtype=torch.bool, device=ids.device)
-    same = (ids[:, None] == ids[None, :]) & ~own
     signs = torch.where(own, 1.0, -1.0).to(logits.dtype)
-    return -F.logsigmoid(signs * logits).masked_fill(same, 0.0).sum() / len(ids)
+    return -F.logsigmoid(signs * logits).masked_fill(no_negatives(ids, words), 0.0).sum() / len(ids)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from train.distributed import gather, gather_with_gradient
-from train.model.losses import clip_loss, info_nce, siglip_loss
+from train.model.losses import clip_loss, info_nce, siglip_loss, text_numbers
 from train.model.towers import TwoTowers
 
 
@@ -189,11 +189,12 @@ class MoCo(Contrastive):
 class InBatch(Contrastive):
     """A baseline beside MoCo: the same towers under a loss over the pairs of the batch, with τ fixed or learned.
 
-    The slow towers make no keys here; they are an average of the weights, evaluated as MoCo's are.
+    The slow towers make no keys here; they are an average of the weights, evaluated as MoCo's are. A short run wants a
+    smaller `momentum`: at 0.99 they are a hundred steps behind.
     """
 
-    def loss_of(self, images: Tensor, texts: Tensor, ids: Tensor) -> Tensor:
-        """(B, dim) images and texts, image ids (B,) → the loss."""
+    def loss_of(self, images: Tensor, texts: Tensor, ids: Tensor, words: Tensor) -> Tensor:
+        """(B, dim) images and texts, image ids (B,), numbers of the texts (B,) → the loss."""
         raise NotImplementedError
 
     def losses(
@@ -214,30 +215,45 @@ class InBatch(Contrastive):
         text_vectors = gather_with_gradient(self.online.embed_texts(token_ids, token_mask))
         with torch.autocast(image_vectors.device.type, enabled=False):
             pair_ids = gather(ids).repeat_interleave(captions)
-            yield torch.stack([self.loss_of(vectors, text_vectors, pair_ids) for vectors in image_vectors]).mean()
+            words = gather(text_numbers(token_ids, token_mask))
+            losses = [self.loss_of(vectors, text_vectors, pair_ids, words) for vectors in image_vectors]
+            yield torch.stack(losses).mean()
 
 
 class Clip(InBatch):
     """CLIP's loss."""
 
-    def __init__(self, online: TwoTowers, *, temperature: float = 0.07, learned_temperature: bool = False) -> None:
-        super().__init__(online, 0.99, temperature, learned_temperature)
+    def __init__(
+        self,
+        online: TwoTowers,
+        *,
+        momentum: float = 0.99,
+        temperature: float = 0.07,
+        learned_temperature: bool = False,
+    ) -> None:
+        super().__init__(online, momentum, temperature, learned_temperature)
 
-    def loss_of(self, images: Tensor, texts: Tensor, ids: Tensor) -> Tensor:
-        return clip_loss(images, texts, ids, self.temperature)
+    def loss_of(self, images: Tensor, texts: Tensor, ids: Tensor, words: Tensor) -> Tensor:
+        return clip_loss(images, texts, ids, self.temperature, words)
 
 
 class SigLip(InBatch):
     """SigLIP's loss; its bias is always learned, τ if asked."""
 
     def __init__(
-        self, online: TwoTowers, *, temperature: float = 0.1, learned_temperature: bool = False, bias: float = -10.0
+        self,
+        online: TwoTowers,
+        *,
+        momentum: float = 0.99,
+        temperature: float = 0.1,
+        learned_temperature: bool = False,
+        bias: float = -10.0,
     ) -> None:
-        super().__init__(online, 0.99, temperature, learned_temperature)
+        super().__init__(online, momentum, temperature, learned_temperature)
         self.bias = nn.Parameter(torch.tensor(bias))
 
     def scalars(self) -> list[nn.Parameter]:
         return [*super().scalars(), self.bias]
 
-    def loss_of(self, images: Tensor, texts: Tensor, ids: Tensor) -> Tensor:
-        return siglip_loss(images, texts, ids, self.temperature, self.bias)
+    def loss_of(self, images: Tensor, texts: Tensor, ids: Tensor, words: Tensor) -> Tensor:
+        return siglip_loss(images, texts, ids, self.temperature, self.bias, words)

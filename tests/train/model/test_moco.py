@@ -15,8 +15,8 @@ from brivl_search.encoders.brivl.config import ModelConfig
 from brivl_search.encoders.brivl.text_tower import TextTower
 from tests.support.recipes import training
 from tests.support.tiny import tiny_model
-from train.model.build import build_towers, freeze_text, only_its_mlp_learns
-from train.model.losses import clip_loss, info_nce, siglip_loss
+from train.model.build import build_towers, freeze_text, objective, only_its_mlp_learns
+from train.model.losses import clip_loss, info_nce, siglip_loss, text_numbers
 from train.model.moco import Clip, KeyQueue, MoCo
 from train.model.towers import SentenceCache, TwoTowers
 
@@ -128,6 +128,56 @@ def test_momentum_update_is_exact_and_leaves_buffers() -> None:
         torch.testing.assert_close(slow, 0.9 * old + 0.1 * fast.detach())
     assert model.slow.image.statistic.item() == 0.0
     assert not any(p.requires_grad for p in model.slow.parameters())
+
+
+@pytest.mark.parametrize("loss", ["moco", "clip", "siglip"])
+def test_every_loss_averages_weights_at_the_recipes_pace(loss: str) -> None:
+    """What is measured and kept are the slow towers: of a short run at 0.99 they are still half the start."""
+    cfg = training(loss=loss, momentum=0.9)
+    model = objective(TwoTowers(Toy(), Toy()), 8, cfg)
+    before = [p.clone() for p in model.slow.parameters()]
+    with torch.no_grad():
+        for p in model.online.parameters():
+            p.add_(1.0)
+    model(torch.randn(3, 4), torch.randn(3, 4), torch.ones(3, 1, dtype=torch.bool), torch.arange(3))
+    for old, slow, fast in zip(before, model.slow.parameters(), model.online.parameters(), strict=True):
+        torch.testing.assert_close(slow, 0.9 * old + 0.1 * fast.detach())
+    assert "momentum" not in cfg.unused()
+    assert ("queue_size" in training(loss=loss, queue_size=8).unused()) == (loss != "moco")
+
+
+def test_texts_have_numbers_by_their_tokens_alone() -> None:
+    short, long = torch.tensor([[5, 9], [9, 5], [5, 9]]), torch.tensor([[5, 9, 7, 1], [5, 9, 0, 0], [5, 9, 0, 3]])
+    a = text_numbers(short, torch.ones(3, 2, dtype=torch.bool))
+    b = text_numbers(long, torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 0, 1]], dtype=torch.bool))
+    assert a.dtype == torch.int64 and a[0] == a[2] == b[1] and len({*a.tolist(), *b.tolist()}) == 4
+    many = torch.randint(0, 50, (20_000, 3), generator=torch.Generator().manual_seed(0))
+    numbers = text_numbers(many, torch.ones(20_000, 3, dtype=torch.bool))
+    assert len({*numbers.tolist()}) == len({*map(tuple, many.tolist())})
+
+
+@pytest.mark.parametrize("loss", ["clip", "siglip"])
+def test_a_photo_with_the_same_caption_is_no_negative(loss: str) -> None:
+    """Of a hundred photos of "a cat" none is wrong for the words of another: the loss is that without the pair."""
+    torch.manual_seed(0)
+    images, texts = torch.randn(3, 4), torch.tensor([[5, 6, 0], [5, 6, 0], [7, 8, 9]])
+    mask, vectors = texts > 0, unit(10, 8, seed=3)
+
+    class Words(nn.Module):
+        def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            return vectors[x[:, 0]]
+
+    model = objective(TwoTowers(Toy(), Words()), 8, training(loss=loss, temperature=0.1))
+    got = model(images, texts, mask, torch.tensor([0, 1, 2])).item()
+    logits = (model.online.image(images).detach() @ vectors[texts[:, 0]].T / 0.1).double().numpy()
+    logits[0, 1] = logits[1, 0] = -np.inf
+    if loss == "siglip":
+        judged = np.log1p(np.exp(np.where(np.eye(3) > 0, -1, 1) * (logits - 10)))
+        judged[0, 1] = judged[1, 0] = 0
+        assert math.isclose(got, judged.sum() / 3, rel_tol=1e-5)
+    else:
+        ways = [np.log(np.exp(m).sum(1)) - np.diag(m) for m in (logits, logits.T)]
+        assert math.isclose(got, ways[0].mean() + ways[1].mean(), rel_tol=1e-5)
 
 
 @pytest.mark.parametrize("text_weight", [0.0, 0.5])
