@@ -155,7 +155,8 @@ class Fit(Sitting):
     def _measure(self, part: str) -> Measure:
         has = {name for photo in self.lessons.parts[part] for name in self.lessons.photos[photo].captions}
         fields = [name for name in self.recipe.train.measured if name in has] or sorted(has)
-        return Measure(self.lessons, part, fields, each=1, top=self.recipe.train.top)
+        cfg = self.recipe.train
+        return Measure(self.lessons, part, fields, each=cfg.measured_captions, top=cfg.top)
 
     def measure(self) -> dict[str, Any]:
         """Figures of the average; the best one so far by the photos that choose becomes the run's matcher."""

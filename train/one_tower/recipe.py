@@ -27,6 +27,7 @@ class MatchTraining(BesideTraining):
     masked: Share = Field(0.15, description="share of words that are masked for that")
     word_dropout: Share = Field(0.0, description="share of words that matching sees as [MASK]")
     frozen_text_layers: Count = Field(0, description="the embeddings and so many text layers are frozen; 0: nothing")
+    measured_captions: Positive = Field(5, description="captions of a photo in a field that are measured, at most")
     top: Positive = Field(16, description="candidates that are re-ordered when it is measured")
 
 

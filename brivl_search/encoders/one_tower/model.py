@@ -18,6 +18,7 @@ from brivl_search.encoders.one_tower.alignment import Alignment
 from brivl_search.encoders.one_tower.bank import Bank
 from brivl_search.encoders.one_tower.config import MatcherConfig
 
+_WITH_BANK = 16  # texts or pictures that are compared with a bank at once: 512 of it take 60 MB for each product
 PLACE = 7  # x1, y1, x2, y2, width, height, area
 
 
@@ -186,12 +187,20 @@ class OneTower(nn.Module):
             ValueError: the matcher has no bank.
         """
         align, bank = self._compared()
-        return align.table(align.of_texts(texts.tokens, texts.mask), bank.pictures()).logsumexp(1)
+        found = []
+        for at in range(0, len(texts.tokens), _WITH_BANK):
+            words = align.of_texts(texts.tokens[at : at + _WITH_BANK], texts.mask[at : at + _WITH_BANK])
+            found.append(align.table(words, bank.pictures()).logsumexp(1))
+        return torch.cat(found)
 
     def image_hubs(self, images: Side) -> Tensor:
         """As `text_hubs`, of pictures with the bank's captions."""
         align, bank = self._compared()
-        return align.table(bank.texts(), align.of_pictures(images.tokens, images.mask)).logsumexp(0)
+        found = []
+        for at in range(0, len(images.tokens), _WITH_BANK):
+            regions = align.of_pictures(images.tokens[at : at + _WITH_BANK], images.mask[at : at + _WITH_BANK])
+            found.append(align.table(bank.texts(), regions).logsumexp(0))
+        return torch.cat(found)
 
     def _compared(self) -> tuple[Alignment, Bank]:
         if self.align is None or self.bank is None:
