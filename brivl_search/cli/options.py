@@ -89,6 +89,16 @@ RerankWith = Annotated[
 RerankTop = Annotated[int, typer.Option("--rerank-top", min=1, metavar="N", help="How many hits it re-orders.")]
 
 
+CaptionerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--captioner",
+        metavar="NAME",
+        help="What writes: a folder, or hf:ORG/NAME (BLIP, BLIP-2, GIT) [default: the bundled one].",
+    ),
+]
+
+
 LayoutOption = Annotated[
     str | None, typer.Option("--dataset-format", help="Layout of the --dataset [default: recognised].")
 ]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from brivl_search.corpus.pixels import PixelSpec
 from brivl_search.encoders.base import Encoder, Origin, Precision
-from brivl_search.errors import UsageError
+from brivl_search.errors import EncoderError, UsageError
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class Drafts:
     """What a captioner wrote for a picture.
 
     Attributes:
-        captions: best first, all different.
+        captions: of each language, best first, all different.
         vector: the picture's unit vector by the towers that the captioner reads, float32 (dim,); None: it reads none.
     """
 
-    captions: list[Draft]
+    captions: dict[str, list[Draft]]
     vector: NDArray[np.float32] | None = None
 
 
@@ -58,8 +58,10 @@ class Captioner(Protocol):
     languages: tuple[str, ...]
     cosine_weight: float
 
-    def write(self, pixels: NDArray[np.uint8], origins: Sequence[Origin], language: str, count: int, /) -> list[Drafts]:
-        """Pixels uint8 (n, S, S, 3) → captions of each picture, `count` of them or as many as it finds."""
+    def write(
+        self, pixels: NDArray[np.uint8], origins: Sequence[Origin], languages: Sequence[str], count: int, /
+    ) -> list[Drafts]:
+        """Pixels uint8 (n, S, S, 3) → captions of each picture, `count` in each language or as many as it finds."""
         ...
 
 
@@ -70,12 +72,15 @@ def ranked(captions: Sequence[Draft], cosines: NDArray[np.float32], weight: floa
     return order
 
 
-def load_captioner(name: str, encoder: Encoder, *, device: str = "auto", precision: Precision = "auto") -> Captioner:
+def load_captioner(
+    name: str, encoder: Encoder | None, *, device: str = "auto", precision: Precision = "auto"
+) -> Captioner:
     """Loads the captioner called `name`.
 
     Args:
-        name: a bundled one, or the folder of one that `train.captions` made.
-        encoder: whose image tower ours read.
+        name: a bundled one, the folder of one that `train.captions` made, or hf:ORG/NAME, hf:FOLDER: a BLIP, BLIP-2,
+            GIT or encoder-decoder of transformers.
+        encoder: whose image tower ours read; None: one that reads none is asked for.
         device: a torch device, or "auto".
         precision: "fp32", "bf16", or "auto": bfloat16 where the processor multiplies it natively.
 
@@ -85,12 +90,51 @@ def load_captioner(name: str, encoder: Encoder, *, device: str = "auto", precisi
     """
     from brivl_search.encoders.captions.captioner import FolderCaptioner
     from brivl_search.encoders.captions.checkpoint import is_captioner
+
+    if name.startswith("hf:"):
+        from brivl_search.encoders.hf.captioner import TransformersCaptioner
+
+        return TransformersCaptioner(name, device=device, precision=precision)
+    folder = _folder(name)
+    if not folder.is_dir():
+        known = ", ".join(bundled_captioners())
+        raise UsageError(
+            f"no captioner {name!r}: give {known + ', ' if known else ''}the folder of one that train.captions made, "
+            "or hf:ORG/NAME of a BLIP, BLIP-2 or GIT",
+            code="no_captioner",
+        )
+    if not is_captioner(folder):
+        raise EncoderError(f"{folder} holds no captioner: give the folder of one, with a config.json that says so")
+    if encoder is None:
+        raise UsageError(f"captioner {name} reads the regions of an encoder: give its `encoder`")
+    return FolderCaptioner(folder, encoder, name=name, device=device, precision=precision)
+
+
+def bundled_captioners() -> list[str]:
+    """Names of the captioners that ship with the package."""
+    from brivl_search.encoders.captions.checkpoint import is_captioner
     from brivl_search.encoders.registry import BUNDLED
 
-    bundled = BUNDLED / name
-    folder = bundled if name and "/" not in name and is_captioner(bundled) else Path(name).expanduser()
-    if folder.is_file() and folder.suffix == ".safetensors":
-        folder = folder.parent
-    if not folder.is_dir():
-        raise UsageError(f"no captioner {name!r}: give the folder of one", code="no_captioner")
-    return FolderCaptioner(folder, encoder, name=name, device=device, precision=precision)
+    return sorted(folder.name for folder in BUNDLED.iterdir() if is_captioner(folder)) if BUNDLED.is_dir() else []
+
+
+def default_captioner() -> str:
+    """The captioner that is used where none is named.
+
+    Raises:
+        UsageError: none ships with this copy.
+    """
+    if not (known := bundled_captioners()):
+        raise UsageError(
+            "no captioner is bundled with this copy: give `captioner`, the folder of one that train.captions made or "
+            "hf:ORG/NAME of a BLIP, BLIP-2 or GIT",
+            code="no_captioner",
+        )
+    return known[0]
+
+
+def _folder(name: str) -> Path:
+    from brivl_search.encoders.registry import BUNDLED
+
+    folder = BUNDLED / name if name in bundled_captioners() else Path(name).expanduser()
+    return folder.parent if folder.is_file() and folder.suffix == ".safetensors" else folder

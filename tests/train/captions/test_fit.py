@@ -74,17 +74,17 @@ def test_a_run_learns_to_say_what_is_there(world: Path) -> None:
     assert captioner.languages == ("zh", "en") and captioner.config.training["cosine_weights"]
     pixels = np.stack([np.asarray(draw(colour, "square", (64, 64), 900)) for colour in COLOUR])
     origins = [Origin("", 64, 64)] * 3
-    found = captioner.write(pixels, origins, "en", 3)
-    right = sum(colour in drafts.captions[0].text.lower() for colour, drafts in zip(COLOUR, found, strict=True))
+    found = captioner.write(pixels, origins, ["en", "zh"], 3)
+    right = sum(colour in drafts.captions["en"][0].text.lower() for colour, drafts in zip(COLOUR, found, strict=True))
     assert right >= 2, found  # one in three by chance
     for drafts in found:
-        assert 1 < len(drafts.captions) <= 3 and len({one.text for one in drafts.captions}) == len(drafts.captions)
+        texts = [one.text for one in drafts.captions["en"]]
+        assert 1 < len(texts) <= 3 and len(set(texts)) == len(texts)
+        assert drafts.captions["zh"][0].text.startswith("一只")
         assert drafts.vector is not None and drafts.vector.shape == (32,)
     assert np.allclose(found[0].vector, towers.encode_images(pixels[:1])[0], atol=1e-5)
-    said = captioner.write(pixels, origins, "zh", 1)
-    assert all(one.captions[0].text.startswith("一只") for one in said)
     with pytest.raises(UsageError, match="does not write in 'fr'"):
-        captioner.write(pixels, origins, "fr", 1)
+        captioner.write(pixels, origins, ["fr"], 1)
     other = BriVLEncoder(make_checkpoint(world / "other", seed=1), device="cpu")
     with pytest.raises(EncoderError, match="reads another image tower"):
         FolderCaptioner(world / "run" / "captioner", other)
