@@ -34,6 +34,7 @@ from brivl_search.errors import UsageError
 
 if TYPE_CHECKING:
     from brivl_search.embedding.captioning import Captioned
+    from brivl_search.encoders.captioning import Captioner
 
 
 class Language(StrEnum):
@@ -93,7 +94,7 @@ def caption(
     if precision is PrecisionKind.int8:
         raise UsageError("--precision int8 is for an encoder's vectors: leave it out")
     writer = load_captioner(name, towers, device=device, precision=precision.value)
-    languages = _languages(lang, writer.languages, name)
+    languages = _languages(lang, writer)
     reranker = None
     if rerank_with is not None and towers is not None:
         reranker = Reranker(load_matcher(rerank_with, towers, device=device, precision=precision.value))
@@ -122,16 +123,15 @@ def caption(
         say("to search by them: brivl-search build-index FOLDER, with the file in the folder; or brivl-search add FILE")
 
 
-def _languages(asked: Language | None, written: Sequence[str], name: str) -> list[str]:
+def _languages(asked: Language | None, captioner: Captioner) -> list[str]:
     """The languages to write in; without a choice that of the user, where the captioner writes in it."""
+    from brivl_search.encoders.captioning import check_languages
+
     if asked is None:
         own = "zh" if chinese() else "en"
-        return [own if own in written else written[0]]
+        return [own if own in captioner.languages else captioner.languages[0]]
     wanted = ["zh", "en"] if asked is Language.both else [asked.value]
-    if other := [one for one in wanted if one not in written]:
-        raise UsageError(
-            f"captioner {name} does not write in {other[0]!r}: it writes in {', '.join(written)}", code="no_language"
-        )
+    check_languages(captioner, wanted)
     return wanted
 
 

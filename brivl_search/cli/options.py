@@ -46,6 +46,13 @@ class PrecisionKind(StrEnum):
     int8 = "int8"
 
 
+class GenerateKind(StrEnum):
+    zh = "zh"
+    en = "en"
+    both = "both"
+    none = "none"
+
+
 class Target(StrEnum):
     auto = "auto"
     images = "images"
@@ -157,6 +164,15 @@ Captions = Annotated[
     str | None,
     typer.Option(
         metavar="FIELDS", help="Fields of captions.jsonl to index, remembered of each folder [default: zh,en,captions]."
+    ),
+]
+
+
+Generate = Annotated[
+    GenerateKind | None,
+    typer.Option(
+        "--generate-captions",
+        help="Write captions for photos without any, marked as generated; none forgets them.",
     ),
 ]
 

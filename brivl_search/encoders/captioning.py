@@ -110,6 +110,15 @@ def load_captioner(
     return FolderCaptioner(folder, encoder, name=name, device=device, precision=precision)
 
 
+def check_languages(captioner: Captioner, languages: Sequence[str]) -> None:
+    """Raises UsageError: the captioner does not write in one of the languages."""
+    if other := [one for one in languages if one not in captioner.languages]:
+        raise UsageError(
+            f"captioner {captioner.name} does not write in {other[0]!r}: it writes in {', '.join(captioner.languages)}",
+            code="no_language",
+        )
+
+
 def bundled_captioners() -> list[str]:
     """Names of the captioners that ship with the package."""
     from brivl_search.encoders.captions.checkpoint import is_captioner

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from brivl_search.encoders.base import Encoder, Origin, Precision
 from brivl_search.encoders.brivl.encoder import BriVLEncoder
-from brivl_search.encoders.captioning import Draft, Drafts
+from brivl_search.encoders.captioning import Draft, Drafts, check_languages
 from brivl_search.encoders.captions.checkpoint import load_model
 from brivl_search.encoders.captions.config import CaptionConfig
 from brivl_search.encoders.model_folder import fingerprint, load_tokenizer, read_config
-from brivl_search.errors import EncoderError, UsageError
+from brivl_search.errors import EncoderError
 
 if TYPE_CHECKING:
     import torch
@@ -101,7 +101,8 @@ class FolderCaptioner:
 
         from brivl_search.encoders.captions.beam import Search, search
 
-        starts = {language: self._start(language) for language in languages}
+        check_languages(self, languages)
+        starts = {language: self.config.starts.index(language) for language in languages}
         config = self.config
         how = Search(max(config.beams, count), config.length_power, config.no_repeat, config.max_length - 1)
         out: list[Drafts] = []
@@ -124,11 +125,3 @@ class FolderCaptioner:
             text = self.words.text(one.words)
             drafts.setdefault(text, Draft(text, one.score))
         return [draft for text, draft in drafts.items() if text]
-
-    def _start(self, language: str) -> int:
-        if language not in self.config.starts:
-            raise UsageError(
-                f"captioner {self.name} does not write in {language!r}: it writes in {', '.join(self.languages)}",
-                code="no_language",
-            )
-        return self.config.starts.index(language)

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brivl_search.encoders.base import Origin, Precision
-from brivl_search.encoders.captioning import Draft, Drafts
+from brivl_search.encoders.captioning import Draft, Drafts, check_languages
 from brivl_search.encoders.hf.family import read_preprocessing
 from brivl_search.encoders.hf.files import digest, find_model, read_json, tokenizer_files, weight_files
 from brivl_search.encoders.hf.shown import Seen, load_all, shown
-from brivl_search.errors import EncoderError, UsageError
+from brivl_search.errors import EncoderError
 
 if TYPE_CHECKING:
     import torch
@@ -83,10 +83,7 @@ class TransformersCaptioner:
 
         from brivl_search.encoders.device import has_fast_bf16
 
-        if other := [one for one in languages if one not in self.languages]:
-            raise UsageError(
-                f"captioner {self.name} does not write in {other[0]!r}: it writes in en", code="no_language"
-            )
+        check_languages(self, languages)
         processor, tokenizer, model = self._loaded
         pictures = [self._seen.picture(one) for one in shown(pixels, origins)]
         bf16 = self._precision == "bf16" or (self._precision == "auto" and has_fast_bf16(self.device))
