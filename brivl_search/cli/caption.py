@@ -79,26 +79,18 @@ def caption(
     from brivl_search.corpus.generated import captions_file, check_out
     from brivl_search.embedding.captioning import Describer, caption_images
     from brivl_search.embedding.pictures import find_pictures
-    from brivl_search.embedding.reranker import Reranker
-    from brivl_search.encoders.captioning import default_captioner, load_captioner
-    from brivl_search.encoders.matching import load_matcher
     from brivl_search.output import default_format, print_jsonl, say
 
     if out is not None:
         check_out(out, force=force)
     found = find_pictures(images, include_hidden=include_hidden)
-    name = captioner or default_captioner()
-    # A captioner of transformers needs no towers; they are loaded where somebody asks for their opinion.
-    asked = encoder is not None or rerank_with is not None or not name.startswith("hf:")
-    towers = load(encoder, device, runtime.value, precision.value) if asked else None
     if precision is PrecisionKind.int8:
         raise UsageError("--precision int8 is for an encoder's vectors: leave it out")
-    writer = load_captioner(name, towers, device=device, precision=precision.value)
-    languages = _languages(lang, writer)
-    reranker = None
-    if rerank_with is not None and towers is not None:
-        reranker = Reranker(load_matcher(rerank_with, towers, device=device, precision=precision.value))
-    describer = Describer(writer, towers, reranker)
+    describer = Describer.of(
+        captioner, encoder, rerank_with, device=device, precision=precision.value,
+        towers=lambda name: load(name, device, runtime.value, precision.value),
+    )  # fmt: skip
+    name, languages = describer.captioner.name, _languages(lang, describer.captioner)
     shown = form.value if form else default_format()
     with bar_beside(quiet, "table" if out else shown) as bar:
         read = Reader(

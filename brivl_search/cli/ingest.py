@@ -117,7 +117,8 @@ def _finish(report: BuildReport, index: Path, quiet: bool, verbose: bool, strict
 def _generating(kind: GenerateKind, name: str | None, encoder: Any, device: str) -> Generating:
     """What --generate-captions asks for; the captioner is opened before anything is scanned."""
     from brivl_search.embedding.captioning import Describer
-    from brivl_search.encoders.captioning import check_languages, default_captioner, load_captioner
+    from brivl_search.encoders.captioners import default_captioner, load_captioner
+    from brivl_search.encoders.captioning import check_languages
     from brivl_search.ingest.generated import Generating
 
     if kind is GenerateKind.none:

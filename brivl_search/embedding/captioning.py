@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -12,8 +15,12 @@ from brivl_search.corpus.images import MAX_MEGAPIXELS, decode, read_file
 from brivl_search.corpus.walk import ImageFile
 from brivl_search.embedding.batches import in_batches, look_ahead
 from brivl_search.embedding.reranker import Reranker
-from brivl_search.encoders.base import Encoder, Origin, encode_pictures
-from brivl_search.encoders.captioning import Captioner, Draft, ranked
+from brivl_search.encoders.base import Encoder, Origin, Precision, encode_pictures
+from brivl_search.encoders.captioners import default_captioner, load_captioner
+from brivl_search.encoders.captioning import Captioner, Draft, check_languages, ranked
+from brivl_search.encoders.matching import load_matcher
+from brivl_search.encoders.registry import DEFAULT, load_encoder
+from brivl_search.errors import UnreadPictureWarning, UsageError
 
 BATCH = 32  # pictures a forward pass
 
@@ -59,6 +66,42 @@ class Describer:
 
     def __init__(self, captioner: Captioner, encoder: Encoder | None = None, reranker: Reranker | None = None) -> None:
         self.captioner, self.encoder, self.reranker = captioner, encoder, reranker
+
+    @classmethod
+    def of(
+        cls,
+        captioner: str | None,
+        encoder: str | None,
+        rerank_with: str | None,
+        *,
+        device: str = "auto",
+        precision: Precision = "auto",
+        towers: Callable[[str], Encoder] | None = None,
+    ) -> Describer:
+        """Loads what has these names.
+
+        Args:
+            captioner: None: the bundled one.
+            encoder: None: the bundled one. A captioner of transformers needs no towers; they are loaded where somebody
+                asks for their opinion.
+            rerank_with: a matcher; None: none.
+            device, precision: of all.
+            towers: loads an encoder; None: `load_encoder`.
+
+        Raises:
+            UsageError: there is no such captioner or matcher.
+            EncoderError: one is damaged, or they do not fit together.
+        """
+        name = captioner or default_captioner()
+        loaded = None
+        if encoder is not None or rerank_with is not None or not name.startswith("hf:"):
+            load = towers or partial(load_encoder, device=device, precision=precision)
+            loaded = load(encoder or DEFAULT)
+        writer = load_captioner(name, loaded, device=device, precision=precision)
+        reranker = None
+        if rerank_with is not None and loaded is not None:
+            reranker = Reranker(load_matcher(rerank_with, loaded, device=device, precision=precision))
+        return cls(writer, loaded, reranker)
 
     def describe(self, pictures: Sequence[Decoded], languages: Sequence[str], count: int) -> list[Captioned]:
         """Captions of decoded pictures, `count` in each language or as many as the captioner finds.
@@ -143,3 +186,55 @@ def caption_images(
         advance(len(batch))
         for one in batch:
             yield Captioned(one) if one.pixels is None else next(found)
+
+
+def write_captions(
+    images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    language: str = "en",
+    count: int = 1,
+    *,
+    captioner: str | None = None,
+    encoder: str | None = None,
+    rerank_with: str | None = None,
+    device: str = "auto",
+    workers: int | None = None,
+) -> dict[str, list[Caption]]:
+    """Writes captions for pictures.
+
+        for path, captions in write_captions("photos", "zh", 3, captioner="runs/captioner").items():
+            print(path, captions[0].text)
+
+    Args:
+        images: a file or a folder, or several; also CONTAINER::MEMBER.
+        language: "zh" or "en".
+        count: captions of each picture, at most.
+        captioner: a folder, or hf:ORG/NAME; None: the bundled one.
+        encoder: two towers (`load_encoder`); None: the bundled ones, and none for a captioner by hf: without a matcher.
+        rerank_with: a matcher, which orders what was written.
+        device: a torch device, or "auto".
+        workers: decoding processes; None: one a CPU; 0: none.
+
+    Returns:
+        Path → captions, best first, in the order of the paths. A picture that cannot be read is left out, and an
+        `UnreadPictureWarning` names it.
+
+    Raises:
+        UsageError: a path is not there, the captioner does not write in the language, or there is none.
+        EncoderError: captioner, towers or matcher are damaged, or do not fit together.
+        CorpusError: there is no picture.
+    """
+    from brivl_search.embedding.pictures import find_pictures
+
+    if count < 1:
+        raise UsageError(f"`count` {count}: give 1 or more")
+    found = find_pictures([images] if isinstance(images, str | os.PathLike) else list(images))
+    describer = Describer.of(captioner, encoder, rerank_with, device=device)
+    check_languages(describer.captioner, [language])
+    out = {}
+    for one in caption_images(found.files, describer, [language], count, workers=workers):
+        path = found.as_given(one.decoded.file.path)
+        if one.decoded.pixels is None:
+            warnings.warn(f"{path}: {one.decoded.reason}", UnreadPictureWarning, stacklevel=2)
+        else:
+            out[path] = one.captions[language]
+    return out

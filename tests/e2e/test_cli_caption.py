@@ -58,6 +58,19 @@ def test_photos_get_captions(
     assert table.code == 0 and found[0]["en"][0] in table.out
 
 
+def test_from_python(captioner: str, photos: Path, tiny_checkpoint: Path) -> None:
+    from brivl_search import write_captions
+    from brivl_search.errors import UnreadPictureWarning, UsageError
+
+    (photos / "broken.jpg").write_bytes(b"no picture")
+    how: dict[str, Any] = {"captioner": captioner, "encoder": str(tiny_checkpoint), "workers": 0}
+    with pytest.warns(UnreadPictureWarning, match=r"broken\.jpg: not an image"):
+        found = write_captions(str(photos), "zh", 2, **how)
+    assert len(found) == 5 and all(1 <= len(some) <= 2 and some[0].cosine is not None for some in found.values())
+    with pytest.raises(UsageError, match="`count` 0"):
+        write_captions([photos], count=0, **how)
+
+
 def test_a_file_of_captions_is_indexed_and_is_no_truth(
     cli: Callable[..., Ended], captioner: str, photos: Path, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:

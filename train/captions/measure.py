@@ -23,7 +23,8 @@ import numpy as np
 from brivl_search.corpus.images import load_pixels
 from brivl_search.encoders.base import Origin
 from brivl_search.encoders.brivl.encoder import BriVLEncoder
-from brivl_search.encoders.captioning import load_captioner, ranked
+from brivl_search.encoders.captioners import load_captioner
+from brivl_search.encoders.captioning import ranked
 from train.captions.recipe import CaptionRecipe
 from train.captions.score import figures, tokens
 from train.model.sizes import checkpoint_folder

@@ -41,7 +41,7 @@ class TransformersCaptioner:
 
         Args:
             name: hf:ORG/NAME[@REVISION], or hf:FOLDER.
-            device, precision: as of `brivl_search.encoders.captioning.load_captioner`.
+            device, precision: as of `brivl_search.encoders.captioners.load_captioner`.
 
         Raises:
             EncoderError: the model is not on this disk and cannot be downloaded, is damaged, or is no captioner.

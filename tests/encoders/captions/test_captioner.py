@@ -11,7 +11,8 @@ import torch
 
 from brivl_search.encoders.base import Origin
 from brivl_search.encoders.brivl.encoder import BriVLEncoder
-from brivl_search.encoders.captioning import Draft, load_captioner, ranked
+from brivl_search.encoders.captioners import load_captioner
+from brivl_search.encoders.captioning import Draft, ranked
 from brivl_search.encoders.captions.beam import Search, search
 from brivl_search.encoders.captions.captioner import FolderCaptioner
 from brivl_search.encoders.captions.checkpoint import is_captioner
@@ -98,3 +99,20 @@ def test_the_cosine_counts_as_it_is_said_to() -> None:
     assert ranked(drafts, cosines, 0.0) == [0, 1, 2]
     assert ranked(drafts, cosines, 2.0) == [1, 2, 0]
     assert ranked([], cosines[:0], 2.0) == []
+
+
+def test_a_bundled_one_is_no_encoder(
+    folder: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import shutil
+
+    from brivl_search.encoders import registry
+    from brivl_search.encoders.captioners import bundled_captioners, default_captioner
+
+    monkeypatch.setattr(registry, "BUNDLED", tmp_path)
+    with pytest.raises(UsageError, match="no captioner is bundled"):
+        default_captioner()
+    shutil.copytree(folder, tmp_path / "writer")
+    shutil.copytree(checkpoint, tmp_path / "towers")
+    assert registry.bundled() == ["towers"] and bundled_captioners() == ["writer"] and default_captioner() == "writer"
+    assert load_captioner("writer", BriVLEncoder(checkpoint, device="cpu")).name == "writer"

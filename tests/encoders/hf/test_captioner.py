@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from brivl_search.encoders.base import Origin
-from brivl_search.encoders.captioning import load_captioner
+from brivl_search.encoders.captioners import load_captioner
 from brivl_search.encoders.hf.captioner import BEAMS, KINDS, LONGEST, TransformersCaptioner
 from brivl_search.errors import EncoderError, UsageError
 from tests.encoders.hf.test_matcher import SIDE, SMALL, _bert, _blip, _save

@@ -23,6 +23,7 @@ from train.captions.losses import PADDING, caption_loss
 from train.captions.recipe import CaptionRecipe
 from train.captions.start import known
 from train.recipe import read_recipe
+from train.run.sitting import inheriting
 
 
 @pytest.fixture(scope="module")
