@@ -134,8 +134,10 @@ class TowerWarning(UserWarning):
 
 
 class UnreadPictureWarning(UserWarning):
-    """A picture could not be read; the message names it. A matcher leaves its hit in its place, `write_captions` leaves it
-    out."""
+    """A picture could not be read; the message names it.
+
+    After a matcher its hit keeps its place; `write_captions` leaves it out.
+    """
 
 
 class UnknownWordsWarning(UserWarning):

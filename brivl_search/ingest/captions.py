@@ -134,10 +134,13 @@ class CaptionStage:
         if not todo:
             return
         self.progress.phase("captions", len(todo))
-        self.put(todo, self.progress.advance)
+        fresh = self.put(todo, self.progress.advance)
+        self.report.captions_embedded += fresh
+        self.report.captions_reused += len(todo) - fresh
 
-    def put(self, items: Sequence[Item], advance: Callable[[int], None] = lambda steps: None) -> None:
-        """Stages captions; texts that are not embedded yet are."""
+    def put(self, items: Sequence[Item], advance: Callable[[int], None] = lambda steps: None) -> int:
+        """Stages captions. Texts that are not embedded yet are; so many were not."""
+        embedded = 0
         for start in range(0, len(items), TEXT_BATCH):
             part = items[start : start + TEXT_BATCH]
             fresh = {item.content: str(item.record["text"]) for item in part}
@@ -147,12 +150,12 @@ class CaptionStage:
                 self._count_unknown(texts)
                 self.report.cut_captions += sum(cut > 0 for cut in self.encoder.cut_tokens(texts))
                 self.writer.stage_vectors("text", list(fresh), self.encoder.encode_texts(texts))
-            self.report.captions_embedded += len(fresh)
-            self.report.captions_reused += len(part) - len(fresh)
+            embedded += len(fresh)
             for item in part:
                 self.writer.put("text", item)
             advance(len(part))
             self.flush()
+        return embedded
 
     def _news(self) -> list[Item]:
         """Captions that the index does not hold as they are now, with the content that the encoder's reading gives."""

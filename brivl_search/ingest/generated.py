@@ -129,7 +129,9 @@ class GeneratedStage:
             if len(texts) == len(missing[content]):
                 for one, (text, name) in texts.items():
                     self._write(todo[content], content, one, text, name, fingerprint)
-                self.progress.advance(len(todo.pop(content)))
+                files = todo.pop(content)
+                self.report.photos_captioned += len(files)
+                self.progress.advance(len(files))
 
     def _put(self, files: list[ImageFile], content: str, texts: dict[str, str], captioner: object) -> None:
         name, fingerprint = str(getattr(captioner, "name", "")), str(getattr(captioner, "fingerprint", ""))
