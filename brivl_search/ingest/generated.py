@@ -7,7 +7,7 @@ build goes on from there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from brivl_search.corpus.walk import ImageFile
@@ -38,6 +38,7 @@ class GeneratedStage:
     Args:
         writer, progress, report, options: of the build.
         captions: the stage that embeds texts; it has done its part.
+        limit: of a path, the most megapixels that are decoded.
     """
 
     def __init__(
@@ -47,9 +48,10 @@ class GeneratedStage:
         report: BuildReport,
         options: BuildOptions,
         captions: CaptionStage,
+        limit: Callable[[str], float],
     ) -> None:
         self.writer, self.progress, self.report = writer, progress, report
-        self.options, self.captions = options, captions
+        self.options, self.captions, self.limit = options, captions, limit
 
     def forget(self, *, everything: bool = False) -> None:
         """Forgets those that do not hold any more, or `everything`."""
@@ -92,18 +94,24 @@ class GeneratedStage:
             return
         self.progress.phase("writing captions", sum(map(len, todo.values())))
         self._copy(todo, missing, there, captioner.fingerprint)
-        content_by_path = {some[0].path: content for content, some in todo.items()}
-        for found in caption_images(
-            [some[0] for some in todo.values()],
-            what.describer,
-            what.languages,
-            workers=self.options.workers,
-            batch_size=self.options.batch_size,
-            max_megapixels=float("inf"),
-        ):
-            content = content_by_path[found.decoded.file.path]
-            texts = {name: some[0].text for name, some in found.captions.items() if some}
-            self._put(todo[content], content, {n: t for n, t in texts.items() if n in missing[content]}, captioner)
+        first = [some[0] for some in todo.values()]
+        content_of_file = {some[0].path: content for content, some in todo.items()}
+        unread = 0
+        for limit in sorted({self.limit(file.path) for file in first}):
+            for found in caption_images(
+                [file for file in first if self.limit(file.path) == limit],
+                what.describer,
+                what.languages,
+                workers=self.options.workers,
+                batch_size=self.options.batch_size,
+                max_megapixels=limit,
+            ):
+                content = content_of_file[found.decoded.file.path]
+                texts = {name: some[0].text for name, some in found.captions.items() if some}
+                self._put(todo[content], content, {n: t for n, t in texts.items() if n in missing[content]}, captioner)
+                unread += found.decoded.pixels is None
+        if unread:
+            self.report.notes.append(f"{unread:,} images could not be read again, and got no caption")
         self.writer.flush()
 
     def _forget_other(self, key: str, name: str, languages: set[str]) -> None:

@@ -280,7 +280,9 @@ class _Build:
 
     def generated(self, captions: CaptionStage) -> None:
         """Generates captions where that is asked for, and forgets those that do not hold any more."""
-        stage = GeneratedStage(self.writer, self.progress, self.report, self.options, captions)
+        stage = GeneratedStage(
+            self.writer, self.progress, self.report, self.options, captions, self.coverage.max_megapixels
+        )
         what = self.generating
         stage.forget(everything=what is not None and not what.languages)
         if what is not None and what.languages:
