@@ -84,11 +84,12 @@ def caption(
     if out is not None:
         check_out(out, force=force)
     found = find_pictures(images, include_hidden=include_hidden)
-    if precision is PrecisionKind.int8:
+    how = precision.value
+    if how == "int8":
         raise UsageError("--precision int8 is for an encoder's vectors: leave it out")
     describer = Describer.of(
-        captioner, encoder, rerank_with, device=device, precision=precision.value,
-        towers=lambda name: load(name, device, runtime.value, precision.value),
+        captioner, encoder, rerank_with, device=device, precision=how,
+        towers=lambda name: load(name, device, runtime.value, how),
     )  # fmt: skip
     name, languages = describer.captioner.name, _languages(lang, describer.captioner)
     shown = form.value if form else default_format()

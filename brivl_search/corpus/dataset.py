@@ -136,8 +136,8 @@ def load_dataset(
         raise UsageError(f"no line of {printable(reader.shown)} has the field {shown!r}; fields there: {there}")
     kept = {image: group for image, group in groups.items() if group}
     if not kept:
-        what = "generated captions alone, which are no truth" if generated else "no captions"
-        raise CorpusError(f"{printable(reader.shown)} holds {what}")
+        held = "generated captions alone, which are no truth" if generated else "no captions"
+        raise CorpusError(f"{printable(reader.shown)} holds {held}")
     used = wanted or tuple(sorted(true, key=lambda name: (*DEFAULT_FIELDS, name).index(name)))
     return Dataset(
         reader.path if os.path.isdir(reader.path) else os.path.dirname(reader.path),

@@ -148,7 +148,9 @@ class Describer:
 def _vector(encoder: Encoder, one: Decoded) -> np.ndarray:
     """The towers' vector of a picture that a captioner of other pixels has read."""
     seen = decode(read_file(one.file.path), encoder.pixels)
-    return encode_pictures(encoder, seen.pixels[None], [Origin(one.file.path, seen.width, seen.height)])[0]
+    origins = [Origin(one.file.path, seen.width, seen.height)]
+    vector: np.ndarray = encode_pictures(encoder, seen.pixels[None], origins)[0]
+    return vector
 
 
 def caption_images(
@@ -227,7 +229,7 @@ def write_captions(
 
     if count < 1:
         raise UsageError(f"`count` {count}: give 1 or more")
-    found = find_pictures([images] if isinstance(images, str | os.PathLike) else list(images))
+    found = find_pictures([os.fspath(one) for one in ([images] if isinstance(images, str | os.PathLike) else images)])
     describer = Describer.of(captioner, encoder, rerank_with, device=device)
     check_languages(describer.captioner, [language])
     out = {}

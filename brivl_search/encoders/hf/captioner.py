@@ -56,7 +56,7 @@ class TransformersCaptioner:
         pictures = read_preprocessing(self.folder)
         self._seen = Seen.of(pictures)
         self.pixels = self._seen.pixels
-        self.languages = ("en",)
+        self.languages: tuple[str, ...] = ("en",)
         files = [*weight_files(self.folder), *tokenizer_files(self.folder)]
         settings = {"kind": self.kind, "pictures": pictures, "config": config, "beams": BEAMS, "longest": LONGEST}
         self.fingerprint = "captioner-" + digest(files, settings)[:24]
