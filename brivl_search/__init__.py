@@ -1,8 +1,8 @@
 """brivl-search: cross-modal retrieval after WenLan/BriVL.
 
-    from brivl_search import load_encoder, open_index
+    from brivl_search import load_encoder, open_index, write_captions
 
-`open_index` and `load_encoder` import what they need when they are first asked for.
+These import what they need when they are first asked for.
 """
 
 from __future__ import annotations
@@ -12,13 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from brivl_search.api import Index, open_index
+    from brivl_search.embedding.captioning import write_captions
     from brivl_search.encoders.registry import load_encoder
     from brivl_search.search.hits import Hit
 
 __version__ = "0.2.0"
-__all__ = ["Hit", "Index", "__version__", "load_encoder", "open_index"]
+__all__ = ["Hit", "Index", "__version__", "load_encoder", "open_index", "write_captions"]
 
-_HOME = {"Hit": "search.hits", "Index": "api", "open_index": "api", "load_encoder": "encoders.registry"}
+_HOME = {
+    "Hit": "search.hits",
+    "Index": "api",
+    "load_encoder": "encoders.registry",
+    "open_index": "api",
+    "write_captions": "embedding.captioning",
+}
 
 
 def __getattr__(name: str) -> Any:

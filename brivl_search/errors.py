@@ -135,7 +135,10 @@ class TowerWarning(UserWarning):
 
 
 class UnreadPictureWarning(UserWarning):
-    """A matcher could not read the picture of a hit, which kept its place; the message names it."""
+    """A picture could not be read; the message names it.
+
+    After a matcher its hit keeps its place; `write_captions` leaves it out.
+    """
 
 
 class UnknownWordsWarning(UserWarning):

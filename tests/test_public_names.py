@@ -14,7 +14,7 @@ def test_exported_members() -> None:
     """As httpx tests it: whatever a person finds in the package by its names is exported, and nothing else."""
     assert brivl_search.__all__ == sorted(brivl_search.__all__)
     public = [name for name in dir(brivl_search) if not name.startswith("_")]
-    assert public == ["Hit", "Index", "load_encoder", "open_index"]
+    assert public == ["Hit", "Index", "load_encoder", "open_index", "write_captions"]
     assert sorted([*public, "__version__"]) == brivl_search.__all__
     assert len(set(dir(brivl_search))) == len(dir(brivl_search)) and "__doc__" in dir(brivl_search)
 

@@ -28,9 +28,11 @@ from brivl_search.encoders.confidence import CONFIDENCE
 from brivl_search.encoders.device import has_fast_bf16, pick_device
 from brivl_search.errors import BrivlSearchError, UsageError, system_error
 from train import distributed
+from train.captions.beside import caption_task
 from train.data.build import build_data
 from train.model.build import objective, optimizer_of
 from train.model.kinds.base import Kind
+from train.model.kinds.brivl import BrivlKind
 from train.model.kinds.hf import TRAINING, WEIGHTS
 from train.model.kinds.load import load_kind
 from train.recipe import Recipe, read_recipe
@@ -119,6 +121,10 @@ def train(recipe: Recipe, base: Path, *, stop_after: int | None = None) -> None:
     # Objective: the momentum towers and the queues are made here. Optimiser: AdamW.
     model = objective(kind.towers, kind.dim, cfg)
     kind.fill_momentum(model.slow)
+    if cfg.caption_weight:  # WenLan's caption generator: another task of the image tower
+        assert isinstance(kind, BrivlKind)  # the recipe has checked it
+        task = caption_task(recipe, kind.config, kind.towers.image, kind.towers.text, kind.tokenizer, data.photos.train)
+        model.caption(task, cfg.caption_weight)
     model.to(device)
     torch.manual_seed(cfg.seed + rank)  # dropout differs
     optimizer = optimizer_of(model, kind.towers, cfg, device)

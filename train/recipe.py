@@ -60,6 +60,7 @@ class Training(Steps):
     bias: Annotated[float, Field(allow_inf_nan=False)] = Field(-10.0, description="SigLIP's b at the start")
     in_batch_negatives: bool = Field(False, description="the batch's other keys are negatives as well")
     text_weight: Rate = Field(0.0, description="share of a third InfoNCE, caption to caption of one photo")
+    caption_weight: Rate = Field(0.0, description="share of a captioner's loss on the same image tower, as WenLan's")
     cached_blocks: list[Count] = Field([], description="frozen blocks of each CNN whose output is cached")
     frozen_blocks: list[Count] | None = Field(None, description="frozen blocks of each CNN; as `cached_blocks`")
     frozen_cnn_modules: list[str] = Field([], description="further frozen modules, by timm's names")
@@ -151,6 +152,15 @@ class Recipe(Common):
     shards: list[Shards] = Field([])
     general: list[Data] = Field([], description="pairs that nothing is chosen by; they tell what is forgotten")
     train: Training
+    captioner: dict[str, Any] = Field({}, description="its sizes: brivl_search/encoders/captions/config.py")
+
+    @model_validator(mode="after")
+    def _has_a_captioner(self) -> Self:
+        if self.captioner and not self.train.caption_weight:
+            raise ValueError("[captioner] is for train.caption_weight: give that too, or leave it out")
+        if self.train.caption_weight and "image" in self.train.frozen_towers:
+            raise ValueError("caption_weight teaches the image tower, which is frozen: use train.captions.fit")
+        return self
 
     @model_validator(mode="after")
     def _has_pairs(self) -> Self:
@@ -177,6 +187,10 @@ class Recipe(Common):
                     f"train.{name} is for BriVL's image tower, which {self.init.foreign} has not: leave it out "
                     "(frozen_image_layers and layer_decay are for all others)"
                 )
+        if self.train.caption_weight:
+            raise ValueError(
+                f"train.caption_weight reads the regions of BriVL's image tower, {self.init.foreign} has none"
+            )
         if self.model:
             raise ValueError(
                 f"[model] has the sizes of BriVL's towers, those of {self.init.foreign} are given: leave it out"

@@ -7,6 +7,7 @@ import warnings
 from typing import Any
 
 from brivl_search.cli import (  # noqa: F401  (they register their verbs, in the order of --help)
+    caption,
     classify,
     embed,
     evaluate,

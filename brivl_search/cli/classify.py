@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -59,6 +60,7 @@ def classify(
     """Sort images into classes given by name, in Chinese or English."""
     from brivl_search.corpus.encodings import check_encoding
     from brivl_search.embedding import zero_shot
+    from brivl_search.embedding.batches import embed_images
     from brivl_search.embedding.pictures import find_pictures
     from brivl_search.output import default_format
 
@@ -76,7 +78,7 @@ def classify(
         if (unknown := zero_shot.unknown_labels(loaded, classes)) and not quiet:
             named = ", ".join(f"{name!r} ({' '.join(words)})" for name, words in list(unknown.items())[:8])
             warn_beside(f"{len(unknown):,} labels hold words that the encoder does not know: {named}")
-        read = Reader(found, loaded, bar, workers, batch_size, max_megapixels)
+        read = Reader(found, partial(embed_images, encoder=loaded), bar, workers, batch_size, max_megapixels)
         for one in read:
             assert one.vector is not None
             guesses = zero_shot.classify(one.vector, classes, vectors, loaded.calibration, top_k)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -66,7 +67,7 @@ def embed(
     verbose: Verbose = False,
 ) -> None:
     """Turn images or texts into unit vectors."""
-    from brivl_search.embedding.batches import embed_texts, numbers
+    from brivl_search.embedding.batches import embed_images, embed_texts, numbers
     from brivl_search.embedding.pictures import find_pictures
     from brivl_search.encoders.base import unknown_words
     from brivl_search.output import print_jsonl
@@ -86,7 +87,7 @@ def embed(
     def rows(bar: Bar) -> Iterator[tuple[dict[str, Any], Any]]:
         nonlocal read
         if found is not None:
-            read = Reader(found, loaded, bar, workers, batch_size, max_megapixels)
+            read = Reader(found, partial(embed_images, encoder=loaded), bar, workers, batch_size, max_megapixels)
             for one in read:
                 yield image_record(one.decoded, None if out is None else out.parent), one.vector
         if said:

@@ -12,6 +12,7 @@ from brivl_search.cli.options import (
     DEFAULT_INDEX,
     Batch,
     Boxes,
+    CaptionerOption,
     Captions,
     Codec,
     CodecKind,
@@ -21,6 +22,8 @@ from brivl_search.cli.options import (
     Encoding,
     Exclude,
     Format,
+    Generate,
+    GenerateKind,
     Images,
     IndexKind,
     IndexOption,
@@ -43,6 +46,7 @@ from brivl_search.cli.options import (
 from brivl_search.errors import SkippedItemsError, UsageError
 
 if TYPE_CHECKING:
+    from brivl_search.ingest.generated import Generating
     from brivl_search.ingest.options import BuildOptions
     from brivl_search.ingest.report import BuildReport
 
@@ -110,6 +114,23 @@ def _finish(report: BuildReport, index: Path, quiet: bool, verbose: bool, strict
         )
 
 
+def _generating(kind: GenerateKind, name: str | None, encoder: Any, device: str) -> Generating:
+    """What --generate-captions asks for; the captioner is opened before anything is scanned."""
+    from brivl_search.embedding.captioning import Describer
+    from brivl_search.encoders.captioners import default_captioner, load_captioner
+    from brivl_search.encoders.captioning import check_languages
+    from brivl_search.ingest.generated import Generating
+
+    if kind is GenerateKind.none:
+        return Generating()
+    name = name or default_captioner()
+    captioner = load_captioner(name, encoder, device=device)
+    languages = ["zh", "en"] if kind is GenerateKind.both else [kind.value]
+    check_languages(captioner, languages)
+    # The towers' cosine orders what one captioner wrote; it is not asked where it does not count.
+    return Generating(tuple(languages), Describer(captioner, encoder if captioner.cosine_weight else None))
+
+
 @app.command("build-index")
 def build_index(
     folders: Annotated[
@@ -125,6 +146,8 @@ def build_index(
     codec: Codec = None,
     memory: Memory = None,
     captions: Captions = None,
+    generate: Generate = None,
+    captioner: CaptionerOption = None,
     encoding: Encoding = None,
     dataset_format: Format = None,
     split: Split = None,
@@ -162,9 +185,12 @@ def build_index(
         images,
         encoding=encoding,
     )
+    if captioner is not None and generate in (None, GenerateKind.none):
+        raise UsageError("--captioner is for --generate-captions: give that too, or leave it out")
     loaded = load_for(index, encoder, device, _regions(boxes, detector), truncate_dim, runtime.value, precision.value)
+    generating = None if generate is None else _generating(generate, captioner, loaded, device)
     with Bar(quiet=quiet) as bar:
-        report = build(folders, index, loaded, choices, bar)
+        report = build(folders, index, loaded, choices, bar, generating)
     _finish(report, index, quiet, verbose, strict, loaded)
 
 

@@ -46,6 +46,13 @@ class PrecisionKind(StrEnum):
     int8 = "int8"
 
 
+class GenerateKind(StrEnum):
+    zh = "zh"
+    en = "en"
+    both = "both"
+    none = "none"
+
+
 class Target(StrEnum):
     auto = "auto"
     images = "images"
@@ -87,6 +94,16 @@ RerankWith = Annotated[
 
 
 RerankTop = Annotated[int, typer.Option("--rerank-top", min=1, metavar="N", help="How many hits it re-orders.")]
+
+
+CaptionerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--captioner",
+        metavar="NAME",
+        help="What writes: a folder, or hf:ORG/NAME (BLIP, BLIP-2, GIT) [default: the bundled one].",
+    ),
+]
 
 
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
@@ -134,6 +151,15 @@ Captions = Annotated[
     str | None,
     typer.Option(
         metavar="FIELDS", help="Fields of captions.jsonl to index, remembered of each folder [default: zh,en,captions]."
+    ),
+]
+
+
+Generate = Annotated[
+    GenerateKind | None,
+    typer.Option(
+        "--generate-captions",
+        help="Write captions for photos without any, marked as generated; none forgets them.",
     ),
 ]
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Protocol, TypeVar
 
 import typer
 
 from brivl_search.errors import CorpusError, SkippedItemsError, UsageError
 
 if TYPE_CHECKING:
-    from brivl_search.embedding.batches import Embedded
+    from brivl_search.corpus.decode_pool import Decoded
     from brivl_search.embedding.pictures import Pictures
     from brivl_search.encoders.base import Encoder
     from brivl_search.encoders.runtimes.choice import Precision, Runtime
@@ -78,26 +78,44 @@ def warn_beside(line: str) -> None:
     warn(line)
 
 
-class Reader:
-    """The pictures that could be read, one after the other; what could not is told at the end."""
+class Read(Protocol):
+    """Something that was made of a picture."""
+
+    @property
+    def decoded(self) -> Decoded: ...
+
+
+R_co = TypeVar("R_co", bound=Read, covariant=True)
+
+
+class Reader(Generic[R_co]):
+    """What is made of the pictures that could be read, one after the other; what could not is told at the end.
+
+    `make`, such as `embed_images` of an encoder, is given files, `advance` and how they are read.
+    """
 
     def __init__(
-        self, found: Pictures, encoder: Encoder, bar: Bar, workers: int | None, batch_size: int, megapixels: float
+        self,
+        found: Pictures,
+        make: Callable[..., Iterator[R_co]],
+        bar: Bar,
+        workers: int | None,
+        batch_size: int,
+        megapixels: float,
     ) -> None:
-        self._found, self._encoder, self._bar = found, encoder, bar
+        self._found, self._make, self._bar = found, make, bar
         self._options: dict[str, Any] = {"workers": workers, "batch_size": batch_size, "max_megapixels": megapixels}
         self._skipped = list(found.skipped)
         self._read = 0
 
-    def __iter__(self) -> Iterator[Embedded]:
+    def __iter__(self) -> Iterator[R_co]:
         from brivl_search.corpus.walk import Skipped
-        from brivl_search.embedding.batches import embed_images
 
         files = self._found.files
         self._bar.phase("images", len(files))
-        for one in embed_images(files, self._encoder, advance=self._bar.advance, **self._options):
-            if one.vector is None:
-                decoded = one.decoded
+        for one in self._make(files, advance=self._bar.advance, **self._options):
+            decoded = one.decoded
+            if decoded.pixels is None:
                 self._skipped.append(Skipped(decoded.file.path, decoded.reason, decoded.detail))
             else:
                 self._read += 1

@@ -11,7 +11,7 @@ GROUPS = {
     "Upkeep": ("verify", "compact", "tune", "export", "import"),
     "Evaluate": ("eval",),
     "Serve": ("serve",),
-    "Models": ("models", "embed"),
+    "Models": ("models", "embed", "caption"),
     "Try it": ("demo",),
 }
 
@@ -51,6 +51,10 @@ EXAMPLES = {
         "brivl-search models bench brivl-mini",
     ),
     "embed": ("brivl-search embed photos/ --out photos.npy", 'brivl-search embed --text "一只狗"'),
+    "caption": (
+        "brivl-search caption photos/ --lang en --out photos/captions.jsonl",
+        "brivl-search caption a.jpg -n 3",
+    ),
     "demo": ("brivl-search demo",),
 }
 
@@ -85,6 +89,7 @@ _ZH = {
     "serve": "通过 HTTP 提供搜索服务，并带有网页。",
     "models": "编码器：列出并推荐、测速、转换、检查、校准。",
     "embed": "把图片和文字变成向量。",
+    "caption": "为照片写说明文字（中文或英文）。",
     "demo": "为随 scikit-image 和 scikit-learn 提供的照片建立索引并搜索。",
 }
 

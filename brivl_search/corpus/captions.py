@@ -3,7 +3,8 @@
     {"image": "images/1.jpg", "zh": ["在雪地中奔跑的狗。"], "en": "A dog runs in the snow."}
 
 `image` is relative to the folder of the caption file (or absolute); every other field that is a string or a list of
-strings may hold captions. UTF-8, with or without a byte order mark, or the named encoding; blank lines are ignored.
+strings may hold captions. `"generated": true` says that a model wrote the line's captions, and `"captioner"` which one.
+UTF-8, with or without a byte order mark, or the named encoding; blank lines are ignored.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from brivl_search.corpus.fields import Scalar, scalars_and_lists
+from brivl_search.corpus.fields import MAX_LENGTH, Scalar, scalars_and_lists
 from brivl_search.corpus.text import MAX_LINE_BYTES as MAX_LINE_BYTES
 from brivl_search.corpus.text import BadLine as BadLine
 from brivl_search.corpus.text import json_lines
@@ -33,6 +34,8 @@ class CaptionLine:
         texts: (field, caption) in the order of the fields asked for, then of the line; empty if the line has none of
             the fields that were named explicitly.
         fields: the line's other fields that are scalars, or lists of them, for filters (see `fields.scalars`).
+        captioner: the model that wrote the captions of a line with "generated": true, "a model" if it does not say
+            which; "": a person did.
     """
 
     file: str
@@ -40,6 +43,7 @@ class CaptionLine:
     image: str
     texts: tuple[tuple[str, str], ...]
     fields: Mapping[str, Scalar | list[Scalar]] = field(default_factory=dict, hash=False)
+    captioner: str = ""
 
     @property
     def captions(self) -> tuple[str, ...]:
@@ -81,8 +85,10 @@ def read_captions(
         except _Bad as bad:
             yield BadLine(file, number, bad.reason, bad.detail)
         else:
-            others = scalars_and_lists(record, {"image", *DEFAULT_FIELDS, *(fields or ())})
-            yield CaptionLine(file, number, image, texts, others)
+            by = _captioner(record)
+            known = {"generated", "captioner"} if by else set()
+            others = scalars_and_lists(record, {"image", *DEFAULT_FIELDS, *(fields or ()), *known})
+            yield CaptionLine(file, number, image, texts, others, by)
 
 
 def caption_fields(file: str, encoding: str | None = None) -> list[str]:
@@ -94,6 +100,13 @@ def caption_fields(file: str, encoding: str | None = None) -> list[str]:
                 if name != "image" and (isinstance(value, str) or _is_list_of_strings(value)):
                     names[_shown(name)] = None
     return list(names)
+
+
+def _captioner(record: dict[str, Any]) -> str:
+    if record.get("generated") is not True:
+        return ""
+    name = record.get("captioner")
+    return name[:MAX_LENGTH] if isinstance(name, str) and name else "a model"
 
 
 def _image_path(record: dict[str, Any], folder: str) -> str:

@@ -28,7 +28,7 @@ class Dataset:
         fields: the fields the captions were taken from.
         images: absolute paths (or CONTAINER::MEMBER), in order of first mention, each once.
         captions: captions[i] belong to images[i]; never empty.
-        without_captions: images left out because no line gives them a caption in `fields`.
+        without_captions: images left out because no line gives them a caption in `fields`; generated ones are none.
         files: files[i] is where images[i] is read from; hand these to `decode_all`.
         text_ids: text_ids[i][j] is the id that the dataset gives captions[i][j], "" where it gives none.
         format: name of the reader.
@@ -106,6 +106,8 @@ def load_dataset(
             missing[one.path] = one.reason
     groups: dict[str, list[tuple[str, str]]] = {}
     found: set[str] = set()
+    true: set[str] = set()  # fields with captions that a person wrote
+    generated = False
     for line in reader.lines():
         if isinstance(line, BadLine):
             raise CorpusError(str(line))
@@ -120,6 +122,10 @@ def load_dataset(
             raise CorpusError(f"{where}: image {printable(line.image)} {what.get(reason) or 'is ' + reason}")
         found.update(name for name, _ in line.texts)
         group = groups.setdefault(line.image, [])
+        if line.captioner:
+            generated = True
+            continue
+        true.update(name for name, _ in line.texts)
         earlier = set() if reader.repeats_count else {text for text, _ in group}
         name = next((str(line.fields[key]) for key in TEXT_IDS if key in line.fields), "")
         group.extend((text, name) for text in line.captions if text not in earlier)
@@ -130,8 +136,9 @@ def load_dataset(
         raise UsageError(f"no line of {printable(reader.shown)} has the field {shown!r}; fields there: {there}")
     kept = {image: group for image, group in groups.items() if group}
     if not kept:
-        raise CorpusError(f"{printable(reader.shown)} holds no captions")
-    used = wanted or tuple(sorted(found, key=lambda name: (*DEFAULT_FIELDS, name).index(name)))
+        held = "generated captions alone, which are no truth" if generated else "no captions"
+        raise CorpusError(f"{printable(reader.shown)} holds {held}")
+    used = wanted or tuple(sorted(true, key=lambda name: (*DEFAULT_FIELDS, name).index(name)))
     return Dataset(
         reader.path if os.path.isdir(reader.path) else os.path.dirname(reader.path),
         used,

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from brivl_search.corpus.pixels import PixelSpec
-from brivl_search.encoders.base import Encoder, Origin, Precision
+from brivl_search.encoders.base import Origin
 from brivl_search.errors import UsageError
 
 
@@ -33,11 +32,11 @@ class Drafts:
     """What a captioner wrote for a picture.
 
     Attributes:
-        captions: best first, all different.
+        captions: of each language, best first, all different.
         vector: the picture's unit vector by the towers that the captioner reads, float32 (dim,); None: it reads none.
     """
 
-    captions: list[Draft]
+    captions: dict[str, list[Draft]]
     vector: NDArray[np.float32] | None = None
 
 
@@ -58,8 +57,10 @@ class Captioner(Protocol):
     languages: tuple[str, ...]
     cosine_weight: float
 
-    def write(self, pixels: NDArray[np.uint8], origins: Sequence[Origin], language: str, count: int, /) -> list[Drafts]:
-        """Pixels uint8 (n, S, S, 3) → captions of each picture, `count` of them or as many as it finds."""
+    def write(
+        self, pixels: NDArray[np.uint8], origins: Sequence[Origin], languages: Sequence[str], count: int, /
+    ) -> list[Drafts]:
+        """Pixels uint8 (n, S, S, 3) → captions of each picture, `count` in each language or as many as it finds."""
         ...
 
 
@@ -70,27 +71,10 @@ def ranked(captions: Sequence[Draft], cosines: NDArray[np.float32], weight: floa
     return order
 
 
-def load_captioner(name: str, encoder: Encoder, *, device: str = "auto", precision: Precision = "auto") -> Captioner:
-    """Loads the captioner called `name`.
-
-    Args:
-        name: a bundled one, or the folder of one that `train.captions` made.
-        encoder: whose image tower ours read.
-        device: a torch device, or "auto".
-        precision: "fp32", "bf16", or "auto": bfloat16 where the processor multiplies it natively.
-
-    Raises:
-        EncoderError: it is damaged, is no captioner, or reads another image tower.
-        UsageError: there is none of this name.
-    """
-    from brivl_search.encoders.captions.captioner import FolderCaptioner
-    from brivl_search.encoders.captions.checkpoint import is_captioner
-    from brivl_search.encoders.registry import BUNDLED
-
-    bundled = BUNDLED / name
-    folder = bundled if name and "/" not in name and is_captioner(bundled) else Path(name).expanduser()
-    if folder.is_file() and folder.suffix == ".safetensors":
-        folder = folder.parent
-    if not folder.is_dir():
-        raise UsageError(f"no captioner {name!r}: give the folder of one", code="no_captioner")
-    return FolderCaptioner(folder, encoder, name=name, device=device, precision=precision)
+def check_languages(captioner: Captioner, languages: Sequence[str]) -> None:
+    """Raises UsageError: the captioner does not write in one of the languages."""
+    if other := [one for one in languages if one not in captioner.languages]:
+        raise UsageError(
+            f"captioner {captioner.name} does not write in {other[0]!r}: it writes in {', '.join(captioner.languages)}",
+            code="no_language",
+        )

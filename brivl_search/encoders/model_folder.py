@@ -82,13 +82,14 @@ class FolderConfig:
 C = TypeVar("C", bound=FolderConfig)
 
 
-def is_of(kind: str, folder: Path) -> bool:
-    """Whether a folder holds a model of this kind."""
+def kind_of(folder: Path) -> str:
+    """The "kind" of the model in a folder; "" where it has none, as two towers, or there is no model."""
     try:
         raw = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
-    return isinstance(raw, dict) and raw.get("kind") == kind
+        return ""
+    found = raw.get("kind") if isinstance(raw, dict) else None
+    return found if isinstance(found, str) else ""
 
 
 def read_config(cls: type[C], folder: Path) -> C:

@@ -23,6 +23,7 @@ from brivl_search.encoders.brivl.checkpoint import Checkpoint, FolderCheckpoint
 from brivl_search.encoders.brivl.encoder import BriVLEncoder
 from brivl_search.encoders.hf import layout
 from brivl_search.encoders.immich.layout import is_immich
+from brivl_search.encoders.model_folder import kind_of
 from brivl_search.encoders.on_torch import TorchEncoder
 from brivl_search.encoders.runtimes import choice
 from brivl_search.encoders.runtimes.choice import Precision, Runtime
@@ -39,10 +40,12 @@ _PRECISION = re.compile(r"(.*)\+precision=(\w*)", re.DOTALL)
 
 
 def bundled() -> list[str]:
-    """Names of the checkpoints that ship with the package."""
+    """Names of the encoders that ship with the package; matchers and captioners are none."""
     if not BUNDLED.is_dir():
         return []
-    return sorted(folder.name for folder in BUNDLED.iterdir() if (folder / "config.json").is_file())
+    return sorted(
+        folder.name for folder in BUNDLED.iterdir() if (folder / "config.json").is_file() and not kind_of(folder)
+    )
 
 
 def without_regions(name: str) -> str:

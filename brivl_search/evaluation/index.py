@@ -63,6 +63,13 @@ def evaluate_index(
             f"the index at {reader.directory} holds no captions to evaluate with: put captions.jsonl beside the images "
             "and build again, or use `dataset`"
         )
+    by_person = [record.get("generated") is not True for record in texts.records]
+    if not any(by_person):
+        raise UsageError(
+            f"the {len(by_person):,} captions in the index at {reader.directory} are generated, and no truth: put "
+            "captions.jsonl beside the images and build again, or use `dataset`"
+        )
+    texts.keep(by_person)
     there = list(dict.fromkeys(str(record["field"]) for record in texts.records))
     missing = [name for name in fields or () if name not in there]
     if missing:
@@ -74,6 +81,8 @@ def evaluate_index(
     if not owners:
         raise UsageError(f"no caption in the index at {reader.directory} belongs to an image in it: add the images")
     notes: list[str] = []
+    if generated := len(by_person) - sum(by_person):
+        notes.append(f"{generated:,} generated captions are left out: they are no truth")
     if options.definition == "diagonal":
         owners = _one_to_one(images, texts, owners, notes)
     captions = [str(record["text"]) for record in texts.records]

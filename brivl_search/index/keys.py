@@ -11,6 +11,7 @@ import hashlib
 SHORT = 480  # bytes; LMDB allows 511, and a prefix goes in front
 _PART = "\0"
 _HASH_DIGITS = 24
+_GENERATED = "\x01"  # before a field that no caption file can have
 
 
 def caption_key(image: str, field: str, content: str) -> str:
@@ -28,6 +29,26 @@ def caption_parts(key: str) -> tuple[str, str]:
     """(image's key, field) of a caption's key; the field is "" for a key that `import` was given."""
     image, _, rest = key.partition(_PART)
     return image, rest.partition(_PART)[0]
+
+
+def generated_field(language: str, image: str, captioner: str) -> str:
+    """What stands for the field in the key of a caption that a build generated.
+
+    Args:
+        language: of the caption.
+        image: hash of the picture's content: of another picture it would be another caption.
+        captioner: fingerprint of the model.
+    """
+    short = hashlib.sha256(captioner.encode()).hexdigest()[:12]
+    return f"{_GENERATED}{language}/{image[:_HASH_DIGITS]}/{short}"
+
+
+def is_generated(key: str, image: str | None = None) -> bool:
+    """Whether a build generated the caption of this key; with `image`, of a picture of this content."""
+    field = caption_parts(key)[1]
+    if not field.startswith(_GENERATED):
+        return False
+    return image is None or field.removeprefix(_GENERATED).split("/")[1:2] == [image[:_HASH_DIGITS]]
 
 
 def captions_of(image: str) -> str:

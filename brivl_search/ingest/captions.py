@@ -16,7 +16,7 @@ from brivl_search.corpus.spelling import nothing_known
 from brivl_search.corpus.text import NOT_UTF8
 from brivl_search.encoders.base import Encoder, spelled, unknown_words
 from brivl_search.index import IndexWriter, Item
-from brivl_search.index.keys import caption_key, caption_parts
+from brivl_search.index.keys import caption_key, caption_parts, is_generated
 from brivl_search.ingest.spelled import content_of, size_before, size_now
 
 if TYPE_CHECKING:
@@ -77,12 +77,14 @@ class CaptionStage:
             else:
                 extra.merge(self.fields.setdefault(line.image, {}), line.fields)
                 for name, text in line.texts:
-                    item = caption_item(line.image, name, text, line.fields)
+                    item = caption_item(line.image, name, text, line.fields, line.captioner)
                     earlier = self.wanted.get(item.key)
                     if earlier is not None and earlier.record != item.record:
                         merged: Fields = dict(earlier.record.get("fields", {}))
                         extra.merge(merged, line.fields)
-                        item = caption_item(line.image, name, text, merged)
+                        # What a person wrote too is a person's.
+                        by = line.captioner and str(earlier.record.get("captioner", ""))
+                        item = caption_item(line.image, name, text, merged, by)
                     self.wanted[item.key] = item
 
     def _moved(self, line: CaptionLine) -> CaptionLine:
@@ -116,7 +118,7 @@ class CaptionStage:
         named = {(str(item.record["image"]), str(item.record["field"])) for item in self.wanted.values()}
         for key, state in self.writer.states_under("text", prefix):
             image, name = caption_parts(key)
-            if state.origin == "import":
+            if state.origin == "import" or is_generated(key):
                 continue
             if key not in self.wanted and not keep(image) and not (shared(image) and (image, name) not in named):
                 self.writer.remove("text", key)
@@ -132,8 +134,15 @@ class CaptionStage:
         if not todo:
             return
         self.progress.phase("captions", len(todo))
-        for start in range(0, len(todo), TEXT_BATCH):
-            part = todo[start : start + TEXT_BATCH]
+        fresh = self.put(todo, self.progress.advance)
+        self.report.captions_embedded += fresh
+        self.report.captions_reused += len(todo) - fresh
+
+    def put(self, items: Sequence[Item], advance: Callable[[int], None] = lambda steps: None) -> int:
+        """Stages captions. Texts that are not embedded yet are; so many were not."""
+        embedded = 0
+        for start in range(0, len(items), TEXT_BATCH):
+            part = items[start : start + TEXT_BATCH]
             fresh = {item.content: str(item.record["text"]) for item in part}
             fresh = {key: text for key, text in fresh.items() if not self.writer.has_vector("text", key)}
             if fresh:
@@ -141,12 +150,12 @@ class CaptionStage:
                 self._count_unknown(texts)
                 self.report.cut_captions += sum(cut > 0 for cut in self.encoder.cut_tokens(texts))
                 self.writer.stage_vectors("text", list(fresh), self.encoder.encode_texts(texts))
-            self.report.captions_embedded += len(fresh)
-            self.report.captions_reused += len(part) - len(fresh)
+            embedded += len(fresh)
             for item in part:
                 self.writer.put("text", item)
-            self.progress.advance(len(part))
+            advance(len(part))
             self.flush()
+        return embedded
 
     def _news(self) -> list[Item]:
         """Captions that the index does not hold as they are now, with the content that the encoder's reading gives."""
@@ -159,13 +168,13 @@ class CaptionStage:
             elif state.size != item.size:
                 older.append(item)
         changed = []
-        for item in self._read(older):
+        for item in self.read_as(older):
             state = self.writer.known("text", item.key)
             if state is None or state.content != item.content:
                 changed.append(item)
-        return [*self._read(fresh), *changed]
+        return [*self.read_as(fresh), *changed]
 
-    def _read(self, items: Sequence[Item]) -> Iterator[Item]:
+    def read_as(self, items: Sequence[Item]) -> Iterator[Item]:
         """The items with the content of what the encoder reads."""
         for start in range(0, len(items), TEXT_BATCH):
             part = items[start : start + TEXT_BATCH]
@@ -209,16 +218,19 @@ class CaptionStage:
                 yield image, self.fields.get(image, {})
 
 
-def caption_item(image: str, name: str, text: str, fields: Mapping[str, object]) -> Item:
+def caption_item(image: str, name: str, text: str, fields: Mapping[str, object], captioner: str = "") -> Item:
     """The item of a caption that is read as it is written.
 
     Its key is of the text as it is written. Its size is a sum of its fields, and says how it was read: so a change of
-    either is seen without its record.
+    either is seen without its record. `captioner` is the model that wrote it, "" for a person.
     """
     content = content_of(text)
     record: dict[str, object] = {"text": text, "field": name, "image": image}
+    beside: dict[str, object] = {"fields": dict(fields)} if fields else {}
+    if captioner:
+        beside |= {"generated": True, "captioner": captioner}
     size = 0
-    if fields:
-        record["fields"] = dict(fields)
-        size = zlib.crc32(json.dumps(record["fields"], sort_keys=True).encode())
-    return Item(caption_key(image, name, content), content, size_now(size), record=record)
+    if beside:
+        summed = beside if captioner else beside["fields"]
+        size = zlib.crc32(json.dumps(summed, sort_keys=True).encode())
+    return Item(caption_key(image, name, content), content, size_now(size), record=record | beside)

@@ -21,7 +21,7 @@ from brivl_search.corpus.readers.base import Reader
 from brivl_search.corpus.rules import Rules, excluded, is_system
 from brivl_search.corpus.sources import Sources
 from brivl_search.index import IndexWriter, ItemState
-from brivl_search.index.keys import captions_of
+from brivl_search.index.keys import captions_of, is_generated
 from brivl_search.index.sources import ROOTS, Source, is_away
 from brivl_search.ingest.captions import CaptionStage
 from brivl_search.ingest.coverage import Coverage, counted_images, rules_of, state_of
@@ -290,7 +290,7 @@ class Forgetting:
                 image not in self.indexed
                 and not cover.endswith(SEPARATOR)
                 and not image.startswith((*self._others, *(os.path.join(root, "") for root in self.scan.roots)))
-                and next(self.writer.keys_under("text", captions_of(image)), None) is None
+                and all(map(is_generated, self.writer.keys_under("text", captions_of(image))))
                 and self.writer.known("image", image) is not None
             ):
                 self.writer.remove("image", image)

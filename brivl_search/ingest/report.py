@@ -32,6 +32,7 @@ class BuildReport:
     `unread_captions` hold no word that it knows. `missing_fields` are caption fields that were asked for and that no
     line has. `embed_seconds` is the time from the first batch of pictures to the last vector, without start-up and
     sealing.
+    `captions_generated` were written by a captioner for `photos_captioned` photos.
     `kept_unreadable` counts images that stay although they cannot be looked at, `kept_told` those of them that a note
     speaks of. `passed` counts images passed over on purpose, by why; `notes` are sentences for the user, each a
     warning.
@@ -47,6 +48,8 @@ class BuildReport:
     captions_reused: int = 0
     captions_unchanged: int = 0
     captions_removed: int = 0
+    captions_generated: int = 0
+    photos_captioned: int = 0
     skipped: list[Skipped] = field(default_factory=list)
     bad_captions: list[str] = field(default_factory=list)
     cut_captions: int = 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -24,10 +24,12 @@ from brivl_search.encoders.base import Encoder, encode_queries
 from brivl_search.errors import BrivlSearchError, CorpusError, UsageError
 from brivl_search.index import MODALITIES, IndexWriter, Modality
 from brivl_search.index.ivfpq import AUTO_THRESHOLD
+from brivl_search.index.keys import is_generated
 from brivl_search.ingest.captions import CaptionStage
 from brivl_search.ingest.coverage import Coverage, cover, nothing_there
 from brivl_search.ingest.fields import missing_fields
 from brivl_search.ingest.forget import Forgetting
+from brivl_search.ingest.generated import GeneratedStage, Generating
 from brivl_search.ingest.images import ImageStage
 from brivl_search.ingest.moved import recognise, shown
 from brivl_search.ingest.options import BuildOptions
@@ -39,13 +41,19 @@ FLUSH_SECONDS = 2.0
 
 
 def build_index(
-    folders: Sequence[Path | str], directory: Path, encoder: Encoder, options: BuildOptions, progress: Progress
+    folders: Sequence[Path | str],
+    directory: Path,
+    encoder: Encoder,
+    options: BuildOptions,
+    progress: Progress,
+    generating: Generating | None = None,
 ) -> BuildReport:
     """Brings the index at `directory` in step with what lies under `folders`; other folders in it stay as they are.
 
     Args:
         folders: folders of images, and datasets: annotation files, tars and the like (see `corpus.readers`). None: all
             that the index covers, single files and caption files too.
+        generating: captions for photos without any; None: what was generated before stays.
 
     Raises:
         UsageError: a folder does not exist, a file is no dataset, or no line has a caption field that was asked for.
@@ -65,7 +73,7 @@ def build_index(
     recognise(coverage, found.scan.images)
     missing = missing_fields(found, options.caption_fields, coverage.encoding)
     with _writer(directory, encoder, options, "build", coverage.paths) as writer:
-        build = _Build(writer, encoder, options, progress, found, coverage)
+        build = _Build(writer, encoder, options, progress, found, coverage, generating=generating)
         build.report.missing_fields = missing
         return build.run()
 
@@ -149,6 +157,16 @@ def _job(choice: DatasetChoice) -> list[str]:
     return [] if choice == DatasetChoice() else [repr(choice)]
 
 
+class _AlsoGenerated:
+    """Keys that are wanted, and those of generated captions, which no file gives."""
+
+    def __init__(self, wanted: Container[str]) -> None:
+        self._wanted = wanted
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and (key in self._wanted or is_generated(key))
+
+
 class _Build:
     def __init__(
         self,
@@ -160,8 +178,9 @@ class _Build:
         coverage: Coverage,
         *,
         forget: bool = True,
+        generating: Generating | None = None,
     ) -> None:
-        self.forget, self.coverage = forget, coverage
+        self.forget, self.coverage, self.generating = forget, coverage, generating
         self.writer, self.encoder, self.options, self.progress = writer, encoder, options, progress
         self.sources, self.scan = found, found.scan
         self.report = BuildReport(
@@ -251,12 +270,23 @@ class _Build:
             for source in away
         ]
         if not self.forget:
-            self.writer.keep_staged("text", stage.wanted)
+            self.writer.keep_staged("text", _AlsoGenerated(stage.wanted))
         elif not away:
             self.gone.captions(stage)
         keep = self.indexed if away else self.gone.kept
         stage.set_fields(keep.__contains__, self.gone.shared)
         stage.stage()
+        self.generated(stage)
+
+    def generated(self, captions: CaptionStage) -> None:
+        """Generates captions where that is asked for, and forgets those that do not hold any more."""
+        stage = GeneratedStage(
+            self.writer, self.progress, self.report, self.options, captions, self.coverage.max_megapixels
+        )
+        what = self.generating
+        stage.forget(everything=what is not None and not what.languages)
+        if what is not None and what.languages:
+            stage.stage((file for file in self.scan.images if file.path in self.indexed), what)
 
     def tuning_queries(self) -> dict[Modality, np.ndarray]:
         """Real queries of the other modality for tuning IVF-PQ: the index's own captions and pictures.

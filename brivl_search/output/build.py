@@ -66,6 +66,8 @@ def print_build(report: BuildReport, directory: str, *, verbose: bool, seconds: 
         ]
         removed = f"; {report.captions_removed:,} removed" if report.captions_removed else ""
         say(f"{report.captions:,} captions: {_sum(captions)}{removed}")
+    if report.captions_generated:
+        say(f"{report.captions_generated:,} captions generated for {report.photos_captioned:,} images without any")
     if report.embed_seconds and report.embedded:
         whole = f" of {seconds:,.1f} s" if seconds else ""
         say(f"{report.embedded / report.embed_seconds:,.1f} images/s over {report.embed_seconds:,.1f} s{whole}")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 BATCH_COLUMNS = (
     *("query", "n"),
     *("rank", "score", "match", "text", "field", "image", "path", "width", "height", "alike", "alike_paths"),
+    *("generated", "captioner"),
 )
 # What JSON leaves as it is and a terminal obeys: DEL, C1, and what turns the reading order.
 _RAW_IN_JSON = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -44,7 +45,8 @@ def hits_table(hits: Sequence[Hit], title: str | None = None) -> Table:
         out.add_column("caption", overflow="fold")
     out.add_column("image")
     for hit in hits:
-        caption = [Text(one_line(hit.text or ""))] if texts else []
+        said = Text(one_line(hit.text or ""))
+        caption = [said.append(" (generated)", style="dim") if hit.generated else said] if texts else []
         match = [match_bar(hit.match) if hit.match is not None else ""] if matches else []
         image = PathCell(hit.path, f"  +{len(hit.duplicates)} alike" if hit.duplicates else "")
         out.add_row(str(hit.rank), f"{hit.score:.3f}", *match, *caption, image)

@@ -57,6 +57,11 @@ class Hit:
         """Whether the match reaches `FITS`; None where there is no match."""
         return None if self.match is None else self.match >= FITS
 
+    @property
+    def generated(self) -> bool:
+        """Whether a model wrote the caption."""
+        return self.record.get("generated") is True
+
     def to_dict(self) -> dict[str, Any]:
         """What `--format jsonl` prints."""
         row: dict[str, Any] = {"rank": self.rank, "score": round(self.score, 6)}
@@ -66,6 +71,7 @@ class Hit:
             row["rerank"] = round(self.rerank, 4)
         if self.kind == "text":
             row |= {"text": self.text, "field": text_of(self.record, "field"), "image": self.path}
+            row |= {"generated": True, "captioner": text_of(self.record, "captioner")} if self.generated else {}
         else:
             row |= {"path": self.path} | {name: pixels_of(self.record, name) for name in ("width", "height")}
         if self.duplicates:

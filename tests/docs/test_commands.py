@@ -49,6 +49,7 @@ WORDS = {  # the same for a line that holds this
     "Flickr30k-CN": "a dataset that is not here: tests/corpus/readers",
     "/tmp/val": "photos that are not here: tests/models",
     "--dataset FOLDER": "a placeholder",
+    "--captioner runs/": "a captioner that is not here: tests/e2e/test_cli_caption.py",
     " --runtime ": "exports a tower first: tests/encoders/runtimes",
     "precision=int8": "exports a tower first: tests/encoders/runtimes",
     "models calibrate": "refuses an encoder without training: tests/encoders/test_calibration.py",

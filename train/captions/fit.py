@@ -27,6 +27,7 @@ from brivl_search.encoders.captions.model import Captioner
 from brivl_search.encoders.captions.words import Words, choose_words, without_end
 from brivl_search.errors import UsageError
 from train.captions.draft import Measure, best_weight
+from train.captions.losses import PADDING, caption_loss
 from train.captions.recipe import CaptionRecipe, CaptionTraining
 from train.captions.start import begin, known
 from train.model.sizes import checkpoint_folder
@@ -34,9 +35,7 @@ from train.one_tower.lessons import Lessons
 from train.recipe import read_recipe
 from train.run.cpu import quicken
 from train.run.loop import without_model
-from train.run.sitting import Learner, Sitting, fast_bf16, rates
-
-PADDING = -1
+from train.run.sitting import Learner, Sitting, fast_bf16, inheriting
 
 
 class Teaching(Learner):
@@ -84,30 +83,6 @@ class Teaching(Learner):
         return loss
 
 
-def caption_loss(
-    model: Captioner, starts: Tensor, words: Tensor, memory: Any, smoothing: float = 0.0, dropped: float = 0.0
-) -> Tensor:
-    """Mean cross-entropy of every word and of the end, by the words before and the picture.
-
-    Args:
-        model: the decoder.
-        starts: int64 (B, N), numbers of the first tokens.
-        words: int64 (B, N, T), `PADDING` behind a caption's end. Unknown words are read, and not asked for.
-        memory: of the B pictures.
-        smoothing: of labels.
-        dropped: share of the words before that are hidden.
-    """
-    there = words != PADDING
-    read = words.clamp(min=0)
-    if dropped and model.training:
-        read = read.masked_fill(torch.rand(words.shape, device=words.device) < dropped, Captioner.UNKNOWN)
-    before = model(starts, read, memory)
-    ends = F.pad(there, (1, 0), value=True) & ~F.pad(there, (0, 1), value=False)
-    wanted = F.pad(words, (0, 1), value=PADDING).masked_fill(ends, Captioner.END)
-    asked = (wanted != PADDING) & (wanted != Captioner.UNKNOWN)
-    return F.cross_entropy(model.logits(before[asked]), wanted[asked], label_smoothing=smoothing)
-
-
 def start_of(field: str, cfg: CaptionTraining, config: CaptionConfig) -> str:
     """The first token of a caption field. Raises UsageError: the captioner has none for it."""
     found = cfg.starts.get(field, field.partition("_")[0])
@@ -135,7 +110,7 @@ class Fit(Sitting):
         self.lessons.regions.make(cfg.views)
         self.teaching = Teaching(model, self.lessons, cfg)
         self.measures = {name: Measure(self.lessons, name, cfg.measured) for name in ("choose", "val")}
-        super().__init__(run, cfg, self.teaching, rates(model, cfg, known(model, recipe, encoder)), "captions")
+        super().__init__(run, cfg, self.teaching, inheriting(model, cfg, known(model, recipe, encoder)), "captions")
 
     def measure(self) -> dict[str, Any]:
         """Figures of the average; the best one so far by the photos that choose becomes the run's captioner."""

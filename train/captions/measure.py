@@ -23,7 +23,8 @@ import numpy as np
 from brivl_search.corpus.images import load_pixels
 from brivl_search.encoders.base import Origin
 from brivl_search.encoders.brivl.encoder import BriVLEncoder
-from brivl_search.encoders.captioning import load_captioner, ranked
+from brivl_search.encoders.captioners import load_captioner
+from brivl_search.encoders.captioning import ranked
 from train.captions.recipe import CaptionRecipe
 from train.captions.score import figures, tokens
 from train.model.sizes import checkpoint_folder
@@ -99,12 +100,12 @@ class Table:
                 pixels = np.stack([load_pixels(path, captioner.pixels) for path in paths])
                 side = captioner.pixels.size
                 origins = [Origin(path, side, side) for path in paths]
-                for drafts, photo in zip(
-                    captioner.write(pixels, origins, self.language, 1), self.photos[at : at + CHUNK], strict=True
-                ):
-                    texts = [one.text for one in drafts.captions]
-                    cosines = encoder.encode_texts(texts) @ self.vectors[photo]
-                    said.append(texts[ranked(drafts.captions, cosines, captioner.cosine_weight)[0]] if texts else "")
+                wrote = captioner.write(pixels, origins, [self.language], 1)
+                for drafts, photo in zip(wrote, self.photos[at : at + CHUNK], strict=True):
+                    some = drafts.captions[self.language]
+                    cosines = encoder.encode_texts([one.text for one in some]) @ self.vectors[photo]
+                    best = ranked(some, cosines, captioner.cosine_weight)
+                    said.append(some[best[0]].text if best else "")
                 bar.to(len(said))
         return self.row(name, said)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from train.model.sizes import open_checkpoint
 from train.model.start import load_cnns, load_text_backbone
 from train.model.towers import SentenceCache, TwoTowers
 from train.recipe import Init, Training
+
+Group = dict[str, Any]
 
 
 def freeze_text(text: TextTower, layers: int) -> None:
@@ -124,7 +127,26 @@ def optimizer_of(model: Contrastive, towers: TwoTowers, cfg: Training, device: t
     groups = parameter_groups(towers, cfg)
     if scalars := model.scalars():
         groups.append({"params": scalars, "lr": cfg.lr, "base_lr": cfg.lr, "weight_decay": 0.0})
+    if model.captions is not None:
+        groups += rates(model.captions, cfg.lr, cfg.weight_decay)
     return torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=device.type in ("cpu", "cuda"))
+
+
+def rates(model: nn.Module, lr: float, decay: float, slower: Callable[[str], float] = lambda name: 1.0) -> list[Group]:
+    """AdamW groups of a model beside the towers; no decay on biases and norms.
+
+    Args:
+        model: what learns of it.
+        lr: of its parameters.
+        decay: of its matrices.
+        slower: name of a parameter → its share of the rate.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            rate = lr * slower(name)
+            groups.setdefault((rate, decay if parameter.ndim > 1 else 0.0), []).append(parameter)
+    return [{"params": ps, "weight_decay": wd, "lr": rate, "base_lr": rate} for (rate, wd), ps in groups.items()]
 
 
 def save_memory(towers: TwoTowers) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from brivl_search.encoders.brivl.image_tower import mean_direction
 from train.distributed import gather, gather_with_gradient
 from train.model.losses import clip_loss, info_nce, siglip_loss, text_numbers
 from train.model.towers import TwoTowers
@@ -55,6 +56,21 @@ class Contrastive(nn.Module):
         self.momentum = momentum
         self.fixed_temperature = temperature
         self.log_temperature = nn.Parameter(torch.tensor(temperature).log()) if learned_temperature else None
+        self.captions: nn.Module | None = None
+        self.caption_weight = 0.0
+
+    def caption(self, task: nn.Module, weight: float) -> None:
+        """Adds `weight` times the loss of a task that reads regions and vectors of the online image tower, and the
+        captions (`train.captions.beside`)."""
+        self.captions, self.caption_weight = task, weight
+
+    def told(self, images: Tensor, token_ids: Tensor, token_mask: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What each head says of prepared images (members, N, dim), and the caption loss; None: there is no task."""
+        if self.captions is None:
+            return self.online.embed_members(images), None
+        members, regions = self.online.embed_members_and_regions(images)
+        loss: Tensor = self.captions(regions, mean_direction(members), token_ids, token_mask)
+        return members, self.caption_weight * loss
 
     @property
     def temperature(self) -> Tensor | float:
@@ -161,7 +177,9 @@ class MoCo(Contrastive):
         for part in range(parts):
             rows = slice(part * len(ids) // parts, (part + 1) * len(ids) // parts)
             pairs = slice(rows.start * captions, rows.stop * captions)
-            members = self.online.embed_members(images[rows])  # each is taught by itself; the key is their mean
+            members, told = self.told(
+                images[rows], token_ids[pairs], token_mask[pairs]
+            )  # each is taught by itself; the key is their mean
             count = len(members)
             image_vectors = members.repeat_interleave(captions, 1).flatten(0, 1)
             text_vectors = self.online.embed_texts(token_ids[pairs], token_mask[pairs])
@@ -181,7 +199,7 @@ class MoCo(Contrastive):
                         text_vectors, next_texts[pairs], pair_ids[pairs], text_queue, text_queue_ids, self.temperature,
                         in_batch_keys=all_texts if inside else None, in_batch_ids=all_pairs if inside else None,
                     )  # fmt: skip
-            yield loss / parts
+            yield (loss if told is None else loss + told) / parts
         self.image_queue.enqueue(all_images, all_ids)
         self.text_queue.enqueue(all_texts, all_pairs)
 
@@ -210,14 +228,16 @@ class InBatch(Contrastive):
             )
         captions = len(token_ids) // len(ids)
         self.update_momentum()
-        members = self.online.embed_members(self.online.prepare(images)).transpose(0, 1)
+        members, told = self.told(self.online.prepare(images), token_ids, token_mask)
+        members = members.transpose(0, 1)
         image_vectors = gather_with_gradient(members).repeat_interleave(captions, 0).transpose(0, 1)
         text_vectors = gather_with_gradient(self.online.embed_texts(token_ids, token_mask))
         with torch.autocast(image_vectors.device.type, enabled=False):
             pair_ids = gather(ids).repeat_interleave(captions)
             words = gather(text_numbers(token_ids, token_mask))
             losses = [self.loss_of(vectors, text_vectors, pair_ids, words) for vectors in image_vectors]
-            yield torch.stack(losses).mean()
+            loss = torch.stack(losses).mean()
+            yield loss if told is None else loss + told
 
 
 class Clip(InBatch):

@@ -102,10 +102,20 @@ class TwoTowers(nn.Module):
         """As `embed_images`, what each head of the image tower says: (members, N, dim)."""
         if not getattr(self.image, "members", None):
             return self.embed_images(prepared)[None]
-        frozen = self.frozen_blocks
-        maps = self.image.maps(prepared, frozen) if frozen else [cnn(prepared) for cnn in self.image.backbones]
-        vectors: Tensor = self.image.embed_members(maps)
+        vectors: Tensor = self.image.embed_members(self._maps(prepared))
         return vectors
+
+    def _maps(self, prepared: Tensor) -> list[Tensor]:
+        frozen = self.frozen_blocks
+        maps: list[Tensor] = (
+            self.image.maps(prepared, frozen) if frozen else [cnn(prepared) for cnn in self.image.backbones]
+        )
+        return maps
+
+    def embed_members_and_regions(self, prepared: Tensor) -> tuple[Tensor, Tensor]:
+        """As `embed_members`, and the features of all regions (N, R, Σ channels), nothing of them dropped."""
+        maps = self._maps(prepared)
+        return self.image.embed_members(maps), self.image.all_regions(maps)
 
     def embed_texts(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Unit vectors (N, dim).

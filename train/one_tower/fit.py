@@ -34,7 +34,7 @@ from train.one_tower.start import freeze, from_towers, known
 from train.recipe import read_recipe
 from train.run.cpu import quicken
 from train.run.loop import without_model
-from train.run.sitting import Learner, Sitting, fast_bf16, rates
+from train.run.sitting import Learner, Sitting, fast_bf16, inheriting
 
 
 class Teaching(Learner):
@@ -150,7 +150,7 @@ class Fit(Sitting):
         self.teaching = Teaching(model, self.lessons, cfg)
         layers = int(encoder.text_tower.backbone.config.num_hidden_layers)
         self.measures = [self._measure(name) for name in ("choose", "val") if self.lessons.parts[name]]
-        super().__init__(run, cfg, self.teaching, rates(model, cfg, known(model, layers)), "matching")
+        super().__init__(run, cfg, self.teaching, inheriting(model, cfg, known(model, layers)), "matching")
 
     def _measure(self, part: str) -> Measure:
         has = {name for photo in self.lessons.parts[part] for name in self.lessons.photos[photo].captions}

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from brivl_search.encoders.device import has_fast_bf16
 from train.beside import BesideTraining
+from train.model.build import Group, rates
 from train.run.loop import NotFiniteError, rate_at
 from train.run.show import Bar
 from train.run.state import LAST, load_state, save_state, trim_log
@@ -50,14 +51,9 @@ class Learner(nn.Module):
                 kept.lerp_(new, 1 - momentum)
 
 
-def rates(model: nn.Module, cfg: BesideTraining, inherited: set[str]) -> list[dict[str, Any]]:
-    """AdamW groups: `inherited` parameters have their share of the rate; no decay on biases and norms."""
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            rate = cfg.lr * (cfg.known_lr_factor if name in inherited else 1)
-            groups.setdefault((rate, cfg.weight_decay if parameter.ndim > 1 else 0.0), []).append(parameter)
-    return [{"params": ps, "weight_decay": wd, "lr": rate, "base_lr": rate} for (rate, wd), ps in groups.items()]
+def inheriting(model: nn.Module, cfg: BesideTraining, inherited: set[str]) -> list[Group]:
+    """AdamW groups: `inherited` parameters have their share of the rate."""
+    return rates(model, cfg.lr, cfg.weight_decay, lambda name: cfg.known_lr_factor if name in inherited else 1.0)
 
 
 class Sitting:
@@ -71,9 +67,7 @@ class Sitting:
         title: of the bar.
     """
 
-    def __init__(
-        self, run: Path, cfg: BesideTraining, learner: Learner, groups: list[dict[str, Any]], title: str
-    ) -> None:
+    def __init__(self, run: Path, cfg: BesideTraining, learner: Learner, groups: list[Group], title: str) -> None:
         self.run, self.cfg, self.learner, self.title = run, cfg, learner, title
         self.bf16 = fast_bf16(cfg)
         self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)

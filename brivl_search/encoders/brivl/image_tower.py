@@ -155,6 +155,11 @@ class ImageTower(nn.Module):
         maps = [backbone(pixels) for backbone in self.backbones]
         return self._regions(maps, boxes), self.embed(maps, boxes, mask)
 
+    def all_regions(self, maps: Sequence[Tensor]) -> Tensor:
+        """Feature maps → the features of the fixed grid's regions (B, R, Σ channels), in training too all of them."""
+        tokens = [self._pooling_matrix(one) @ one.flatten(2).transpose(1, 2) for one in maps]
+        return torch.cat(tokens, 2)
+
     def _regions(self, maps: Sequence[Tensor], boxes: Tensor | None) -> Tensor:
         """The regions' features (B, R, Σ channels); in training without some of both."""
         kept: Tensor | None = None

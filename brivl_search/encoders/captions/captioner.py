@@ -12,15 +12,16 @@ from numpy.typing import NDArray
 
 from brivl_search.encoders.base import Encoder, Origin, Precision
 from brivl_search.encoders.brivl.encoder import BriVLEncoder
-from brivl_search.encoders.captioning import Draft, Drafts
+from brivl_search.encoders.captioning import Draft, Drafts, check_languages
 from brivl_search.encoders.captions.checkpoint import load_model
 from brivl_search.encoders.captions.config import CaptionConfig
 from brivl_search.encoders.model_folder import fingerprint, load_tokenizer, read_config
-from brivl_search.errors import EncoderError, UsageError
+from brivl_search.errors import EncoderError
 
 if TYPE_CHECKING:
     import torch
 
+    from brivl_search.encoders.captions.beam import Written
     from brivl_search.encoders.captions.model import Captioner
     from brivl_search.encoders.captions.words import Words
 
@@ -92,13 +93,16 @@ class FolderCaptioner:
         tokenizer = load_tokenizer(self.folder, self.config, self.config.tokenizer_size, self.config.max_length)
         return Words(tokenizer, self.model.kept.tolist())
 
-    def write(self, pixels: NDArray[np.uint8], origins: Sequence[Origin], language: str, count: int) -> list[Drafts]:
-        """See `Captioner`. Raises UsageError: it does not write in this language."""
+    def write(
+        self, pixels: NDArray[np.uint8], origins: Sequence[Origin], languages: Sequence[str], count: int
+    ) -> list[Drafts]:
+        """See `Captioner`. Raises UsageError: it does not write in one of the languages."""
         import torch
 
         from brivl_search.encoders.captions.beam import Search, search
 
-        start = self._start(language)
+        check_languages(self, languages)
+        starts = {language: self.config.starts.index(language) for language in languages}
         config = self.config
         how = Search(max(config.beams, count), config.length_power, config.no_repeat, config.max_length - 1)
         out: list[Drafts] = []
@@ -109,15 +113,15 @@ class FolderCaptioner:
                 # The encoder may compute elsewhere, and in bfloat16.
                 seen = (features.float().to(self.device), boxes.to(self.device))
                 memory = self.model.look(*seen, torch.from_numpy(vectors).to(self.device), mask.to(self.device))
-                for found, vector in zip(search(self.model, memory, start, how), vectors, strict=True):
-                    drafts = [Draft(self.words.text(one.words), one.score) for one in found]
-                    out.append(Drafts([one for one in drafts if one.text], vector))
+                found = {language: search(self.model, memory, start, how) for language, start in starts.items()}
+                for picture, vector in enumerate(vectors):
+                    out.append(Drafts({one: self._drafts(some[picture]) for one, some in found.items()}, vector))
         return out
 
-    def _start(self, language: str) -> int:
-        if language not in self.config.starts:
-            raise UsageError(
-                f"captioner {self.name} does not write in {language!r}: it writes in {', '.join(self.languages)}",
-                code="no_language",
-            )
-        return self.config.starts.index(language)
+    def _drafts(self, written: Sequence[Written]) -> list[Draft]:
+        """As texts; what reads the same is there once."""
+        drafts: dict[str, Draft] = {}
+        for one in written:
+            text = self.words.text(one.words)
+            drafts.setdefault(text, Draft(text, one.score))
+        return [draft for text, draft in drafts.items() if text]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def is_captioner(folder: Path) -> bool:
     """Whether a folder holds a captioner."""
-    return model_folder.is_of(CaptionConfig.KIND, folder)
+    return model_folder.kind_of(folder) == CaptionConfig.KIND
 
 
 def load_model(folder: Path, config: CaptionConfig) -> Captioner:

@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from brivl_search.corpus.pixels import PixelSpec
 from brivl_search.encoders.base import Origin, Precision
 from brivl_search.encoders.hf.family import read_preprocessing
 from brivl_search.encoders.hf.files import digest, find_model, read_json, tokenizer_files, weight_files
+from brivl_search.encoders.hf.shown import Seen, Shown, load_all, shown
 from brivl_search.errors import EncoderError
 
 if TYPE_CHECKING:
     import torch
-    from PIL.Image import Image
 
 BATCH = 8
 
@@ -49,19 +48,6 @@ KINDS = {
 }
 
 
-@dataclass(frozen=True)
-class Shown:
-    """A picture before any pair: pixels uint8 (S, S, 3), squashed, and its own size."""
-
-    pixels: NDArray[np.uint8]
-    width: int
-    height: int
-
-    @property
-    def nbytes(self) -> int:
-        return self.pixels.nbytes
-
-
 class TransformersMatcher:
     """A matcher of transformers. The model is loaded when it is first used."""
 
@@ -85,10 +71,8 @@ class TransformersMatcher:
             what = ", ".join(map(str, config.get("architectures") or [])) or config.get("model_type")
             raise EncoderError(f"{self.name} is no matcher ({what}): known are {', '.join(KINDS)}")
         pictures = read_preprocessing(self.folder)
-        self._squashes, side = _side(pictures)
-        # Pictures that keep their proportions are decoded larger, and given them back.
-        self.pixels = PixelSpec(side if self._squashes else 2 * side, "squash", "bicubic")
-        self._short = side
+        self._seen = Seen.of(pictures)
+        self.pixels = self._seen.pixels
         positions = [_positions(config), KINDS[self.kind].tokens]
         self.max_length = min(one for one in positions if one)
         files = [*weight_files(self.folder), *tokenizer_files(self.folder)]
@@ -106,19 +90,12 @@ class TransformersMatcher:
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
         """Processor and model. Raises EncoderError: a file is missing or damaged."""
-        import transformers
-
-        try:
-            processor = transformers.AutoProcessor.from_pretrained(self.folder, local_files_only=True)
-            model = getattr(transformers, self.kind).from_pretrained(self.folder, local_files_only=True)
-        except Exception as error:  # whatever a damaged file makes of it
-            said = (" ".join(str(error).split()) or type(error).__name__)[:200]
-            raise EncoderError(f"matcher {self.name} cannot be loaded: {said}") from None
-        return processor, model.to(self.device).eval()
+        processor, model = load_all(self.folder, ["AutoProcessor", self.kind], f"matcher {self.name}", self.device)
+        return processor, model
 
     def pictures(self, pixels: NDArray[np.uint8], origins: Sequence[Origin]) -> list[Shown]:
         """See `Matcher`."""
-        return [Shown(square, origin.width, origin.height) for square, origin in zip(pixels, origins, strict=True)]
+        return shown(pixels, origins)
 
     def scores(self, texts: Sequence[str], pictures: Sequence[Shown]) -> NDArray[np.float32]:
         """See `Matcher`: the model's log-odds, "they match" against "they do not"."""
@@ -133,39 +110,13 @@ class TransformersMatcher:
             for start in range(0, len(texts), BATCH):
                 rows = slice(start, start + BATCH)
                 inputs = processor(
-                    images=[self._picture(one) for one in pictures[rows]], text=list(texts[rows]), padding=True,
+                    images=[self._seen.picture(one) for one in pictures[rows]], text=list(texts[rows]), padding=True,
                     truncation=True, max_length=self.max_length, return_tensors="pt",
                 ).to(self.device)  # fmt: skip
                 logits = kind.logits(model(**inputs, **kind.arguments)).float()
                 odds = logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits[:, 0]
                 out[rows] = odds.cpu().numpy()
         return out
-
-    def _picture(self, shown: Shown) -> Image:
-        from PIL import Image
-
-        square = Image.fromarray(shown.pixels)
-        if self._squashes or shown.width == shown.height or not (shown.width and shown.height):
-            return square
-        scale = self._short / min(shown.width, shown.height)
-        size = (max(1, round(shown.width * scale)), max(1, round(shown.height * scale)))
-        return square.resize(size, Image.Resampling.BICUBIC)
-
-
-def _side(pictures: dict[str, Any]) -> tuple[bool, int]:
-    """Whether pictures are squashed to a square, and its side; else their short side.
-
-    Raises:
-        EncoderError: the settings say neither.
-    """
-    size = pictures.get("size")
-    if isinstance(size, int):
-        return False, size
-    if isinstance(size, dict) and isinstance(size.get("shortest_edge"), int):
-        return False, int(size["shortest_edge"])
-    if isinstance(size, dict) and isinstance(size.get("height"), int) and size.get("width") == size["height"]:
-        return True, int(size["height"])
-    raise EncoderError(f"the matcher's image preprocessing is not supported: size is {size}")
 
 
 def _positions(config: dict[str, Any]) -> int | None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def is_matcher(folder: Path) -> bool:
     """Whether a folder holds a one-tower matcher."""
-    return model_folder.is_of(MatcherConfig.KIND, folder)
+    return model_folder.kind_of(folder) == MatcherConfig.KIND
 
 
 def load_model(folder: Path, config: MatcherConfig, text: Callable[[], TextTower]) -> OneTower:

@@ -152,7 +152,12 @@ def _describe(reader: IndexReader, item: Item) -> dict[str, Any]:
         "content_type": kind,
         "fields": fields if isinstance(fields := record.get("fields"), dict) else {},
         "captions": [
-            {"key": keys.encode("text", key), "field": one.get("field"), "text": one.get("text")}
+            {
+                "key": keys.encode("text", key),
+                "field": one.get("field"),
+                "text": one.get("text"),
+                "generated": one.get("generated") is True,
+            }
             for key, one in captions
         ],
     }

@@ -202,6 +202,7 @@ def hit_row(hit: Hit) -> dict[str, Any]:
         "taken": text_of(record, "taken"),
         "image_key": key if hit.kind == "image" else None if image is None else keys.encode("image", image),
         "field": text_of(record, "field"),
+        "generated": hit.generated,
         "duplicates": len(hit.duplicates),
         "duplicate_keys": [keys.encode(one.kind, one.key) for one in hit.duplicates],
     }

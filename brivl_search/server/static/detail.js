@@ -133,7 +133,7 @@ function captions(all, known) {
   $("detail-captions").hidden = !all.length;
   $("detail-captions").replaceChildren(
     ...all.map((one) =>
-      el("li", { class: one.key === known.key ? "this" : null }, el("span", { dir: "auto", lang: tongue(one.text) }, plain(one.text)), el("small", {}, plain(one.field))),
+      el("li", { class: one.key === known.key ? "this" : null }, el("span", { dir: "auto", lang: tongue(one.text) }, plain(one.text)), el("small", {}, [plain(one.field), one.generated ? t("generated") : ""].filter(Boolean).join(" · "))),
     ),
   );
 }

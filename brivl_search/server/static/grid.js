@@ -65,7 +65,8 @@ function photo(hit, at) {
 
 function caption(hit, at) {
   const words = el("span", { class: "words", dir: "auto" }, plain(hit.text));
-  return el("li", {}, link(hit, at, plain(hit.text), picture(hit, at), words), figures(hit));
+  const by = hit.generated ? [el("small", { class: "generated" }, t("generated"))] : [];
+  return el("li", {}, link(hit, at, plain(hit.text), picture(hit, at), words, ...by), figures(hit));
 }
 
 function link(hit, at, name, ...inside) {

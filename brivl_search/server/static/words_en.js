@@ -84,6 +84,7 @@ export const en = {
   plus_this_title: "Add this photo to the search",
   minus_this_title: "Take this photo away from the search",
   captions: "Captions",
+  generated: "generated",
   alike: "Near-identical",
   copy: "Copy path",
   copied: "Copied",

@@ -84,6 +84,7 @@ export const zh = {
   plus_this_title: "让结果更像这张照片",
   minus_this_title: "让结果不像这张照片",
   captions: "说明文字",
+  generated: "自动生成",
   alike: "几乎相同的照片",
   copy: "复制路径",
   copied: "已复制",

@@ -128,7 +128,7 @@ def test_pictures_keep_their_proportions_where_the_model_wants_them(folder: Path
     (shown,) = matcher.pictures(
         np.zeros((1, matcher.pixels.size, matcher.pixels.size, 3), np.uint8), [Origin("", 200, 100)]
     )
-    picture = matcher._picture(shown)
+    picture = matcher._seen.picture(shown)
     squashes = matcher.kind.startswith("Blip")
     assert picture.size == ((SIDE, SIDE) if squashes else (2 * SIDE, SIDE))
 

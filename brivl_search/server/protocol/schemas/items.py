@@ -15,6 +15,7 @@ class Caption(BaseModel):
     key: str
     field: str | None
     text: str | None
+    generated: Annotated[bool, Field(description="Whether a model wrote it.")]
 
 
 class ItemAnswer(BaseModel):

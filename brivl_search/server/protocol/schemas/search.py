@@ -111,6 +111,7 @@ class SearchHit(BaseModel):
     taken: str | None
     image_key: Annotated[str | None, Field(description="Key of the picture: an image's own, of a caption its image's.")]
     field: str | None
+    generated: Annotated[bool, Field(description="Whether a model wrote the caption.")]
     duplicates: Annotated[int, Field(description="Hits that were folded into this one, as far as they are listed.")]
     duplicate_keys: Annotated[list[str], Field(description="The best of them, 100 at most.")]
 
