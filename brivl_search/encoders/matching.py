@@ -47,8 +47,8 @@ def load_matcher(name: str, encoder: Encoder, *, device: str = "auto", precision
     """Loads the matcher called `name`.
 
     Args:
-        name: a bundled one, the folder of one that `train.one_tower` made, or hf:ORG/NAME, hf:FOLDER: a BLIP, BLIP-2,
-            or ViLT of transformers.
+        name: a bundled one (brivl-mini-rerank), the folder of one that `train.one_tower` made, or hf:ORG/NAME,
+            hf:FOLDER: a BLIP, BLIP-2, or ViLT of transformers.
         encoder: whose hits it is to re-order. Our own matchers read the regions of its image tower.
         device: a torch device, or "auto".
         precision: "fp32", "bf16", or "auto": bfloat16 where the processor multiplies it natively.
@@ -64,13 +64,13 @@ def load_matcher(name: str, encoder: Encoder, *, device: str = "auto", precision
         from brivl_search.encoders.hf.matcher import TransformersMatcher
 
         return TransformersMatcher(name, device=device, precision=precision)
-    bundled = BUNDLED / name
-    folder = bundled if name and "/" not in name and is_matcher(bundled) else Path(name).expanduser()
+    folder = BUNDLED / name if name in bundled_matchers() else Path(name).expanduser()
     if folder.is_file() and folder.suffix == ".safetensors":
         folder = folder.parent
     if not folder.is_dir():
         raise UsageError(
-            f"no matcher {name!r}: give the folder of one, or hf:ORG/NAME of a BLIP, BLIP-2 or ViLT",
+            f"no matcher {name!r}: give {', '.join(bundled_matchers())}, the folder of one, or hf:ORG/NAME of a BLIP, "
+            "BLIP-2 or ViLT",
             code="no_matcher",
         )
     if not is_matcher(folder) and _has_two_towers(folder):
@@ -78,6 +78,14 @@ def load_matcher(name: str, encoder: Encoder, *, device: str = "auto", precision
     from brivl_search.encoders.one_tower.matcher import OneTowerMatcher
 
     return OneTowerMatcher(folder, encoder, name=name, device=device, precision=precision)
+
+
+def bundled_matchers() -> list[str]:
+    """Names of the matchers that ship with the package."""
+    from brivl_search.encoders.one_tower.checkpoint import is_matcher
+    from brivl_search.encoders.registry import BUNDLED
+
+    return sorted(folder.name for folder in BUNDLED.iterdir() if is_matcher(folder)) if BUNDLED.is_dir() else []
 
 
 def _has_two_towers(folder: Path) -> bool:

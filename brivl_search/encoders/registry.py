@@ -191,6 +191,9 @@ def _load(name: str, device: str, precision: bases.Precision) -> LoadedEncoder:
             f"{name}: ?dim= and ?query_prompt= are for hf: and open_clip: models: leave them out, or write hf:{name} "
             "if it is a folder of one"
         )
+    if kind := kind_of(BUNDLED / name) if "/" not in name else "":
+        use = "it re-orders hits (rerank_with)" if kind == "one-tower" else "it writes captions (captioner)"
+        raise UsageError(f"{name} is no encoder: {use}; leave the encoder out, or give brivl-mini")
     names = [*bundled(), *plugins()]
     near = difflib.get_close_matches(name, names, 1)
     raise UsageError(
