@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -84,7 +84,7 @@ def caption(
     if out is not None:
         check_out(out, force=force)
     found = find_pictures(images, include_hidden=include_hidden)
-    how = precision.value
+    how: Literal["auto", "fp32", "bf16", "int8"] = precision.value
     if how == "int8":
         raise UsageError("--precision int8 is for an encoder's vectors: leave it out")
     describer = Describer.of(
