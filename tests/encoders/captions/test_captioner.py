@@ -42,6 +42,7 @@ def load(folder: Path, checkpoint: Path) -> FolderCaptioner:
     return found
 
 
+@torch.inference_mode()
 def test_captions_are_the_models(folder: Path, checkpoint: Path) -> None:
     captioner = load(folder, checkpoint)
     found = captioner.write(PIXELS, ORIGINS, ["en", "zh"], 2)
