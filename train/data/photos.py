@@ -70,6 +70,8 @@ def read_folder(spec: Data, base: Path) -> Photos:
         if isinstance(line, BadLine):
             found.bad.append(str(line))
             continue
+        if line.captioner:  # a model wrote it: nothing to learn from
+            continue
         captions: dict[str, list[str]] = {}
         for name, text in line.texts:
             captions.setdefault(name, []).extend(form.format(text) for form in spec.templates.get(name, ["{}"]))
@@ -101,6 +103,8 @@ def _nothing_in(file: Path, spec: Data, bad: Sequence[str]) -> str:
     if bad:
         return f"[[data]] {file} has no line that can be used; the first: {bad[0]}"
     there = caption_fields(str(file), spec.encoding)
+    if there and (not spec.captions or set(spec.captions) & set(there)):
+        return f"[[data]] {file} has captions by models alone: give captions by people"
     wanted = ", ".join(spec.captions or ())
     near = [n for name in spec.captions or () for n in difflib.get_close_matches(name, there, 1)]
     advice = f"did you mean {near[0]}?" if near else f"there are {', '.join(there) or 'none'}"
