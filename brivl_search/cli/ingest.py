@@ -24,6 +24,7 @@ from brivl_search.cli.options import (
     Images,
     IndexKind,
     IndexOption,
+    KeepRegions,
     Kind,
     Memory,
     Move,
@@ -63,6 +64,7 @@ def _options(
     images: Path | None = None,
     *,
     encoding: str | None = None,
+    keep_regions: str | None = None,
 ) -> BuildOptions:
     from brivl_search.corpus.encodings import check_encoding
     from brivl_search.corpus.sources import DatasetChoice
@@ -80,6 +82,7 @@ def _options(
         codec=codec.value if codec else None,
         memory=None if memory is None else byte_count("--memory", memory),
         encoding=check_encoding(encoding),
+        keep_regions=keep_regions,
         dataset=DatasetChoice(dataset_format, split, None if images is None else str(images), encoding),
     )
 
@@ -132,6 +135,7 @@ def build_index(
     include_hidden: RememberedHidden = None,
     exclude: Exclude = None,
     move: Move = None,
+    keep_regions: KeepRegions = None,
     max_megapixels: RememberedMegapixels = None,
     workers: Workers = None,
     batch_size: Batch = 64,
@@ -161,6 +165,7 @@ def build_index(
         split,
         images,
         encoding=encoding,
+        keep_regions=keep_regions,
     )
     loaded = load_for(index, encoder, device, _regions(boxes, detector), truncate_dim, runtime.value, precision.value)
     with Bar(quiet=quiet) as bar:
@@ -179,6 +184,7 @@ def sync(
     include_hidden: RememberedHidden = None,
     exclude: Exclude = None,
     move: Move = None,
+    keep_regions: KeepRegions = None,
     max_megapixels: RememberedMegapixels = None,
     workers: Workers = None,
     batch_size: Batch = 64,
@@ -206,6 +212,7 @@ def sync(
         None,
         None,
         encoding=encoding,
+        keep_regions=keep_regions,
     )
     check(index, folders or ())
     loaded = load_for(index, None, device, runtime=runtime.value, precision=precision.value)
