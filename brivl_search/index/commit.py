@@ -43,26 +43,30 @@ class ModalityCommit(ModalityPlan):
         Args:
             regions: what rows have of them is read as well.
         """
-        wanted = self.before.regions if regions else None
+        wanted = self.before.regions.fingerprint if regions and self.before.regions else None
         for info in self.plan.merge:
             live, shard = self.live(info), self.shard(info.seq)
             for row, value in shard.values():
                 if live[row]:
-                    yield value, shard.vectors[row], wanted and self._regions_of(shard, row, value, wanted.fingerprint)
+                    yield value, shard.vectors[row], self._regions_of(shard, row, value, wanted)
         for number, (key, item) in enumerate(self.staging.changes(self.modality), start=1):
             if number % _LET_GO == 0:
                 self.staging.let_go()
             if item is not None and key not in self.plan.kept:
                 value = record_value(key, item.content, dict(item.record))
-                yield value, self._vector(item), wanted and self._regions(item.content, wanted.fingerprint)
+                yield value, self._vector(item), self._regions(item.content, wanted)
 
-    def _regions_of(self, shard: Shard, row: int, value: bytes, fingerprint: str) -> bytes | None:
+    def _regions_of(self, shard: Shard, row: int, value: bytes, fingerprint: str | None) -> bytes | None:
         """What is kept of a row's regions; what is staged of its picture where the row has none yet."""
+        if fingerprint is None:
+            return None
         kept = shard.regions(row, fingerprint)
         return kept or self.staging.regions(parse_value(value)["content"], fingerprint)
 
-    def _regions(self, content: str, fingerprint: str) -> bytes | None:
+    def _regions(self, content: str, fingerprint: str | None) -> bytes | None:
         """Of a new row: staged, or those of another row with this picture."""
+        if fingerprint is None:
+            return None
         staged = self.staging.regions(content, fingerprint)
         if staged is not None:
             return staged

@@ -50,7 +50,7 @@ def pack(tokens: NDArray[np.floating], hub: float) -> bytes:
     scales = (np.abs(exact).max(1, initial=0.0) / _MOST).astype("<f4")
     steps = np.divide(exact, scales[:, None], out=np.zeros_like(exact), where=scales[:, None] > 0)
     small = np.rint(steps).clip(-_MOST, _MOST).astype(np.int8)
-    body = _HEAD.pack(hub, *exact.shape) + scales.tobytes() + small.tobytes()
+    body: bytes = _HEAD.pack(hub, *exact.shape) + scales.tobytes() + small.tobytes()
     return _CRC.pack(zlib.crc32(body)) + body
 
 

@@ -131,10 +131,13 @@ class Staging:
         if dead := [key for key, _ in self._environment.scan(b"given/")]:
             self._environment.write(lambda txn: [txn.delete(key) for key in dead])
 
-    def _keep_vectors(self, *, committed: bool = False) -> None:
+    def _keep_vectors(self, *, given_regions: str | None = None) -> None:
         """Drop changes, given vectors, and those that live rows hold by now; the file goes if none is left.
 
-        Regions of pictures in live rows stay until a commit, which gives them to these rows.
+        Regions of pictures in live rows stay until a commit gives them to these rows.
+
+        Args:
+            given_regions: fingerprint of the matcher for which a commit just did so.
         """
         assert self._environment is not None
         dead = [key for prefix in (b"change/", b"given/") for key, _ in self._environment.scan(prefix)]
@@ -146,9 +149,9 @@ class Staging:
                     dead.append(prefix + content.encode())
                 else:
                     left = True
+        given = None if given_regions is None else region_key(given_regions, "")
         for key, _ in self._environment.scan(b"region/"):
-            content = key[len(b"region/") + _MATCHER :].decode()
-            if committed and self._published("image", content):
+            if given is not None and key.startswith(given) and self._published("image", key[len(given) :].decode()):
                 dead.append(key)
             else:
                 left = True
@@ -165,12 +168,17 @@ class Staging:
         self._given.clear()
         self.pending = dict.fromkeys(MODALITIES, 0)
 
-    def committed(self, state: str) -> None:
-        """The changes are published: forget them, and all vectors but those that other jobs left and still need."""
+    def committed(self, state: str, regions: str | None = None) -> None:
+        """The changes are published: forget them, and all vectors but those that other jobs left and still need.
+
+        Args:
+            state: the published one.
+            regions: fingerprint of the matcher whose staged regions went into rows.
+        """
         self._state = state
         self._owners = [owner for owner in self._owners if owner != self._job]
         if self._owners and self._environment is not None:
-            self._keep_vectors(committed=True)
+            self._keep_vectors(given_regions=regions)
         else:
             self.clear()
         self._owners = sorted({*([self._job] if self._job else []), *self._owners})

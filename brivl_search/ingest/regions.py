@@ -6,7 +6,7 @@ in a second pass, and not embedded again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,9 +52,7 @@ class Keeper:
 
     def __init__(self, matcher: KeepsRegions, writer: IndexWriter) -> None:
         self.matcher, self.writer = matcher, writer
-        writer.keep_regions(
-            KeptRegions(matcher.lasting_name, matcher.fingerprint, packed_bytes(*matcher.region_sizes))
-        )
+        writer.keep_regions(KeptRegions(matcher.lasting_name, matcher.fingerprint, packed_bytes(*matcher.region_sizes)))
 
     def encode(self, pictures: Sequence[Decoded]) -> NDArray[np.float32]:
         """Unit vectors of decoded pictures, float32 (n, dim); their regions are staged."""
@@ -73,7 +71,7 @@ class Keeper:
     def fill(
         self,
         files: Sequence[ImageFile],
-        decoded: Callable[[Sequence[ImageFile]], Sequence[Decoded]],
+        decoded: Callable[[Sequence[ImageFile]], Iterable[Decoded]],
         batch_size: int,
         progress: Progress,
         flush: Callable[[], None],

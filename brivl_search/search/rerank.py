@@ -35,7 +35,7 @@ class QueryPicture:
     """
 
     pixels: NDArray[np.uint8] | None = None
-    origin: Origin = Origin("", 0, 0)
+    origin: Origin | None = None
     key: str = ""
 
 
@@ -45,7 +45,7 @@ def seen(reader: IndexReader, reranker: Reranker, shown: QueryPicture) -> Any:
     Raises:
         UsageError: it is an image of the index that is kept nowhere and whose file cannot be read.
     """
-    if shown.pixels is not None:
+    if shown.pixels is not None and shown.origin is not None:
         return reranker.shown(shown.pixels, shown.origin)
     row = reader.find("image", shown.key)
     found = None if row is None else kept(reader, reranker.matcher, row)

@@ -200,7 +200,8 @@ def test_a_matcher_that_is_gone_stops_no_sync(
     new.rename(photos / new.name)
     report = build(photos, index, encoder)
     assert (report.embedded, report.without_regions) == (1, 1)
-    assert [note for note in report.notes if "no matcher" in note and "regions of new pictures are not kept now" in note]
+    (note,) = report.notes
+    assert "no matcher" in note and "regions of new pictures are not kept now" in note
     make_matcher(own, towers, seed=1)  # another one in its place
     report = build(photos, index, encoder)
     assert any("is another one than when its regions were kept" in note for note in report.notes)
