@@ -372,7 +372,7 @@ class IndexWriter(Keeping):
         self._published, self._corrections = self._meta, {}
         reports = {modality: commits[modality].report() for modality in MODALITIES}
         notes = tuple(note for one in commits.values() for note in one.plan.notes)
-        self._stage.committed(self._meta.state, self.regions and self.regions.fingerprint)
+        self._stage.committed(self._meta.state, self.regions.fingerprint if self.regions else None)
         commits.clear()
         self._sweep()
         return CommitReport(self._meta.generation, changed, reports["image"], reports["text"], notes)

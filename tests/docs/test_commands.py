@@ -50,6 +50,7 @@ WORDS = {  # the same for a line that holds this
     "/tmp/val": "photos that are not here: tests/models",
     "--dataset FOLDER": "a placeholder",
     " --runtime ": "exports a tower first: tests/encoders/runtimes",
+    " --keep-regions ": "a trained matcher: tests/ingest/test_regions.py",
     "precision=int8": "exports a tower first: tests/encoders/runtimes",
     "models calibrate": "refuses an encoder without training: tests/encoders/test_calibration.py",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import pytest
 from brivl_search.encoders.brivl.encoder import BriVLEncoder
 from brivl_search.encoders.matching import load_matcher
 from brivl_search.encoders.one_tower.matcher import OneTowerMatcher
-from brivl_search.errors import EncoderError, UsageError
-from brivl_search.index import IndexReader, verify
+from brivl_search.errors import BrivlSearchError, EncoderError, UsageError
+from brivl_search.index import IndexReader, commit, verify
 from brivl_search.ingest import maintenance
 from brivl_search.ingest.options import BuildOptions
 from brivl_search.ingest.report import BuildReport, Silent
@@ -211,6 +212,25 @@ def test_a_matcher_that_is_gone_stops_no_sync(
     report = build(photos, index, encoder)  # it is back: what was left out is read, and not embedded
     assert (report.embedded, report.regions, report.without_regions, report.notes) == (0, 1, 0, [])
     assert_right(index, own, encoder, photos)
+
+
+def test_a_full_disk_loses_nothing(
+    photos: Path, tmp_path: Path, encoder: BriVLEncoder, matcher: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = tmp_path / "index"
+    build(photos, index, encoder)
+
+    def full(*given: Any, **more: Any) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(commit, "seal", full)
+    with pytest.raises(BrivlSearchError, match="No space left"):
+        build(photos, index, encoder, matcher)
+    monkeypatch.undo()
+    assert verify(index).ok and set(kept(index, matcher, encoder).values()) == {None}
+    report = build(photos, index, encoder, matcher)
+    assert (report.regions, report.embedded, report.without_regions) == (0, 0, 0)  # all had been staged
+    assert_right(index, matcher, encoder, photos)
 
 
 def test_another_matcher_takes_its_place_and_none_ends_it(
