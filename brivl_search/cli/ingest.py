@@ -27,6 +27,7 @@ from brivl_search.cli.options import (
     Images,
     IndexKind,
     IndexOption,
+    KeepRegions,
     Kind,
     Memory,
     Move,
@@ -67,6 +68,7 @@ def _options(
     images: Path | None = None,
     *,
     encoding: str | None = None,
+    keep_regions: str | None = None,
 ) -> BuildOptions:
     from brivl_search.corpus.encodings import check_encoding
     from brivl_search.corpus.sources import DatasetChoice
@@ -84,6 +86,7 @@ def _options(
         codec=codec.value if codec else None,
         memory=None if memory is None else byte_count("--memory", memory),
         encoding=check_encoding(encoding),
+        keep_regions=keep_regions,
         dataset=DatasetChoice(dataset_format, split, None if images is None else str(images), encoding),
     )
 
@@ -155,6 +158,7 @@ def build_index(
     include_hidden: RememberedHidden = None,
     exclude: Exclude = None,
     move: Move = None,
+    keep_regions: KeepRegions = None,
     max_megapixels: RememberedMegapixels = None,
     workers: Workers = None,
     batch_size: Batch = 64,
@@ -184,6 +188,7 @@ def build_index(
         split,
         images,
         encoding=encoding,
+        keep_regions=keep_regions,
     )
     if captioner is not None and generate in (None, GenerateKind.none):
         raise UsageError("--captioner is for --generate-captions: give that too, or leave it out")
@@ -205,6 +210,7 @@ def sync(
     include_hidden: RememberedHidden = None,
     exclude: Exclude = None,
     move: Move = None,
+    keep_regions: KeepRegions = None,
     max_megapixels: RememberedMegapixels = None,
     workers: Workers = None,
     batch_size: Batch = 64,
@@ -232,6 +238,7 @@ def sync(
         None,
         None,
         encoding=encoding,
+        keep_regions=keep_regions,
     )
     check(index, folders or ())
     loaded = load_for(index, None, device, runtime=runtime.value, precision=precision.value)

@@ -93,6 +93,16 @@ RerankWith = Annotated[
 ]
 
 
+KeepRegions = Annotated[
+    str | None,
+    typer.Option(
+        "--keep-regions",
+        metavar="MATCHER",
+        help="Keep what this matcher reads of pictures, so that --rerank-with need not read them again; none: no more.",
+    ),
+]
+
+
 RerankTop = Annotated[int, typer.Option("--rerank-top", min=1, metavar="N", help="How many hits it re-orders.")]
 
 

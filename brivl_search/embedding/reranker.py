@@ -82,11 +82,18 @@ class Reranker:
             out[place] = Placed(there[at], float(mixed[at]))
         return out
 
-    def read(self, paths: Sequence[str]) -> list[Any | None]:
+    def read(self, paths: Sequence[str], kept: Sequence[Any | None] = ()) -> list[Any | None]:
         """What the matcher reads of each picture; None where that is impossible, and `unread` says why.
 
         A picture that was read before is not read again, unless its file has changed.
+
+        Args:
+            paths: of the pictures.
+            kept: what an index keeps of each for this matcher, whose file is then not looked at; None: nothing.
         """
+        if kept:
+            rest = iter(self.read([path for path, one in zip(paths, kept, strict=True) if one is None]))
+            return [next(rest) if one is None else one for one in kept]
         states = [_state(path) for path in paths]
         found: dict[str, Any] = {}
         new: dict[str, DecodedImage] = {}
@@ -123,6 +130,12 @@ class Reranker:
         with self._lock:
             self._known.clear()
 
+    def shown(self, pixels: NDArray[np.uint8], origin: Origin) -> Any:
+        """What the matcher reads of a picture that is decoded: pixels uint8 (S, S, 3)."""
+        with self._lock:
+            (picture,) = self.matcher.pictures(pixels[None], [origin])
+        return picture
+
     def asked(self, source: str | bytes) -> Any:
         """What the matcher reads of a query's own picture, a path or a file's content.
 
@@ -135,10 +148,7 @@ class Reranker:
             name = printable(source) if isinstance(source, str) else "of these bytes"
             raise UsageError(f"`image` {name}: {error}", code=error.code, details=error.details) from None
         path, content = (str(Path(source).absolute()), None) if isinstance(source, str) else ("", source)
-        origin = Origin(path, one.width, one.height, content)
-        with self._lock:
-            (picture,) = self.matcher.pictures(one.pixels[None], [origin])
-        return picture
+        return self.shown(one.pixels, Origin(path, one.width, one.height, content))
 
 
 def _bytes(picture: Any) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,34 @@ class Matcher(Protocol):
 
     def scores(self, texts: Sequence[str], pictures: Sequence[Any], /) -> Scores:
         """Log-odds that text i and picture i belong together, float32 (n,). Equal texts are read once."""
+        ...
+
+
+@runtime_checkable
+class KeepsRegions(Protocol):
+    """A matcher whose pictures an index can keep: tokens of regions and a hub number (`index.regions`).
+
+    Attributes:
+        lasting_name: by which `load_matcher` finds it from any folder.
+        region_sizes: most regions of a picture, and numbers of a region.
+    """
+
+    fingerprint: str
+    lasting_name: str
+    region_sizes: tuple[int, int]
+
+    def pictures(self, pixels: NDArray[np.uint8], origins: Sequence[Origin], /) -> list[Any]:
+        """As of `Matcher`; each has `tokens`, float16 (R, width), and `hub`."""
+        ...
+
+    def pictures_and_vectors(
+        self, pixels: NDArray[np.uint8], origins: Sequence[Origin], /
+    ) -> tuple[list[Any], NDArray[np.float32]]:
+        """As `pictures`, and the encoder's unit vectors float32 (n, dim); the CNNs run once for both."""
+        ...
+
+    def picture(self, tokens: NDArray[np.float16], hub: float, /) -> Any:
+        """What `scores` takes, from what was kept."""
         ...
 
 

@@ -53,6 +53,11 @@ class TorchEncoder(TwoTowers):
         self.exports: Exports | None = None  # `load_encoder` sets it; None: torch computes all
         self._device, self._precision = device, precision
 
+    @property
+    def asked_device(self) -> str:
+        """The device as it was asked for; torch is not imported."""
+        return self._device
+
     @cached_property
     def device(self) -> torch.device:
         """The torch device of the towers.

@@ -23,7 +23,7 @@ from brivl_search.index.hubs import carried_numbers, sealed_numbers
 from brivl_search.index.plan import DRIFT_SAMPLE, RETUNE_SHARE, ModalityPlan
 from brivl_search.index.seal import Row, seal
 from brivl_search.index.search import Searched
-from brivl_search.index.shard import record_value
+from brivl_search.index.shard import Shard, parse_value, record_value
 from brivl_search.index.staging import Staging
 from brivl_search.index.store import Environment
 from brivl_search.index.types import Correction, Item, Modality, ModalityReport, Tuning
@@ -37,18 +37,43 @@ class ModalityCommit(ModalityPlan):
 
     # -- seal ----------------------------------------------------------------------------------------------------
 
-    def rows(self) -> Iterator[Row]:
-        """Every row of the shards to be written: live rows of merged shards, then new ones by key."""
+    def rows(self, *, regions: bool = True) -> Iterator[Row]:
+        """Every row of the shards to be written: live rows of merged shards, then new ones by key.
+
+        Args:
+            regions: what rows have of them is read as well.
+        """
+        wanted = self.before.regions.fingerprint if regions and self.before.regions else None
         for info in self.plan.merge:
             live, shard = self.live(info), self.shard(info.seq)
             for row, value in shard.values():
                 if live[row]:
-                    yield value, shard.vectors[row]
+                    yield value, shard.vectors[row], self._regions_of(shard, row, value, wanted)
         for number, (key, item) in enumerate(self.staging.changes(self.modality), start=1):
             if number % _LET_GO == 0:
                 self.staging.let_go()
             if item is not None and key not in self.plan.kept:
-                yield record_value(key, item.content, dict(item.record)), self._vector(item)
+                value = record_value(key, item.content, dict(item.record))
+                yield value, self._vector(item), self._regions(item.content, wanted)
+
+    def _regions_of(self, shard: Shard, row: int, value: bytes, fingerprint: str | None) -> bytes | None:
+        """What is kept of a row's regions; what is staged of its picture where the row has none yet."""
+        if fingerprint is None:
+            return None
+        kept = shard.regions(row, fingerprint)
+        return kept or self.staging.regions(parse_value(value)["content"], fingerprint)
+
+    def _regions(self, content: str, fingerprint: str | None) -> bytes | None:
+        """Of a new row: staged, or those of another row with this picture."""
+        if fingerprint is None:
+            return None
+        staged = self.staging.regions(content, fingerprint)
+        if staged is not None:
+            return staged
+        with self.environment.read() as txn:
+            places = catalog.places_of(txn, self.modality, content)
+        found = (self.shard(seq).regions(row, fingerprint) for seq, row in places)
+        return next((one for one in found if one is not None), None)
 
     def _vector(self, item: Item) -> NDArray[np.float16]:
         staged = self.staging.vector(self.modality, item.content)
@@ -88,6 +113,7 @@ class ModalityCommit(ModalityPlan):
                 nlist=quantizer.nlist if quantizer else 0,
                 m=quantizer.m if quantizer else 0,
                 codec=quantizer.codec if quantizer else "pq8",
+                regions=part.regions.fingerprint if part.regions else "",
             )
             self.sealed.append(info)
             self.progress(f"sealed {name}")
@@ -113,7 +139,7 @@ class ModalityCommit(ModalityPlan):
         self.progress(f"training the {self.modality} quantizer: {nlist} lists, {m} bytes, {size:,} rows")
         sample = np.empty((size, dim), dtype=np.float32)
         filled = 0
-        for wanted, (_, vector) in zip(chosen, self.rows(), strict=True):
+        for wanted, (_, vector, _) in zip(chosen, self.rows(regions=False), strict=True):
             if wanted:
                 sample[filled] = vector
                 filled += 1

@@ -6,11 +6,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from brivl_search.index.catalog import Meta, Part
 from brivl_search.index.moves import Moves
 from brivl_search.index.search import Searched
 from brivl_search.index.sources import ROOTS
 from brivl_search.index.types import FORMAT_VERSION, IndexInfo, Modality, ModalityInfo
+
+
+def _kept(one: Searched, fingerprint: str) -> int:
+    """Live rows whose regions are kept for a matcher."""
+    kept = one.shard.kept(fingerprint)
+    return int(np.count_nonzero(kept if one.live is None else kept & one.live))
 
 
 def facts_of(directory: Path, meta: Meta, parts: Mapping[Modality, Sequence[Searched]], moves: Moves) -> IndexInfo:
@@ -36,6 +44,8 @@ def facts_of(directory: Path, meta: Meta, parts: Mapping[Modality, Sequence[Sear
             tuning=part.tuning,
             codec=quantizer.codec if quantizer else None,
             correction=part.correction,
+            regions=part.regions,
+            with_regions=0 if part.regions is None else sum(_kept(one, part.regions.fingerprint) for one in searched),
         )
 
     sources = tuple(source.mapped(moves.here) for source in meta.sources)

@@ -22,6 +22,7 @@ from brivl_search.index.types import (
     Correction,
     EncoderInfo,
     IndexType,
+    KeptRegions,
     Modality,
     ShardInfo,
     Tuning,
@@ -49,6 +50,7 @@ class Part:
     quantizer: Quantizer | None = None
     tuning: Tuning | None = None
     correction: Correction | None = None  # for hubs; its bytes are under `correction/{modality}`
+    regions: KeptRegions | None = None  # of a matcher, in the shards; None: none are kept
 
 
 @dataclass(frozen=True)
@@ -98,13 +100,14 @@ class Meta:
             parts: dict[Modality, Part] = {}
             for modality in MODALITIES:
                 part = body["parts"][modality]
-                correction = part.get("correction")
+                correction, regions = part.get("correction"), part.get("regions")
                 parts[modality] = Part(
                     next_seq=part["next_seq"],
                     shards=tuple(ShardInfo(**shard) for shard in part["shards"]),
                     quantizer=Quantizer(**part["quantizer"]) if part["quantizer"] else None,
                     tuning=Tuning(**part["tuning"]) if part["tuning"] else None,
                     correction=Correction(**correction) if correction else None,
+                    regions=KeptRegions(**regions) if regions else None,
                 )
             body["parts"] = parts
             body["encoder"] = EncoderInfo(**body["encoder"])

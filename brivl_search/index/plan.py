@@ -144,16 +144,21 @@ class ModalityPlan:
         stay = [shard for shard in self.before.shards if rest[shard.seq]]
         plan.live = sum(rest.values()) + plan.new
         self._choose_kind(plan, compact)
+        fill = self._without_staged_regions()
         if plan.train or compact:
             kind = "ivfpq" if plan.ivfpq else "exact"
-            tidy = all(shard.kind == kind and rest[shard.seq] == shard.rows for shard in stay) and all(
-                shard.rows == self.meta.shard_rows for shard in stay[:-1]
+            tidy = not fill and all(
+                shard.kind == kind and rest[shard.seq] == shard.rows and not self._has_other_regions(shard)
+                for shard in stay
             )
+            tidy = tidy and all(shard.rows == self.meta.shard_rows for shard in stay[:-1])
             plan.merge = stay if plan.train or not tidy else []
             return
         if plan.ivfpq:  # exact shards of a time before the quantizer, or of index_type="exact"
             plan.merge = [shard for shard in stay if shard.kind == "exact"]
             stay = [shard for shard in stay if shard.kind == "ivfpq"]
+        plan.merge += [shard for shard in stay if shard.seq in fill]
+        stay = [shard for shard in stay if shard.seq not in fill]
         total = plan.new + sum(rest[shard.seq] for shard in plan.merge)
         while total and stay:
             size = rest[stay[-1].seq]
@@ -162,6 +167,22 @@ class ModalityPlan:
             plan.merge.append(stay.pop())
             total += size
         plan.merge.sort(key=lambda shard: shard.seq)
+
+    def _without_staged_regions(self) -> set[int]:
+        """Shards, by number, with a live row that has no regions yet although they are staged."""
+        wanted, found = self.before.regions, set()
+        if wanted is not None:
+            with self.environment.read() as txn:
+                for content in self.staging.with_regions(wanted.fingerprint):
+                    for seq, row in catalog.places_of(txn, self.modality, content):
+                        if seq not in found and not self.shard(seq).kept(wanted.fingerprint)[row]:
+                            found.add(seq)
+        return found
+
+    def _has_other_regions(self, info: ShardInfo) -> bool:
+        """Does a shard keep regions of a matcher that is not the index's?"""
+        kept, wanted = self.shard(info.seq).meta().get("regions"), self.before.regions
+        return kept is not None and (wanted is None or kept["fingerprint"] != wanted.fingerprint)
 
     def _follow_given(self) -> None:
         """Find the contents whose published rows have another vector than was given; all items of these are staged."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,19 +12,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import lmdb
 import numpy as np
 from numpy.typing import NDArray
 
 from brivl_search.errors import IndexIncompatibleError, UsageError
-from brivl_search.index import catalog, search, tune, warm
+from brivl_search.index import catalog, opening, regions, search, tune, warm
 from brivl_search.index.catalog import Meta
 from brivl_search.index.columns import Columns
 from brivl_search.index.facts import facts_of
 from brivl_search.index.hubs import lowered_of
 from brivl_search.index.moves import Moves
+from brivl_search.index.regions import Regions
 from brivl_search.index.search import Searched
-from brivl_search.index.shard import BLOCK, Shard, parse_value, record_value
+from brivl_search.index.shard import BLOCK, parse_value, record_value
 from brivl_search.index.sources import located
 from brivl_search.index.types import (
     MODALITIES,
@@ -33,12 +32,10 @@ from brivl_search.index.types import (
     Item,
     Modality,
     SearchResult,
-    ShardInfo,
     Tuning,
 )
 
 _MOST_CELLS = 1 << 28  # hits of a call: 4 GB of arrays
-_CLOCK_NS = 2 * 10**9  # the coarsest clock among file systems (FAT)
 
 
 class IndexReader:
@@ -81,7 +78,7 @@ class IndexReader:
         directory = Path(directory)
         seen = ""
         while True:
-            stamp = _stamp(directory)
+            stamp = opening.stamp(directory)
             with catalog.reading(directory) as (txn, meta):
                 where = located(directory, meta.sources, meta.where, partial(catalog.sample_below, txn))
                 removed = {
@@ -96,7 +93,7 @@ class IndexReader:
                 parts[modality] = []
                 for shard in part.shards:
                     try:
-                        one = _open(directory, shard, removed[shard.name], meta)
+                        one = opening.open_shard(directory, shard, removed[shard.name], meta)
                         parts[modality].append(replace(one, lowered=lowered[modality](one.shard)))
                     except FileNotFoundError:
                         damage.append(f"{directory / 'shards' / shard.name} is missing: {shard.rows:,} rows are lost")
@@ -149,7 +146,7 @@ class IndexReader:
 
         Costs one `stat` while the catalog's file is untouched.
         """
-        stamp = _stamp(self.directory)
+        stamp = opening.stamp(self.directory)
         if stamp and stamp == self._stamp:
             return False
         with catalog.reading(self.directory) as (_, meta):
@@ -356,6 +353,11 @@ class IndexReader:
         vector: NDArray[np.float16] = self._parts[modality][shard].shard.vectors[row]
         return vector
 
+    def regions(self, shard: int, row: int, fingerprint: str) -> Regions | None:
+        """What the index keeps of an image for the matcher of this fingerprint; None: nothing, or it is damaged."""
+        packed = self._parts["image"][shard].shard.regions(row, fingerprint)
+        return None if packed is None else regions.unpack(packed)
+
     def find(self, modality: Modality, key: str) -> tuple[int, int] | None:
         """(shard, row) of the item with this key in this snapshot, None if there is none."""
         stored = self.moves.stored(key)
@@ -375,26 +377,3 @@ class IndexReader:
             if json.loads(value)["key"] == key:
                 return number, row
         return None
-
-
-def _stamp(directory: Path) -> tuple[int, ...]:
-    """What every commit changes of the catalog's file; () if it changed so lately that the clock may not tell."""
-    try:
-        status = catalog.catalog_path(directory).stat()
-    except OSError:
-        return ()
-    if time.time_ns() - status.st_mtime_ns < _CLOCK_NS:
-        return ()
-    return status.st_ino, status.st_mtime_ns, status.st_size
-
-
-def _open(directory: Path, info: ShardInfo, removed: NDArray[np.uint32], meta: Meta) -> Searched:
-    try:
-        shard = Shard(directory, info, meta.encoder.dim)
-    except lmdb.Error as error:
-        raise IndexIncompatibleError(f"{directory / 'shards' / info.name} is damaged ({error})") from error
-    if not len(removed):
-        return Searched(shard, None, info.rows)
-    live = np.ones(info.rows, dtype=bool)
-    live[removed] = False
-    return Searched(shard, live, int(np.count_nonzero(live)))

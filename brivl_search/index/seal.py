@@ -17,12 +17,22 @@ from numpy.typing import NDArray
 from brivl_search.errors import BrivlSearchError
 from brivl_search.index import ivfpq, places
 from brivl_search.index.columns import ColumnBuilder, keys_of
-from brivl_search.index.shard import BLOCK, PATH_NAMES, RECORD, logical_checksum, parse_value, record_key, row_sum
+from brivl_search.index.shard import (
+    BLOCK,
+    KEPT,
+    PATH_NAMES,
+    RECORD,
+    logical_checksum,
+    parse_value,
+    record_key,
+    regions_key,
+    row_sum,
+)
 from brivl_search.index.store import Environment, fsync_directory
 from brivl_search.index.types import FORMAT_VERSION, Codec, Modality, ShardInfo, ShardKind
 
 _TOGETHER = 4096  # rows written in one transaction
-Row = tuple[bytes, NDArray[np.float16]]  # the JSON value, the vector (dim,)
+Row = tuple[bytes, NDArray[np.float16], bytes | None]  # the JSON value, the vector (dim,), regions if they are kept
 
 
 def _put(key: bytes, value: bytes | memoryview, txn: Any) -> None:
@@ -43,13 +53,14 @@ def seal(
     nlist: int = 0,
     m: int = 0,
     codec: Codec = "pq8",
+    regions: str = "",
 ) -> ShardInfo:
     """Write `count` rows as a shard: to a temporary file, fsynced, then renamed into place.
 
     Args:
         directory: the index; the file becomes DIR/shards/NAME.
         name: file name.
-        rows: at least `count` (value, float16 vector) pairs; exactly `count` are taken.
+        rows: at least `count` of them; exactly `count` are taken.
         count: rows of this shard.
         modality: stored in the shard's meta.
         seq: the number in the name.
@@ -59,6 +70,7 @@ def seal(
         nlist: of the trained quantizer.
         m: of the trained quantizer.
         codec: of the trained quantizer.
+        regions: fingerprint of the matcher whose regions rows have.
 
     Returns:
         The catalog's description of the shard.
@@ -68,8 +80,8 @@ def seal(
     temporary.unlink(missing_ok=True)
     environment = Environment(temporary, writable=True, durable=False)
     try:
-        vectors, sums, columns = _write_records(environment, name, rows, count, modality, dim)
-        meta = {
+        vectors, sums, columns, kept = _write_records(environment, name, rows, count, modality, dim)
+        meta: dict[str, Any] = {
             "format_version": FORMAT_VERSION,
             "modality": modality,
             "rows": count,
@@ -78,7 +90,11 @@ def seal(
             "fingerprint": fingerprint,
             "quantizer": "" if trained is None else hashlib.sha256(trained).hexdigest(),
         }
-        values = {b"meta": json.dumps(meta, sort_keys=True).encode(), b"sums": sums.tobytes(), b"columns": columns}
+        values = {b"sums": sums.tobytes(), b"columns": columns}
+        if kept.any():
+            meta["regions"] = {"fingerprint": regions, "rows": int(np.count_nonzero(kept))}
+            values[KEPT] = np.packbits(kept).tobytes()
+        values[b"meta"] = json.dumps(meta, sort_keys=True).encode()
         del columns
         for key in list(values):
             environment.write(partial(_put, key, values.pop(key)))
@@ -109,15 +125,21 @@ def seal(
 
 def _write_records(
     environment: Environment, name: str, rows: Iterator[Row], count: int, modality: Modality, dim: int
-) -> tuple[NDArray[np.float16], NDArray[np.uint32], bytes]:
-    """Writes the records of `count` rows; returns their vectors (count, dim), their sums (count,), and the columns."""
+) -> tuple[NDArray[np.float16], NDArray[np.uint32], bytes, NDArray[np.bool_]]:
+    """Writes the records and regions of `count` rows.
+
+    Returns:
+        Their vectors (count, dim), their sums (count,), the columns, and which have regions (count,).
+    """
     columns = ColumnBuilder(PATH_NAMES[modality])
     vectors: NDArray[np.float16] = np.empty((count, dim), dtype="<f2")
     sums: NDArray[np.uint32] = np.empty(count, dtype="<u4")
+    kept: NDArray[np.bool_] = np.zeros(count, bool)
     filled = 0
     while part := list(islice(rows, min(_TOGETHER, count - filled))):
         start = filled
-        for value, vector in part:
+        for value, vector, regions in part:
+            kept[filled] = regions is not None
             vectors[filled] = vector
             sums[filled] = row_sum(vectors[filled], value)
             body = parse_value(value)
@@ -125,14 +147,16 @@ def _write_records(
             filled += 1
 
         def put(txn: Any, part: list[Row] = part, start: int = start) -> None:
-            for offset, (value, _) in enumerate(part):
+            for offset, (value, _, regions) in enumerate(part):
                 txn.put(record_key(start + offset), value)
+                if regions is not None:
+                    txn.put(regions_key(start + offset), regions)
 
         environment.write(put)
     if filled != count:
         raise BrivlSearchError(f"{name}: {filled} rows instead of {count}: the index changed under the build")
     raw = columns.to_bytes(lambda: keys_of(value for _, value in environment.scan(RECORD)))
-    return vectors, sums, raw
+    return vectors, sums, raw, kept
 
 
 def _coded(environment: Environment, trained: bytes, count: int, dim: int) -> Iterator[tuple[str, NDArray[np.uint8]]]:

@@ -4,13 +4,16 @@ columns            what filters compare, see `columns`; older shards have none
 ivfpq              FAISS bytes of an IndexIVFPQ, ids = row numbers, or of an empty IndexIVFPQFastScan (none if exact)
 lists              the inverted lists of an IndexIVFPQFastScan, as `ivfpq.pack_lists` lays them out
 meta               JSON: format version, modality, rows, dim, kind, encoder fingerprint, quantizer sha256
+kept               of which rows there are regions: a bit a row, the first row is the highest bit of the first byte
 record + row       JSON {"key", "content", "record"}; row as big-endian uint64
+regions + row      what a matcher reads of the picture, see `regions`; mostly absent
 sums               little-endian uint32 (rows,): CRC-32 of each row's vector bytes followed by its JSON
 vectors            little-endian float16 (rows, dim) as one value
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -36,6 +39,8 @@ from brivl_search.index.types import Modality, ShardInfo
 
 BLOCK = 65_536
 RECORD = b"record"
+KEPT = b"kept"
+_REGIONS = b"regions"
 PATH_NAMES: dict[Modality, str] = {"image": "path", "text": "image"}  # where a record has its path
 _ROW = struct.Struct(">Q")
 _MAX_VALUE = (4 << 30) - 1
@@ -60,6 +65,11 @@ def most_rows(dim: int) -> int:
 def record_key(row: int) -> bytes:
     """The key of a row's record."""
     return RECORD + _ROW.pack(row)
+
+
+def regions_key(row: int) -> bytes:
+    """The key of a row's regions."""
+    return _REGIONS + _ROW.pack(row)
 
 
 def record_value(key: str, content: str, record: Any) -> bytes:
@@ -103,6 +113,7 @@ class Shard:
         self._lock = threading.Lock()
         self._index: Any = None
         self._columns: Columns | None = None
+        self._kept: tuple[str, NDArray[np.bool_]] | None = None
         self._handle = os.open(self.path, os.O_RDONLY)  # of the mapped file, whatever has its name later
         weakref.finalize(self, os.close, self._handle)
         size = self.path.stat().st_size
@@ -206,6 +217,26 @@ class Shard:
             if self._sums is not None and row_sum(self.vectors[row], bytes(value)) != self._sums[row]:
                 raise self._damaged(f"the checksum of row {row} differs")
             return parse_value(bytes(value))
+
+    def kept(self, fingerprint: str) -> NDArray[np.bool_]:
+        """bool (rows,): rows whose regions are kept for the matcher of this fingerprint."""
+        if self._kept is None:
+            about, bits = self.meta().get("regions"), self._txn.get(KEPT)
+            rows: NDArray[np.bool_] = np.zeros(self.info.rows, bool)
+            if about is not None and bits is not None and 8 * len(bits) >= len(rows):
+                rows = np.unpackbits(np.frombuffer(bits, np.uint8), count=len(rows)).astype(bool)
+            self._kept = ("" if about is None else str(about["fingerprint"])), rows
+        matcher, rows = self._kept
+        return rows if matcher == fingerprint else np.zeros(self.info.rows, bool)
+
+    def regions(self, row: int, fingerprint: str) -> bytes | None:
+        """A row's regions as `regions.pack` made them; None: they are not kept for the matcher of this fingerprint."""
+        if not self.kept(fingerprint)[row] or not self.whole():
+            return None
+        with self._lock, contextlib.suppress(lmdb.Error):
+            value = self._txn.get(regions_key(row))
+            return None if value is None else bytes(value)
+        return None
 
     def key(self, row: int) -> str:
         """The key of a row, as it is stored. Raises IndexIncompatibleError if its record is missing."""

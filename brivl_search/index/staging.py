@@ -5,6 +5,7 @@
     change/{i|t}={key}        JSON of an Item, or null: the item is gone
     change/{i|t}~{sha256}     the same for long keys
     vector/{i|t}{content}     little-endian float16 (dim,)
+    region/{matcher}{content} what a matcher reads of a picture (`regions.pack`); matcher: 16 digits of its hash
     given/{i|t}{content}      number (uint64) of a vector in staging.given: it goes before any other of this content
 
 A job is what is being done (a build of these folders, a removal, ...). The same job goes on with its changes; another
@@ -16,6 +17,7 @@ Only the process holding the writer's lock opens it for writing, hence no reader
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import heapq
 import json
 import struct
@@ -38,6 +40,7 @@ Published = Callable[[Modality, str], bool]  # does a live row hold this content
 _META = b"meta"
 _IMPORT = "import\0"  # what a job began with in 0.2 and older that left given vectors among the embedded ones
 _BUFFER_BYTES = 16 << 20
+_MATCHER = 16  # digits that tell matchers apart
 _NUMBER = struct.Struct("<QI")  # of a given vector, and its dimensions
 
 
@@ -51,6 +54,11 @@ def change_prefix(modality: Modality) -> bytes:
 
 def vector_key(modality: Modality, content: str) -> bytes:
     return b"vector/" + modality[0].encode() + content.encode()
+
+
+def region_key(fingerprint: str, content: str) -> bytes:
+    """Of a picture, and of the matcher with a fingerprint."""
+    return b"region/" + hashlib.sha256(fingerprint.encode()).hexdigest()[:_MATCHER].encode() + content.encode()
 
 
 def given_key(modality: Modality, content: str) -> bytes:
@@ -123,8 +131,14 @@ class Staging:
         if dead := [key for key, _ in self._environment.scan(b"given/")]:
             self._environment.write(lambda txn: [txn.delete(key) for key in dead])
 
-    def _keep_vectors(self) -> None:
-        """Drop changes, given vectors, and those that live rows hold by now; the file goes if none is left."""
+    def _keep_vectors(self, *, given_regions: str | None = None) -> None:
+        """Drop changes, given vectors, and those that live rows hold by now; the file goes if none is left.
+
+        Regions of pictures in live rows stay until a commit gives them to these rows.
+
+        Args:
+            given_regions: fingerprint of the matcher for which a commit just did so.
+        """
         assert self._environment is not None
         dead = [key for prefix in (b"change/", b"given/") for key, _ in self._environment.scan(prefix)]
         left = False
@@ -135,6 +149,12 @@ class Staging:
                     dead.append(prefix + content.encode())
                 else:
                     left = True
+        given = None if given_regions is None else region_key(given_regions, "")
+        for key, _ in self._environment.scan(b"region/"):
+            if given is not None and key.startswith(given) and self._published("image", key[len(given) :].decode()):
+                dead.append(key)
+            else:
+                left = True
         if not left:
             self.clear()
             return
@@ -148,12 +168,17 @@ class Staging:
         self._given.clear()
         self.pending = dict.fromkeys(MODALITIES, 0)
 
-    def committed(self, state: str) -> None:
-        """The changes are published: forget them, and all vectors but those that other jobs left and still need."""
+    def committed(self, state: str, regions: str | None = None) -> None:
+        """The changes are published: forget them, and all vectors but those that other jobs left and still need.
+
+        Args:
+            state: the published one.
+            regions: fingerprint of the matcher whose staged regions went into rows.
+        """
         self._state = state
         self._owners = [owner for owner in self._owners if owner != self._job]
         if self._owners and self._environment is not None:
-            self._keep_vectors()
+            self._keep_vectors(given_regions=regions)
         else:
             self.clear()
         self._owners = sorted({*([self._job] if self._job else []), *self._owners})
@@ -212,6 +237,18 @@ class Staging:
             self._put(given_key(modality, content), _NUMBER.pack(self._given.append(vector), len(vector)))
         else:
             self._put(vector_key(modality, content), vector.astype("<f2").tobytes())
+
+    def put_regions(self, content: str, fingerprint: str, packed: bytes) -> None:
+        """Stage what the matcher of this fingerprint reads of a picture."""
+        self._put(region_key(fingerprint, content), packed)
+
+    def regions(self, content: str, fingerprint: str) -> bytes | None:
+        """As they were staged."""
+        return self._get(region_key(fingerprint, content))
+
+    def with_regions(self, fingerprint: str) -> Iterator[str]:
+        """Contents whose regions are staged for a matcher, sorted; flushes first."""
+        return self._contents(region_key(fingerprint, ""))
 
     def changes(self, modality: Modality) -> Iterator[tuple[str, Item | None]]:
         """All staged (key, item) of a modality in the order of their LMDB keys; flushes first."""
@@ -285,8 +322,8 @@ class Staging:
 
 
 def leftovers(directory: Path) -> dict[str, int]:
-    """Number of staged changes and vectors in an index nobody is writing; for `verify`."""
-    counts = {"change": 0, "vector": 0, "given": 0}
+    """Number of staged changes, vectors and regions in an index nobody is writing; for `verify`."""
+    counts = {"change": 0, "vector": 0, "given": 0, "region": 0}
     if staging_path(directory).exists():
         environment = Environment(staging_path(directory))
         try:

@@ -138,8 +138,23 @@ class Correction:
 
 
 @dataclass(frozen=True)
+class KeptRegions:
+    """What an index keeps of its pictures for a matcher.
+
+    Attributes:
+        name: how the matcher is called, or its folder, absolute.
+        fingerprint: of the matcher.
+        bytes: of a picture's regions.
+    """
+
+    name: str
+    fingerprint: str
+    bytes: int
+
+
+@dataclass(frozen=True)
 class ModalityInfo:
-    """Facts about one modality of an open index."""
+    """Facts about one modality of an open index; `with_regions` of its live rows have their `regions` kept."""
 
     rows: int
     removed: int
@@ -152,6 +167,8 @@ class ModalityInfo:
     tuning: Tuning | None
     codec: Codec | None = None
     correction: Correction | None = None
+    regions: KeptRegions | None = None
+    with_regions: int = 0
 
 
 @dataclass(frozen=True)

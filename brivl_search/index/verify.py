@@ -181,9 +181,10 @@ def _leftovers(directory: Path, named: set[str]) -> Iterator[str]:
         if counts["given"]:
             yield f"staging.lmdb: {counts['given']:,} vectors of an interrupted import, which begins anew"
         elif any(counts.values()):
+            regions = f", regions of {counts['region']:,} pictures" if counts["region"] else ""
             yield (
-                f"staging.lmdb: {counts['vector']:,} vectors and {counts['change']:,} changes of an interrupted build; "
-                "the next build continues with them"
+                f"staging.lmdb: {counts['vector']:,} vectors and {counts['change']:,} changes{regions} of an "
+                "interrupted build; the next build continues with them"
             )
     if (directory / "shards").is_dir():
         for path in sorted((directory / "shards").iterdir()):

@@ -21,7 +21,7 @@ from brivl_search.errors import BrivlSearchError, IndexIncompatibleError, UsageE
 from brivl_search.index import catalog, trust
 from brivl_search.index.catalog import Meta
 from brivl_search.index.commit import commit_all
-from brivl_search.index.draft import Draft
+from brivl_search.index.keeping import Keeping
 from brivl_search.index.lock import WriterLock
 from brivl_search.index.shard import Shard, check_size, most_rows
 from brivl_search.index.sources import Source, located
@@ -41,7 +41,7 @@ from brivl_search.index.types import (
 from brivl_search.metrics.hub_correction import HubCorrection
 
 
-class IndexWriter(Draft):
+class IndexWriter(Keeping):
     """The one writer of an index directory; a context manager, used from one thread.
 
     Killed at any instant, the next writer of the same encoder continues with everything that was flushed; leaving the
@@ -375,7 +375,7 @@ class IndexWriter(Draft):
         self._published, self._corrections = self._meta, {}
         reports = {modality: commits[modality].report() for modality in MODALITIES}
         notes = tuple(note for one in commits.values() for note in one.plan.notes)
-        self._stage.committed(self._meta.state)
+        self._stage.committed(self._meta.state, self.regions.fingerprint if self.regions else None)
         commits.clear()
         self._sweep()
         return CommitReport(self._meta.generation, changed, reports["image"], reports["text"], notes)

@@ -12,6 +12,7 @@ from brivl_search.encoders.base import Encoder, expect
 from brivl_search.index import IndexWriter, Item, Origin
 from brivl_search.ingest.forget import PASSING_REASONS
 from brivl_search.ingest.options import BuildOptions
+from brivl_search.ingest.regions import Keeper
 from brivl_search.ingest.report import BuildReport, Progress
 
 
@@ -24,6 +25,7 @@ class ImageStage:
         named: of these, the files that were added by name.
         limit: of a path, the most megapixels that are decoded.
         flush: called between batches.
+        keeper: keeps what a matcher reads of pictures; None: nobody does.
 
     Attributes:
         contents: of the images that were put into the index.
@@ -41,10 +43,12 @@ class ImageStage:
         named: Container[str],
         limit: Callable[[str], float],
         flush: Callable[[], None],
+        keeper: Keeper | None = None,
     ) -> None:
         self.writer, self.encoder, self.progress = writer, encoder, progress
         self.report, self.options = report, options
         self.indexed, self.named, self.limit, self.flush = indexed, named, limit, flush
+        self.keeper = keeper
         self.contents: set[str] = set()
         self.fresh: set[str] = set()  # contents of the present batch that the encoder has to see
         self.started: float | None = None
@@ -74,24 +78,35 @@ class ImageStage:
         if self.started is not None:
             self.report.embed_seconds = time.perf_counter() - self.started
 
-    def _decoded(self, todo: Sequence[ImageFile]) -> Iterator[Decoded]:
-        for limit in sorted({self.limit(file.path) for file in todo}):
-            yield from self._decoded_up_to(limit, [file for file in todo if self.limit(file.path) == limit])
+    def fill_regions(self, files: Sequence[ImageFile]) -> None:
+        """Has the keeper read those of the indexed files that it has not read yet."""
+        if self.keeper is not None:
+            there = [file for file in files if file.path in self.indexed]
+            self.report.regions = self.keeper.fill(
+                there, self._whole, self.options.batch_size, self.progress, self.flush
+            )
 
-    def _decoded_up_to(self, limit: float, files: Sequence[ImageFile]) -> Iterator[Decoded]:
-        for decoded in decode_all(
-            files,
-            self.encoder.pixels,
-            workers=default_workers() if self.options.workers is None else self.options.workers,
-            max_megapixels=limit,
-            timeout_s=self.options.decode_timeout_s,
-            ahead=look_ahead(self.options.batch_size),
-            known_hashes=self._known_hashes,
-        ):
+    def _decoded(self, todo: Sequence[ImageFile]) -> Iterator[Decoded]:
+        for decoded in self._whole(todo, self._known_hashes):
             if decoded.reason:
                 self._skip(decoded)
             else:
                 yield decoded
+
+    def _whole(
+        self, todo: Sequence[ImageFile], known: Callable[[ImageFile], tuple[str, ...]] | None = None
+    ) -> Iterator[Decoded]:
+        """Every file, with what is wrong with it or its pixels; without those where its content is `known`."""
+        for limit in sorted({self.limit(file.path) for file in todo}):
+            yield from decode_all(
+                [file for file in todo if self.limit(file.path) == limit],
+                self.encoder.pixels,
+                workers=default_workers() if self.options.workers is None else self.options.workers,
+                max_megapixels=limit,
+                timeout_s=self.options.decode_timeout_s,
+                ahead=look_ahead(self.options.batch_size),
+                known_hashes=known,
+            )
 
     def _is_fresh(self, one: Decoded) -> bool:
         if one.known or one.sha256 in self.fresh or self.writer.has_vector("image", one.sha256):
@@ -112,7 +127,9 @@ class ImageStage:
                 self.encoder.warm_up()  # start-up, and not needed where nothing is new
                 self.progress.note("images")
                 self.started = time.perf_counter()
-            self.writer.stage_vectors("image", list(first), encode_decoded(self.encoder, list(first.values())))
+            pictures = list(first.values())
+            vectors = encode_decoded(self.encoder, pictures) if self.keeper is None else self.keeper.encode(pictures)
+            self.writer.stage_vectors("image", list(first), vectors)
         for one in batch:
             file = one.file
             origin: Origin = "file" if file.path in self.named else "scan"

@@ -19,6 +19,7 @@ class BuildOptions:
             caption files. None: as the index remembers of each root. What is given is remembered from then on.
         dataset: how the paths are read that are datasets; if nothing is chosen, as the index remembers of each.
         moves: (old, new) places of roots that moved.
+        keep_regions: the matcher whose regions the index keeps from now on, "none" for none; None: as the index does.
     """
 
     index_type: IndexType | None = None
@@ -35,6 +36,7 @@ class BuildOptions:
     dataset: DatasetChoice = field(default_factory=DatasetChoice)
     encoding: str | None = None
     moves: tuple[tuple[str, str], ...] = ()
+    keep_regions: str | None = None
 
     def __post_init__(self) -> None:
         """Raises UsageError: a limit that no index could remember."""

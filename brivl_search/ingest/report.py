@@ -33,6 +33,8 @@ class BuildReport:
     line has. `embed_seconds` is the time from the first batch of pictures to the last vector, without start-up and
     sealing.
     `captions_generated` were written by a captioner for `photos_captioned` photos.
+    `regions` counts images that were read for a matcher without being embedded, `regions_for` is its name if the index
+    keeps regions, and `without_regions` of its images have none.
     `kept_unreadable` counts images that stay although they cannot be looked at, `kept_told` those of them that a note
     speaks of. `passed` counts images passed over on purpose, by why; `notes` are sentences for the user, each a
     warning.
@@ -59,6 +61,9 @@ class BuildReport:
     missing_fields: list[str] = field(default_factory=list)
     kept_unreadable: int = 0
     kept_told: int = 0
+    regions: int = 0
+    regions_for: str = ""
+    without_regions: int = 0
     embed_seconds: float = 0.0
     unread: Counter[str] = field(default_factory=Counter)
     passed: Counter[str] = field(default_factory=Counter)

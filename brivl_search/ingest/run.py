@@ -21,6 +21,7 @@ from brivl_search.corpus.walk import Scan, add_named
 from brivl_search.display import printable
 from brivl_search.encoders import hub_corrections
 from brivl_search.encoders.base import Encoder, encode_queries
+from brivl_search.encoders.matching import KeepsRegions
 from brivl_search.errors import BrivlSearchError, CorpusError, UsageError
 from brivl_search.index import MODALITIES, IndexWriter, Modality
 from brivl_search.index.ivfpq import AUTO_THRESHOLD
@@ -33,6 +34,7 @@ from brivl_search.ingest.generated import GeneratedStage, Generating
 from brivl_search.ingest.images import ImageStage
 from brivl_search.ingest.moved import recognise, shown
 from brivl_search.ingest.options import BuildOptions
+from brivl_search.ingest.regions import NONE, keeper_for, matcher_for
 from brivl_search.ingest.register import Register
 from brivl_search.ingest.report import BuildReport, Progress
 from brivl_search.ingest.tuning import tuning_queries
@@ -61,6 +63,7 @@ def build_index(
         IndexIncompatibleError: the index is of another encoder.
         BrivlSearchError: another build is writing the index.
     """
+    matcher = _matcher(options, encoder)
     progress.phase("scanning", None)
     coverage = cover(directory, folders, options)
     if coverage.whole and not (coverage.paths or coverage.known.sources):
@@ -73,7 +76,7 @@ def build_index(
     recognise(coverage, found.scan.images)
     missing = missing_fields(found, options.caption_fields, coverage.encoding)
     with _writer(directory, encoder, options, "build", coverage.paths) as writer:
-        build = _Build(writer, encoder, options, progress, found, coverage, generating=generating)
+        build = _Build(writer, encoder, options, progress, found, coverage, generating=generating, matcher=matcher)
         build.report.missing_fields = missing
         return build.run()
 
@@ -91,6 +94,7 @@ def add(
         CorpusError: there is nothing to add under the paths.
         The rest as `build_index`.
     """
+    matcher = _matcher(options, encoder)
     progress.phase("scanning", None)
     coverage = cover(directory, paths, options)
     found = _find(coverage, options, files=True)
@@ -99,9 +103,15 @@ def add(
     recognise(coverage, found.scan.images)
     missing = missing_fields(found, options.caption_fields, coverage.encoding)
     with _writer(directory, encoder, options, "add", paths) as writer:
-        build = _Build(writer, encoder, options, progress, found, coverage, forget=False)
+        build = _Build(writer, encoder, options, progress, found, coverage, forget=False, matcher=matcher)
         build.report.missing_fields = missing
         return build.run()
+
+
+def _matcher(options: BuildOptions, encoder: Encoder) -> KeepsRegions | None:
+    """The one whose regions are to be kept, before anything is written: it may not fit. Raises as `matcher_for`."""
+    name = options.keep_regions
+    return None if name in (None, NONE) else matcher_for(str(name), encoder)
 
 
 def _find(coverage: Coverage, options: BuildOptions, *, files: bool = False) -> Sources:
@@ -179,6 +189,7 @@ class _Build:
         *,
         forget: bool = True,
         generating: Generating | None = None,
+        matcher: KeepsRegions | None = None,
     ) -> None:
         self.forget, self.coverage, self.generating = forget, coverage, generating
         self.writer, self.encoder, self.options, self.progress = writer, encoder, options, progress
@@ -194,6 +205,7 @@ class _Build:
         writer.move(coverage.moves)
         self.register = Register(writer, found, coverage)
         self.gone = Forgetting(writer, found, coverage, self.report, self.indexed)
+        self.keeper = keeper_for(writer, encoder, matcher, options.keep_regions, self.report)
 
     def run(self) -> BuildReport:
         """Stages everything, remembers what is covered, and commits."""
@@ -203,6 +215,8 @@ class _Build:
         self.captions()
         self.progress.phase("writing the index", None)
         self.report.commit = self.writer.commit(tuning_queries=self.tuning_queries(), progress=self.progress.note)
+        if (kept := self.writer.regions) is not None:
+            self.report.regions_for, self.report.without_regions = kept.name, self.writer.count_without_regions()
         return self.report
 
     def _idle_patterns(self) -> list[str]:
@@ -232,6 +246,7 @@ class _Build:
             named=self.register.named,
             limit=self.coverage.max_megapixels,
             flush=self.flush_now_and_then,
+            keeper=self.keeper,
         )
         todo = stage.changed(self.scan.images)
         if self.forget:
@@ -242,6 +257,7 @@ class _Build:
         if self.forget:
             self.gone.moved(stage.contents)
             self.gone.tell()
+        stage.fill_regions(self.scan.images)
 
     def captions(self) -> None:
         """Stages the captions of indexed images as texts and forgets those that are gone."""

@@ -58,6 +58,11 @@ def print_build(report: BuildReport, directory: str, *, verbose: bool, seconds: 
         say(f"{sum(passed.values()):,} images passed over: {kinds}")
     for line in unread_lines(report.unread):
         say(line)
+    if report.regions_for:
+        read = f"; {report.regions:,} images were read for them" if report.regions else ""
+        say(f"regions are kept for {printable(report.regions_for)}{read}")
+        if report.without_regions:
+            warn(f"{report.without_regions:,} images have no regions: re-ordering reads their files")
     if report.captions or report.captions_removed:
         captions = [
             (report.captions_embedded, "embedded"),

@@ -10,6 +10,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from brivl_search.display import printable
 from brivl_search.encoders.runtimes.measured import describe
 from brivl_search.index import IndexInfo, Modality, ModalityInfo, Tuning, VerifyReport
 from brivl_search.index.sources import Source
@@ -42,6 +43,7 @@ def info_dict(info: IndexInfo) -> dict[str, Any]:
             "hub_correction": None
             if part.correction is None
             else {name: value for name, value in asdict(part.correction).items() if name != "sha256"},
+            "regions": None if part.regions is None else {**asdict(part.regions), "rows": part.with_regions},
             "shards": [
                 {"name": s.name, "rows": s.rows, "bytes": s.bytes, "kind": s.kind, "checksum": s.checksum}
                 for s in part.shards
@@ -81,6 +83,8 @@ def print_info(info: IndexInfo) -> None:
             facts.add_row("", _search_facts(part))
         if part.correction is not None:
             facts.add_row("", f"hub correction: {correction_facts(part.correction)}")
+        if part.regions is not None:
+            facts.add_row("", regions_facts(part))
         for shard in part.shards:
             facts.add_row("", f"{shard.name}  {shard.rows:,} rows  {human_bytes(shard.bytes)}  {shard.kind}")
     show(facts)
@@ -169,6 +173,14 @@ def correction_facts(correction: Correction | None) -> str:
         f"text → image scores less {correction.weight:g} × the mean of a photo's {correction.nearest} nearest of "
         f"{correction.references:,} reference captions"
     )
+
+
+def regions_facts(part: ModalityInfo) -> str:
+    """What is kept for a matcher, in a line; "" where nothing is."""
+    kept = part.regions
+    if kept is None:
+        return ""
+    return f"regions for {printable(kept.name)}: {part.with_regions:,} of {part.rows:,} rows, {kept.bytes:,} bytes each"
 
 
 def tuning_table(found: Mapping[Modality, Tuning]) -> Table:

@@ -32,6 +32,7 @@ from brivl_search.search.nearest import nearest
 from brivl_search.search.options import DEFAULTS, SearchOptions
 from brivl_search.search.queries import Query, Target, compose
 from brivl_search.search.records import DamagedRow, to_hits
+from brivl_search.search.rerank import QueryPicture
 from brivl_search.search.rows import RowId
 from brivl_search.search.unmatched import Reason
 from brivl_search.search.vectors import embed
@@ -51,6 +52,7 @@ class _Job:
     modality: Modality
     k: int
     vector: Vector
+    shown: QueryPicture | None = None
 
 
 class Engine(LiveIndex):
@@ -93,6 +95,7 @@ class Engine(LiveIndex):
         *,
         target: Target = "auto",
         vectors: Sequence[Vector] | None = None,
+        shown: Sequence[QueryPicture | None] | None = None,
     ) -> list[list[Hit] | BrivlSearchError]:
         """`query` for each of them, embedded and searched together; what is wrong with one spoils no other.
 
@@ -101,6 +104,7 @@ class Engine(LiveIndex):
             options: how. The matcher that re-orders is loaded when it is first asked for.
             target: as of `query`.
             vectors: of the queries, float32 (dim,), unit length, where they are known; None: the towers are asked.
+            shown: the queries' pictures, decoded or of the index, for a matcher; None: it reads them from the query.
 
         Raises:
             IndexIncompatibleError: the encoder does not fit the index, or nothing of the index is left.
@@ -125,7 +129,8 @@ class Engine(LiveIndex):
             if isinstance(vector, UsageError):
                 answers[number] = vector
             else:
-                jobs.append(_Job(number, queries[number], modality, k, vector))
+                picture = None if shown is None else shown[number]
+                jobs.append(_Job(number, queries[number], modality, k, vector, picture))
         jobs.sort(key=lambda job: (job.modality, job.k))
         for (modality, k), group in groupby(jobs, key=lambda job: (job.modality, job.k)):
             together = list(group)
@@ -277,12 +282,24 @@ class Engine(LiveIndex):
             if match.is_known(self.encoder, job.query, modality):
                 sample = self.sample(reader, modality, allow) if confidence_of(self.encoder) is not None else None
                 matches = match.of_rows(self.encoder, reader, modality, job.vector, rows, sample)
-            hits = [hit for hit in to_hits(reader, modality, rows, matches) if match.good_enough(hit, options)]
+            found = zip(to_hits(reader, modality, rows, matches), rows, strict=True)
+            good = [(hit, one.row) for hit, one in found if match.good_enough(hit, options)]
+            hits = [hit for hit, _ in good]
             if options.rerank_with is None:
                 yield hits
                 continue
             try:
-                reranker = self.reranker(options.rerank_with)
-                yield rerank.reorder(reranker, job.query, hits, options.rerank_top)[: options.k]
+                yield self._reordered(reader, job, hits, [row for _, row in good], options)[: options.k]
             except UsageError as error:  # the query's picture is gone since it was embedded
                 yield error
+
+    def _reordered(
+        self, reader: IndexReader, job: _Job, hits: Sequence[Hit], rows: Sequence[RowId], options: SearchOptions
+    ) -> list[Hit]:
+        """Hits, which are at `rows`, in the matcher's order."""
+        reranker, top = self.reranker(str(options.rerank_with)), options.rerank_top
+        if job.query.single == "text":
+            kept = [rerank.kept(reader, reranker.matcher, row) for row in rows[:top]]
+            return rerank.reorder(reranker, job.query, hits, top, kept)
+        shown = None if job.shown is None else rerank.seen(reader, reranker, job.shown)
+        return rerank.reorder(reranker, job.query, hits, top, shown=shown)

@@ -16,6 +16,7 @@ from brivl_search.encoders.brivl.encoder import BriVLEncoder
 from brivl_search.encoders.model_folder import fingerprint, load_tokenizer, read_config
 from brivl_search.encoders.one_tower.checkpoint import load_model
 from brivl_search.encoders.one_tower.config import MatcherConfig
+from brivl_search.encoders.registry import BUNDLED
 from brivl_search.errors import EncoderError
 
 if TYPE_CHECKING:
@@ -114,19 +115,50 @@ class OneTowerMatcher:
 
     def pictures(self, pixels: NDArray[np.uint8], origins: Sequence[Origin]) -> list[Picture]:
         """See `Matcher`. Runs the encoder's CNNs, which is most of the time."""
+        out: list[Picture] = []
+        for start in range(0, len(pixels), BATCH):
+            rows = slice(start, start + BATCH)
+            out += self._pictures(*self.encoder.regions(pixels[rows], origins[rows]))
+        return out
+
+    def pictures_and_vectors(
+        self, pixels: NDArray[np.uint8], origins: Sequence[Origin]
+    ) -> tuple[list[Picture], NDArray[np.float32]]:
+        """See `KeepsRegions`."""
+        out: list[Picture] = []
+        vectors = np.empty((len(pixels), self.encoder.dim), np.float32)
+        for start in range(0, len(pixels), BATCH):
+            rows = slice(start, start + BATCH)
+            *regions, vectors[rows] = self.encoder.regions_and_vectors(pixels[rows], origins[rows])
+            out += self._pictures(*regions)
+        return out, vectors
+
+    def picture(self, tokens: NDArray[np.float16], hub: float) -> Picture:
+        """See `KeepsRegions`."""
+        return Picture(tokens, hub)
+
+    @property
+    def lasting_name(self) -> str:
+        """Its name if it is bundled, else its folder, absolute."""
+        return self.folder.name if self.folder.parent == BUNDLED else str(self.folder.absolute())
+
+    @property
+    def region_sizes(self) -> tuple[int, int]:
+        """Most regions of a picture, and numbers of a region."""
+        image = self.encoder.config.image
+        grid = sum(n * n for n in image.grids)
+        return grid if self.encoder.boxes is None else max(grid, image.max_boxes + 1), self.config.width
+
+    def _pictures(self, features: torch.Tensor, boxes: torch.Tensor, mask: torch.Tensor) -> list[Picture]:
         import torch
 
         out: list[Picture] = []
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
-            for start in range(0, len(pixels), BATCH):
-                rows = slice(start, start + BATCH)
-                found = self.encoder.regions(pixels[rows], origins[rows])
-                features, boxes, mask = (part.to(self.device) for part in found)
-                # The encoder may compute in bfloat16 where the matcher does not.
-                side = self.model.images(features.float(), boxes, mask)
-                hubs = self.model.image_hubs(side).tolist() if self.model.bank else [0.0] * len(side.tokens)
-                for tokens, there, hub in zip(side.tokens, side.mask, hubs, strict=True):
-                    out.append(Picture(tokens[there].half().cpu().numpy(), hub))
+            # The encoder may compute in bfloat16 where the matcher does not.
+            side = self.model.images(*(part.to(self.device) for part in (features.float(), boxes, mask)))
+            hubs = self.model.image_hubs(side).tolist() if self.model.bank else [0.0] * len(side.tokens)
+            for tokens, there, hub in zip(side.tokens, side.mask, hubs, strict=True):
+                out.append(Picture(tokens[there].half().cpu().numpy(), hub))
         return out
 
     def scores(self, texts: Sequence[str], pictures: Sequence[Picture]) -> NDArray[np.float32]:

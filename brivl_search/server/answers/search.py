@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from brivl_search.encoders.base import Origin
 from brivl_search.errors import UsageError
 from brivl_search.search.dedupe import ALIKE
 from brivl_search.search.filters import Filter
@@ -17,9 +18,10 @@ from brivl_search.search.hits import Hit, pixels_of, text_of
 from brivl_search.search.match import fits
 from brivl_search.search.options import SearchOptions
 from brivl_search.search.queries import TARGETS, Query, Term
+from brivl_search.search.rerank import QueryPicture
 from brivl_search.search.vectors import combine
 from brivl_search.server.answers.items import find_item
-from brivl_search.server.answers.pictures import clean, picture_vectors
+from brivl_search.server.answers.pictures import clean, from_base64, picture_vectors
 from brivl_search.server.protocol import keys
 from brivl_search.server.protocol.problems import Refusal, too_many
 from brivl_search.server.protocol.schemas.base import PictureRef
@@ -50,7 +52,8 @@ async def answer(service: Service, request: SearchRequest, uploads: Sequence[byt
         raise too_many(len(terms), "terms", settings.max_terms, "too_many_terms")
     options = _options(request, service.settings)
     query, vector = await _combined(service, terms, uploads, request)
-    hits, reader = await service.search(Search(query, vector, options))
+    shown = await _shown(service, terms[0], uploads) if request.rerank and query.single == "image" else None
+    hits, reader = await service.search(Search(query, vector, options, shown))
     counted = None
     if request.count:
         counted = await service.slowly(partial(service.engine.count, query, options, vector=vector))
@@ -160,14 +163,24 @@ async def _combined(
     if said:
         vectors |= dict(zip(said, await service.texts.ask(list(said.values())), strict=True))
     kind = AnyKind if any(term.vector is not None for term in terms) else Query
-    if request.rerank and not (len(terms) == 1 and said):
-        # A client's picture is decoded in processes that may die; a matcher would have to read it in this one.
-        raise Refusal(400, "`rerank` is for one text on images here: leave it out", "no_rerank")
+    if request.rerank and (len(terms) > 1 or not (said or (parts[0].kind == "image" and not terms[0].vector))):
+        message = "`rerank` is for one text on images, or one picture on captions: leave it out"
+        raise Refusal(400, message, "no_rerank")
     query = kind(tuple(parts[at] for at in range(len(terms))), request.k + request.offset, TARGETS[request.target])
     vector = combine(query, [vectors[at] for at in range(len(terms))])
     if isinstance(vector, UsageError):
         raise Refusal(400, "the terms cancel each other out: change a weight", "terms_cancel")
     return query, vector
+
+
+async def _shown(service: Service, term: SearchTerm, uploads: Sequence[bytes]) -> QueryPicture:
+    """A query's only picture for the matcher; like all that clients send, it is decoded in another process."""
+    if term.key is not None:
+        return QueryPicture(key=(await find_item(service, term.key)).key)
+    data = from_base64(term.base64, service.settings) if term.base64 is not None else uploads[term.image or 0]
+    matcher = service.engine.reranker(str(service.settings.rerank_with)).matcher
+    one = await service.decoders.pixels(data, matcher.pixels)
+    return QueryPicture(one.pixels, Origin("", one.width, one.height, data))
 
 
 def unit(numbers: Sequence[float], dim: int) -> Vector:

@@ -38,7 +38,7 @@ CODES = {
     "terms_cancel": "the terms of a query cancel each other out",
     "bad_k": "k",
     "no_match": "no match is known, and a least one or a count is wanted; calibrated: whether any is, unknown_words",
-    "no_rerank": "hits are to be re-ordered, and the query is not one text against images",
+    "no_rerank": "hits are to be re-ordered, and the query is neither one text on images nor one picture on captions",
     "no_matcher": "hits are to be re-ordered, and this server has no matcher",
     "nothing_of_target": "the index holds none of these; target: images or texts",
     "bad_labels": "labels of a classification that are empty or given twice; label",

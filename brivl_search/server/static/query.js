@@ -24,8 +24,8 @@ export function knowsMatch(query) {
   return others === 1 && query.terms[0].weight > 0 && (query.terms[0].kind === "text") === (query.target === "images");
 }
 
-/** A text alone on photos: only then the server's matcher can read them together. */
-export const canRerank = (query) => knowsMatch(query) && query.target === "images";
+/** A text alone on photos, or a picture alone on captions: only then the server's matcher can read them together. */
+export const canRerank = (query) => knowsMatch(query) && !(query.terms[0]?.kind === "key" && /^t/iu.test(query.terms[0].value));
 
 /** Whether something may be left out; another order leaves nothing out. */
 export const hasFilters = ({ filters }) => countFilters({ ...filters, rerank: false }) > 0;

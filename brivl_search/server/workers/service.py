@@ -35,6 +35,7 @@ from brivl_search.search.engine import Engine
 from brivl_search.search.hits import Hit
 from brivl_search.search.options import SearchOptions
 from brivl_search.search.queries import Query
+from brivl_search.search.rerank import QueryPicture
 from brivl_search.server.callers import CLIENT
 from brivl_search.server.settings import Settings
 from brivl_search.server.telemetry import Telemetry
@@ -65,6 +66,7 @@ class Search:
     query: Query
     vector: Vector
     options: SearchOptions
+    shown: QueryPicture | None = None  # for a matcher
 
 
 @dataclass(frozen=True)
@@ -248,7 +250,10 @@ class Service:
     def _search(self, name: str, some: Sequence[Search]) -> Sequence[Found]:
         with steps.collect() as seconds:
             answers = self.engine.query_many(
-                [one.query for one in some], some[0].options, vectors=[one.vector for one in some]
+                [one.query for one in some],
+                some[0].options,
+                vectors=[one.vector for one in some],
+                shown=[one.shown for one in some],
             )
         for step, spent in seconds.items():
             self.telemetry.step(step, spent, len(some))

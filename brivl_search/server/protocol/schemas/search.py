@@ -72,7 +72,8 @@ class SearchRequest(BaseModel, extra="forbid"):
     rerank: Annotated[
         bool,
         Field(
-            description="Let the server's matcher re-order the first hits, where it has one: for one text on images."
+            description="Let the server's matcher re-order the first hits, where it has one: for one text on images, "
+            "or one picture on captions."
         ),
     ] = False
     count: Annotated[bool, Field(description="Also say about how many fit; needs a `match`.")] = False
