@@ -11,6 +11,7 @@ from brivl_search.errors import UsageError
 from tests.support.folders import REPO
 from train import pretrain
 from train.captions.recipe import CaptionRecipe
+from train.compare import CompareRecipe
 from train.mini import distill
 from train.mini.head_recipe import HeadsRecipe
 from train.one_tower.recipe import MatcherRecipe
@@ -24,6 +25,7 @@ OTHERS = (
     "brivl-mini-3-words",
     "brivl-mini-rerank",
     "brivl-mini-captions",
+    "compare-one-tower",
 )  # of other kinds
 
 
@@ -50,6 +52,8 @@ def test_every_shipped_recipe_is_read() -> None:
     assert matcher.matcher["one_way"] and [table.choose for table in matcher.data] == [200]
     captions = read_recipe(RECIPES / "brivl-mini-captions.toml", [], CaptionRecipe)
     assert captions.captioner["starts"][:2] == ["zh", "en"] and [table.choose for table in captions.data] == [200]
+    compared = read_recipe(RECIPES / "compare-one-tower.toml", [], CompareRecipe).train
+    assert len(compared.seeds) >= 3 and compared.objectives == ["moco", "clip", "uniter"]
     assert heads.config.image.classes == 1000 and {table.kind for table in heads.labelled} <= {*heads.kinds}
 
 

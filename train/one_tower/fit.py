@@ -1,4 +1,4 @@
-"""Trains a one-tower matcher on frozen towers: image-text matching with hard negatives, and masked words beside it.
+"""Trains a one-tower matcher on frozen towers: image-text matching with hard negatives, and masked words, or regions.
 
     python -m train.one_tower.fit train/recipes/brivl-mini-rerank.toml      # after a kill the same line goes on
 
@@ -26,7 +26,15 @@ from brivl_search.encoders.one_tower.model import OneTower
 from brivl_search.errors import EncoderError
 from train.model.sizes import checkpoint_folder
 from train.one_tower.lessons import Lessons
-from train.one_tower.losses import alignment_loss, hard_groups, masked_words, matching_losses, word_loss
+from train.one_tower.losses import (
+    alignment_loss,
+    hard_groups,
+    masked_regions,
+    masked_words,
+    matching_losses,
+    region_loss,
+    word_loss,
+)
 from train.one_tower.measure import Measure, Weights, best_weights, figures
 from train.one_tower.queue import PairQueue
 from train.one_tower.recipe import MatcherRecipe, MatchTraining
@@ -96,8 +104,12 @@ class Teaching(Learner):
                 groups = hard_groups(text_keys, image_keys, owners[near], cfg.negatives, cfg.temperature)
                 matching, ranking = matching_losses(self.fast, texts.rows(near), images.rows(near), groups)
                 parts |= {"matching": cfg.match_weight * matching, "ranking": cfg.rank_weight * ranking}
-                if cfg.word_weight:
-                    fresh = torch.arange(self.near)
+                task, fresh = masked_task(cfg, step), torch.arange(self.near)
+                if task == "regions":
+                    told, shown = self.fast.texts(ids[fresh], mask[fresh]), features[: self.near]
+                    asked = masked_regions(torch.ones(shown.shape[:2], dtype=torch.bool), cfg.masked_regions)
+                    parts["regions"] = cfg.region_weight * region_loss(self.fast, told, shown, lessons.boxes, asked)
+                if task == "words":
                     new, wanted = masked_words(
                         ids[fresh], mask[fresh], cfg.masked, lessons.tokenizer.mask_id or 0, lessons.tokenizer.size,
                         self.special,
@@ -106,6 +118,12 @@ class Teaching(Learner):
                     parts["words"] = cfg.word_weight * word_loss(self.fast, new, wanted, mask[fresh], beside)
         self.parts = {name: float(part.detach()) for name, part in parts.items()}
         return torch.stack([*parts.values()]).sum()
+
+
+def masked_task(cfg: MatchTraining, step: int) -> str:
+    """What a step masks: "words", "regions", or "" for nothing. Never both in one batch, as UNITER; they take turns."""
+    tasks = [name for name, weight in (("words", cfg.word_weight), ("regions", cfg.region_weight)) if weight]
+    return tasks[step % len(tasks)] if tasks else ""
 
 
 def begin(recipe: MatcherRecipe, encoder: BriVLEncoder) -> OneTower:
@@ -121,8 +139,11 @@ def begin(recipe: MatcherRecipe, encoder: BriVLEncoder) -> OneTower:
         "max_length": encoder.config.text.max_length, "region_size": encoder.image_tower.project.in_features,
         "regions": encoder.regions_fingerprint, "texts": encoder.words_fingerprint,
         "bank_regions": sum(grid * grid for grid in encoder.config.image.grids),
+        "masked_regions": bool(recipe.train.region_weight),
     }  # fmt: skip
     config = MatcherConfig.from_dict({"kind": MatcherConfig.KIND, **inherits, **recipe.matcher})
+    if recipe.train.region_weight and not config.masked_regions:
+        raise EncoderError("train.region_weight asks for matcher.masked_regions: leave it out, or set it to true")
     if config.shared_layers > recipe.train.frozen_text_layers:
         raise EncoderError(
             f"matcher.shared_layers = {config.shared_layers}: only frozen layers can stay the text tower's; set "
@@ -157,6 +178,13 @@ class Fit(Sitting):
         fields = [name for name in self.recipe.train.measured if name in has] or sorted(has)
         cfg = self.recipe.train
         return Measure(self.lessons, part, fields, each=cfg.measured_captions, top=cfg.top)
+
+    def curves(self, line: dict[str, Any]) -> dict[str, dict[str, float]]:
+        """R@1 of unseen photos, after re-ordering and of the towers alone."""
+        part = next((name for name in ("val", "choose") if name in line), "")
+        return {f"{part}, R@1": {
+            name + end: values[at] for name, values in line[part].items() for at, end in ((1, ""), (0, ", towers"))
+        }} if part else {}  # fmt: skip
 
     def measure(self) -> dict[str, Any]:
         """Figures of the average; the best one so far by the photos that choose becomes the run's matcher."""

@@ -1,4 +1,5 @@
-"""What teaches a matcher: aligned words and regions, image-text matching with hard negatives, and masked words."""
+"""What teaches a matcher: aligned words and regions, image-text matching with hard negatives, masked words, masked
+regions."""
 
 from __future__ import annotations
 
@@ -106,3 +107,30 @@ def word_loss(model: OneTower, ids: Tensor, wanted: Tensor, mask: Tensor, images
     if not bool(asked.any()):
         return tokens.sum() * 0
     return F.cross_entropy(model.word_logits(tokens[asked]).float(), wanted[asked])
+
+
+def masked_regions(mask: Tensor, share: float) -> Tensor:
+    """Which regions are masked, bool (B, R): `share` of each picture's in `mask`, and at least one."""
+    chance = torch.rand(mask.shape).masked_fill(~mask, torch.inf)
+    return ((chance < share) | (chance == chance.amin(1, keepdim=True))) & mask
+
+
+def region_loss(model: OneTower, texts: Side, features: Tensor, boxes: Tensor, asked: Tensor) -> Tensor:
+    """Mean squared error of masked regions, read with the picture's own text beside them (UNITER's MRFR).
+
+    Args:
+        model: all see all in it, and it has the head (`masked_regions`).
+        texts: of B pictures, no word masked.
+        features: float (B, R, region_size), as they are.
+        boxes: (R, 4).
+        asked: of `masked_regions`.
+
+    Raises:
+        ValueError: the matcher has no head for it.
+    """
+    if model.masked is None:
+        raise ValueError("this matcher has no head for masked regions: set matcher.masked_regions")
+    images, own = model.images(model.masked.hide(features, asked), boxes), torch.arange(len(features))
+    words, regions = texts.tokens.shape[1], features.shape[1]
+    tokens = model.joint(texts, images, own, own, first=words + regions)[:, words:]
+    return F.mse_loss(model.region_features(tokens[asked]).float(), features[asked].float())

@@ -25,6 +25,8 @@ class MatchTraining(BesideTraining):
     match_weight: Rate = Field(1.0, description="share of image-text matching, true pair or not")
     word_weight: Rate = Field(0.5, description="share of masked words")
     masked: Share = Field(0.15, description="share of words that are masked for that")
+    region_weight: Rate = Field(0.0, description="share of masked regions; beside masked words they take turns")
+    masked_regions: Share = Field(0.15, description="share of regions that are masked for that")
     word_dropout: Share = Field(0.0, description="share of words that matching sees as [MASK]")
     frozen_text_layers: Count = Field(0, description="the embeddings and so many text layers are frozen; 0: nothing")
     measured_captions: Positive = Field(5, description="captions of a photo in a field that are measured, at most")

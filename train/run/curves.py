@@ -6,8 +6,14 @@ from pathlib import Path
 from typing import Any
 
 
-def plot(history: list[dict[str, Any]], path: Path) -> None:
-    """Writes a PNG; does nothing where matplotlib is not installed (extra `train`)."""
+def plot(history: list[dict[str, Any]], path: Path, loss: str = "loss (image→text + text→image)") -> None:
+    """Writes a PNG; does nothing where matplotlib is not installed (extra `train`).
+
+    Args:
+        history: lines of "step", "loss", and "recall": title → curve → value.
+        path: of the PNG.
+        loss: what the loss is called.
+    """
     try:
         import matplotlib
     except ImportError:
@@ -18,7 +24,7 @@ def plot(history: list[dict[str, Any]], path: Path) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), constrained_layout=True)
     lossy = [h for h in history if "loss" in h]  # the start has been measured, and has no loss
     left.plot([h["step"] for h in lossy], [h["loss"] for h in lossy])
-    left.set(xlabel="step", ylabel="loss (image→text + text→image)")
+    left.set(xlabel="step", ylabel=loss)
     measured = [h for h in history if h.get("recall")]
     if measured:
         name = next(iter(measured[0]["recall"]))

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from brivl_search.encoders.device import has_fast_bf16
 from train.beside import BesideTraining
 from train.model.build import Group, rates
+from train.run.curves import plot
 from train.run.loop import NotFiniteError, rate_at
 from train.run.show import Bar
 from train.run.state import LAST, load_state, save_state, trim_log
@@ -78,24 +79,27 @@ class Sitting:
         cfg = self.cfg
         last = min(cfg.steps, stop_after or cfg.steps)
         trim_log(self.run / "log.jsonl", self.step or -1)
-        sums: dict[str, float] = {}
-        counted, since = 0, time.perf_counter()
+        values: dict[str, list[float]] = {}
+        since = time.perf_counter()
         with Stop() as stop, Bar(self.title, cfg.steps, self.step) as bar, (self.run / "log.jsonl").open("a") as log:
             while self.step < last and not stop.asked:
                 value = self._update()
-                counted += 1
-                sums = {name: sums.get(name, 0.0) + part for name, part in self.learner.parts.items()}
+                for name, part in {"loss": value, **self.learner.parts}.items():
+                    values.setdefault(name, []).append(part)
                 due = self.step % cfg.eval_every == 0 or self.step == last or bool(stop.asked)
                 bar.to(self.step, f"loss {value:.3f}")
                 if self.step % 20 == 0 or due:
-                    line: dict[str, Any] = {"step": self.step, "s": round((time.perf_counter() - since) / counted, 2)}
-                    line |= {name: round(total / counted, 4) for name, total in sums.items()}
+                    each = (time.perf_counter() - since) / len(values["loss"])
+                    line: dict[str, Any] = {"step": self.step, "s": round(each, 2)}
+                    line |= {name: round(sum(some) / len(some), 4) for name, some in values.items()}
                     if due and not stop.asked:
                         line |= self.measure()
                         bar.say(f"step {self.step}: {json.dumps(line, ensure_ascii=False)}")
                     log.write(json.dumps(line) + "\n")
                     log.flush()
-                    sums, counted, since = {}, 0, time.perf_counter()
+                    if due:
+                        plot(self.history(), self.run / "curves.png", "loss")
+                    values, since = {}, time.perf_counter()
                 if due:
                     save_state(self.run / LAST, self.learner, self.optimizer, self.step, self.best)
         if stop.asked and self.step < last:
@@ -118,6 +122,15 @@ class Sitting:
         self.learner.follow(self.step)
         self.step += 1
         return value
+
+    def history(self) -> list[dict[str, Any]]:
+        """What log.jsonl says, as `train.run.curves.plot` takes it."""
+        texts = (self.run / "log.jsonl").read_text(encoding="utf-8").splitlines()
+        return [{**line, "recall": self.curves(line)} for line in map(json.loads, texts)]
+
+    def curves(self, line: dict[str, Any]) -> dict[str, dict[str, float]]:
+        """Title → curve → value, of a line of the log in which figures were measured."""
+        return {}
 
     @abstractmethod
     def measure(self) -> dict[str, Any]:

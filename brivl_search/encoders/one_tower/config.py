@@ -33,6 +33,8 @@ class MatcherConfig(FolderConfig):
         dropout: in training.
         region_dropout: share of each picture's regions left out in training.
         feature_dropout: share of a region's numbers dropped from a picture in training.
+        masked_regions: it has UNITER's head for masked regions, which training alone uses (`masked.MaskedRegions`); the
+            regions see the text then, so not with `one_way`.
         regions: fingerprint of the image tower whose regions it was trained on (`BriVLEncoder.regions_fingerprint`).
         cosine_weight: the score of a pair is its logit + this · the cosine of the two towers.
         training: how it was trained; for people, no code reads it.
@@ -59,13 +61,16 @@ class MatcherConfig(FolderConfig):
     dropout: float = 0.1
     region_dropout: float = 0.0
     feature_dropout: float = 0.0
+    masked_regions: bool = False
     regions: str = ""
     cosine_weight: float = 0.0
     training: dict[str, Any] = field(default_factory=dict)
 
     KIND: ClassVar[str] = "one-tower"  # a checkpoint of two towers has none
     WHAT: ClassVar[str] = "matcher"
-    BESIDE: ClassVar[tuple[str, ...]] = ("name", "training", "dropout", "region_dropout", "feature_dropout")
+    BESIDE: ClassVar[tuple[str, ...]] = (
+        "name", "training", "dropout", "region_dropout", "feature_dropout", "masked_regions",
+    )  # fmt: skip
 
     def check(self) -> None:
         self.at_least_one("vocab_size", "region_size", "width", "heads", "feedforward", "joint_layers", "max_length")
@@ -80,6 +85,11 @@ class MatcherConfig(FolderConfig):
             raise EncoderError(
                 "config.json: a bank needs align_size, bank_words, bank_pictures and bank_regions: words and regions "
                 "are compared"
+            )
+        if self.masked_regions and self.one_way:
+            raise EncoderError(
+                "config.json: masked_regions asks what the text tells of a region, and with one_way regions do not see "
+                "the text: set one of them to false"
             )
         if self.text_layers < 0 or self.width % self.heads:
             raise EncoderError(

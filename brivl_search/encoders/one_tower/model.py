@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from brivl_search.encoders.one_tower.alignment import Alignment
 from brivl_search.encoders.one_tower.bank import Bank
 from brivl_search.encoders.one_tower.config import MatcherConfig
+from brivl_search.encoders.one_tower.masked import MaskedRegions
 
 _WITH_BANK = 16  # texts or pictures that are compared with a bank at once: 512 of it take 60 MB for each product
 PLACE = 7  # x1, y1, x2, y2, width, height, area
@@ -121,6 +122,7 @@ class OneTower(nn.Module):
         self.pooler, self.match = nn.Linear(width, width), nn.Linear(width, 1)
         self.word_head = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width, eps=1e-12))
         self.word_bias = nn.Parameter(torch.zeros(config.vocab_size))
+        self.masked = MaskedRegions(width, config.region_size) if config.masked_regions else None
         self.align = Alignment(width, config.align_size) if config.align_size else None
         self.apply(start_as_bert)
         self.bank = Bank(config) if config.bank_texts else None
@@ -151,6 +153,8 @@ class OneTower(nn.Module):
 
     def joint(self, texts: Side, images: Side, text_at: Tensor, image_at: Tensor, first: int | None = 1) -> Tensor:
         """Joint layers over P pairs → their text tokens (P, T, width), or the first of them.
+
+        Where all see all, more than T are the regions' (`first` = T + R is the whole sequence).
 
         Args:
             texts, images: sides of the pairs.
@@ -206,6 +210,17 @@ class OneTower(nn.Module):
         if self.align is None or self.bank is None:
             raise ValueError("this matcher has no bank")
         return self.align, self.bank
+
+    def region_features(self, tokens: Tensor) -> Tensor:
+        """Tokens (N, width) of `joint`, of masked regions → what their features were, (N, region_size).
+
+        Raises:
+            ValueError: the matcher has no head for it.
+        """
+        if self.masked is None:
+            raise ValueError("this matcher has no head for masked regions: set matcher.masked_regions")
+        found: Tensor = self.masked(tokens, self.feature.weight)
+        return found
 
     def word_logits(self, tokens: Tensor) -> Tensor:
         """Tokens (N, width) of `joint` → a logit for each word (N, vocab_size), by the words' own embeddings."""

@@ -85,6 +85,9 @@ def test_a_run_learns_and_leaves_the_towers_alone(world: Path) -> None:
     # what the towers know of unseen pictures, and what they and the matcher know together
     towers_alone, both = np.mean([*log[-1]["val"].values()], 0)
     assert both > towers_alone + 4
+    assert (world / "run" / "curves.png").stat().st_size > 1000
+    last = fit.history()[-1]
+    assert last["recall"]["val, R@1"]["t2i en, towers"] == log[-1]["val"]["t2i en"][0] and last["loss"] > 0
     for name, value in fit.lessons.encoder.image_tower.state_dict().items():
         assert torch.equal(value, before[name]), name
     towers = BriVLEncoder(world / "towers", device="cpu", precision="fp32")
@@ -92,6 +95,25 @@ def test_a_run_learns_and_leaves_the_towers_alone(world: Path) -> None:
     pixels = np.stack([np.asarray(draw(colour, "cross", (64, 64), 500)) for colour in COLOUR])
     scores = matcher.scores(["a red cross"] * 3, matcher.pictures(pixels, [Origin("", 64, 64)] * 3))
     assert np.isfinite(scores).all() and len(set(scores.tolist())) == 3
+
+
+def test_words_and_masked_regions_take_turns(world: Path) -> None:
+    cache = f"cache={json.dumps(str(world / 'run' / 'cache'))}"
+    fit = begin(
+        world, cache, f"run={json.dumps(str(world / 'masked'))}", "matcher.one_way=false", "train.region_weight=1.0",
+        "train.joint_from=0", "train.steps=4", "train.eval_every=4",
+    )  # fmt: skip
+    seen = []
+    for _ in range(4):
+        fit._update()
+        seen.append(set(fit.learner.parts) & {"words", "regions"})
+    assert seen == [{"words"}, {"regions"}] * 2
+    fit.step = 0
+    fit.go()
+    log = json.loads((world / "masked" / "log.jsonl").read_text().splitlines()[-1])
+    assert log["words"] > 0 and log["regions"] > 0 and log["loss"] > 0
+    towers = BriVLEncoder(world / "towers", device="cpu", precision="fp32")
+    assert load_matcher(str(world / "masked" / "matcher"), towers).config.masked_regions  # type: ignore[attr-defined]
 
 
 def test_a_stop_changes_nothing(world: Path) -> None:
@@ -118,6 +140,8 @@ def test_a_recipe_that_is_wrong_is_told(world: Path) -> None:
         begin(world, "matcher.width=64")
     with pytest.raises(EncoderError, match="the matcher has 1 text layers"):
         begin(world, "train.frozen_text_layers=2")
+    with pytest.raises(EncoderError, match="regions do not see the text"):
+        begin(world, "train.region_weight=0.5")
     with pytest.raises(EncoderError, match="unknown field 'depth'"):
         begin(world, "matcher.depth=2")
 
