@@ -30,6 +30,7 @@ from brivl_search.encoders.brivl.heads import TowerHead
 from brivl_search.encoders.one_tower.config import MatcherConfig
 from brivl_search.encoders.one_tower.model import OneTower, Side, some_features
 from train.beside import BesideRecipe, BesideTraining
+from train.model.build import rates
 from train.model.moco import Clip, MoCo
 from train.model.sizes import checkpoint_folder
 from train.model.towers import TwoTowers
@@ -39,7 +40,7 @@ from train.recipe import Positive, Rate, Share, Table, read_recipe
 from train.run.cpu import quicken
 from train.run.loop import rate_at
 from train.run.show import Bar
-from train.run.sitting import fast_bf16, rates
+from train.run.sitting import fast_bf16
 
 OBJECTIVES = {"moco": "BriVL (MoCo)", "clip": "CLIP's loss", "uniter": "one tower (UNITER)"}
 CHUNK = 64
@@ -221,7 +222,7 @@ def one_run(objective: str, seed: int, recipe: CompareRecipe, features: Features
     torch.manual_seed(seed)
     run: TwoRun | OneRun = OneRun(recipe, features) if objective == "uniter" else TwoRun(objective, recipe, features)
     average = copy.deepcopy(run.learns).eval()
-    optimizer = torch.optim.AdamW(rates(run.learns, cfg, set()), betas=(0.9, 0.98), fused=True)
+    optimizer = torch.optim.AdamW(rates(run.learns, cfg.lr, cfg.weight_decay), betas=(0.9, 0.98), fused=True)
     bf16, steps, losses = fast_bf16(cfg), [], []
     with Bar(f"{objective}, seed {seed}", cfg.steps) as bar:
         for step in range(cfg.steps):
