@@ -51,6 +51,7 @@ WORDS = {  # the same for a line that holds this
     "--dataset FOLDER": "a placeholder",
     "--captioner runs/": "a captioner that is not here: tests/e2e/test_cli_caption.py",
     " --runtime ": "exports a tower first: tests/encoders/runtimes",
+    " --rerank-with brivl-mini-rerank": "is for brivl-mini alone: tests/models/test_rerank.py",
     " --keep-regions ": "a trained matcher: tests/ingest/test_regions.py",
     "precision=int8": "exports a tower first: tests/encoders/runtimes",
     "models calibrate": "refuses an encoder without training: tests/encoders/test_calibration.py",
