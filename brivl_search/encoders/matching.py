@@ -48,12 +48,12 @@ class KeepsRegions(Protocol):
     """A matcher whose pictures an index can keep: tokens of regions and a hub number (`index.regions`).
 
     Attributes:
-        lasting_name: by which `load_matcher` finds it from any folder.
+        folder: of the matcher.
         region_sizes: most regions of a picture, and numbers of a region.
     """
 
     fingerprint: str
-    lasting_name: str
+    folder: Path
     region_sizes: tuple[int, int]
 
     def pictures(self, pixels: NDArray[np.uint8], origins: Sequence[Origin], /) -> list[Any]:

@@ -16,6 +16,7 @@ from brivl_search.corpus.walk import ImageFile
 from brivl_search.embedding.batches import in_batches
 from brivl_search.encoders.base import Encoder, Origin
 from brivl_search.encoders.matching import KeepsRegions, load_matcher
+from brivl_search.encoders.registry import BUNDLED
 from brivl_search.errors import BrivlSearchError, UsageError
 from brivl_search.index import IndexWriter
 from brivl_search.index.regions import pack, packed_bytes
@@ -52,7 +53,9 @@ class Keeper:
 
     def __init__(self, matcher: KeepsRegions, writer: IndexWriter) -> None:
         self.matcher, self.writer = matcher, writer
-        writer.keep_regions(KeptRegions(matcher.lasting_name, matcher.fingerprint, packed_bytes(*matcher.region_sizes)))
+        bundled = matcher.folder.parent == BUNDLED
+        name = matcher.folder.name if bundled else str(matcher.folder.absolute())  # found from any folder
+        writer.keep_regions(KeptRegions(name, matcher.fingerprint, packed_bytes(*matcher.region_sizes)))
 
     def encode(self, pictures: Sequence[Decoded]) -> NDArray[np.float32]:
         """Unit vectors of decoded pictures, float32 (n, dim); their regions are staged."""

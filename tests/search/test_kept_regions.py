@@ -103,7 +103,9 @@ def test_damaged_regions_are_read_from_the_picture(made: Made) -> None:
     status = shard.path.stat()
     with shard.path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as content:
         at = content.find(raw)
-        content[at + 40] ^= 0x55
+        while at >= 0:  # pages that LMDB has replaced hold it as well
+            content[at + 40] ^= 0x55
+            at = content.find(raw, at)
     os.utime(shard.path, ns=(status.st_atime_ns, status.st_mtime_ns))  # damage that changes no time
     assert engine.reader.regions(0, 2, facts.fingerprint) is None
     after = made.order(engine, made.matcher)

@@ -16,7 +16,6 @@ from brivl_search.encoders.brivl.encoder import BriVLEncoder
 from brivl_search.encoders.model_folder import fingerprint, load_tokenizer, read_config
 from brivl_search.encoders.one_tower.checkpoint import load_model
 from brivl_search.encoders.one_tower.config import MatcherConfig
-from brivl_search.encoders.registry import BUNDLED
 from brivl_search.errors import EncoderError
 
 if TYPE_CHECKING:
@@ -136,11 +135,6 @@ class OneTowerMatcher:
     def picture(self, tokens: NDArray[np.float16], hub: float) -> Picture:
         """See `KeepsRegions`."""
         return Picture(tokens, hub)
-
-    @property
-    def lasting_name(self) -> str:
-        """Its name if it is bundled, else its folder, absolute."""
-        return self.folder.name if self.folder.parent == BUNDLED else str(self.folder.absolute())
 
     @property
     def region_sizes(self) -> tuple[int, int]:
