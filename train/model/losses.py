@@ -51,9 +51,11 @@ def text_numbers(token_ids: Tensor, token_mask: Tensor) -> Tensor:
     """A number for each text, int64 (N,): the same for the same tokens, in any batch and process, without padding.
 
     Args:
-        token_ids: integers (N, T).
+        token_ids: integers (N, T); or float states of the tokens (N, T, width), of which the first number tells.
         token_mask: bool (N, T), true where there is a token.
     """
+    if token_ids.ndim == 3:
+        token_ids = token_ids[..., 0].float().contiguous().view(torch.int32)
     places = np.random.default_rng(0).integers(1 << 62, size=token_ids.shape[1])  # a longer row begins with the same
     scrambled = (token_ids.long() + 1) * torch.from_numpy(places).to(token_ids.device)  # wraps around
     return (scrambled ^ (scrambled >> 31)).masked_fill(~token_mask.bool(), 0).sum(1)
