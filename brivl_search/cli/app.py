@@ -121,7 +121,7 @@ def load_for(
     from brivl_search.encoders import DEFAULT, load_encoder
     from brivl_search.encoders.registry import without_precision, without_regions
     from brivl_search.encoders.runtimes.measured import best_for_new
-    from brivl_search.errors import EncoderError, IndexIncompatibleError, IndexMissingError
+    from brivl_search.errors import EncoderError, IndexIncompatibleError, IndexMissingError, UsageError
     from brivl_search.index import IndexReader, gpu
 
     gpu.choose(device)
@@ -136,7 +136,7 @@ def load_for(
     options: dict[str, Any] = {"device": device, "truncate_dim": truncate_dim, "runtime": runtime}
     try:
         loaded = load_encoder(name, precision=precision, **options)
-    except EncoderError as error:
+    except (EncoderError, UsageError) as error:
         if given or built_with is None:
             raise
         raise IndexIncompatibleError(

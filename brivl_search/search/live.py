@@ -14,7 +14,7 @@ from brivl_search.embedding.reranker import Reranker
 from brivl_search.encoders.base import Encoder
 from brivl_search.encoders.registry import load_encoder
 from brivl_search.encoders.runtimes.choice import Precision, Runtime
-from brivl_search.errors import EncoderError, IndexIncompatibleError, IndexMissingError
+from brivl_search.errors import EncoderError, IndexIncompatibleError, IndexMissingError, UsageError
 from brivl_search.index import IndexReader, Modality
 from brivl_search.search.allowed import Masks, allowed
 from brivl_search.search.filters import Filter
@@ -126,7 +126,7 @@ class LiveIndex:
                 runtime=self._runtime,
                 precision=self._precision,
             )
-        except EncoderError as error:
+        except (EncoderError, UsageError) as error:
             if self._encoder_name:
                 raise
             raise IndexIncompatibleError(

@@ -107,7 +107,7 @@ def test_options_reach_the_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
         fingerprint = "fast"
 
         class pixels:
-            size = 9
+            size, resize = 9, "squash"
 
         def encode_texts(self, texts: list[str]) -> None:
             assert all(isinstance(text, str) for text in texts)
