@@ -242,7 +242,9 @@ def test_batch_jsonl(capsys: pytest.CaptureFixture[str]) -> None:
 def test_batch_csv_has_one_header(capsys: pytest.CaptureFixture[str]) -> None:
     print_batch("csv")
     out = capsys.readouterr().out
-    assert out.startswith("query,n,rank,score,match,text,field,image,path,width,height,alike,alike_paths,generated,captioner\n")
+    assert out.startswith(
+        "query,n,rank,score,match,text,field,image,path,width,height,alike,alike_paths,generated,captioner\n"
+    )
     rows = list(csv.DictReader(io.StringIO(out, newline="")))
     assert [(row["query"], row["n"], row["rank"]) for row in rows] == [
         ("红色\n[b]", "0", "1"),
