@@ -195,7 +195,7 @@ def test_search_reads_the_map_without_copying(tmp_path: Path, monkeypatch: pytes
         w.commit()
     code = f"""
 import re, time
-import faiss, numpy as np
+import faiss, numpy as np, numpy.ma  # NumPy imports the last one with the first search
 from brivl_search.index import IndexReader
 def resident(kind):
     return int(re.search(rf"{{kind}}:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
