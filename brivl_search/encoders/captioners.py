@@ -49,10 +49,10 @@ def load_captioner(
 
 def bundled_captioners() -> list[str]:
     """Names of the captioners that ship with the package."""
-    from brivl_search.encoders.captions.checkpoint import is_captioner
-    from brivl_search.encoders.registry import BUNDLED
+    from brivl_search.encoders.captions.config import CaptionConfig
+    from brivl_search.encoders.registry import bundled
 
-    return sorted(folder.name for folder in BUNDLED.iterdir() if is_captioner(folder)) if BUNDLED.is_dir() else []
+    return bundled(CaptionConfig.KIND)
 
 
 def default_captioner() -> str:

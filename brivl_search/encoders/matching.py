@@ -110,10 +110,10 @@ def load_matcher(name: str, encoder: Encoder, *, device: str = "auto", precision
 
 def bundled_matchers() -> list[str]:
     """Names of the matchers that ship with the package."""
-    from brivl_search.encoders.one_tower.checkpoint import is_matcher
-    from brivl_search.encoders.registry import BUNDLED
+    from brivl_search.encoders.one_tower.config import MatcherConfig
+    from brivl_search.encoders.registry import bundled
 
-    return sorted(folder.name for folder in BUNDLED.iterdir() if is_matcher(folder)) if BUNDLED.is_dir() else []
+    return bundled(MatcherConfig.KIND)
 
 
 def _has_two_towers(folder: Path) -> bool:

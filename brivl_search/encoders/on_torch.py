@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from abc import abstractmethod
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +16,12 @@ from numpy.typing import NDArray
 
 from brivl_search.corpus.pixels import PixelSpec
 from brivl_search.encoders.base import Origin, Precision
+from brivl_search.encoders.on_device import OnDevice
 from brivl_search.encoders.truncate import cut
 from brivl_search.encoders.two_towers import TwoTowers
 from brivl_search.errors import EncoderError
 
 if TYPE_CHECKING:
-    import torch
-
     from brivl_search.encoders.runtimes.choice import Side
     from brivl_search.encoders.runtimes.exports import Exports, Tower
     from brivl_search.encoders.runtimes.graph import Exportable
@@ -33,7 +31,7 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-class TorchEncoder(TwoTowers):
+class TorchEncoder(OnDevice, TwoTowers):
     """Base of the encoders here (see `brivl_search.encoders.base.LoadedEncoder`). Making one does not import torch.
 
     A subclass sets `dim` and `fingerprint` and does the forward passes.
@@ -57,23 +55,6 @@ class TorchEncoder(TwoTowers):
     def asked_device(self) -> str:
         """The device as it was asked for; torch is not imported."""
         return self._device
-
-    @cached_property
-    def device(self) -> torch.device:
-        """The torch device of the towers.
-
-        Raises:
-            UsageError: it does not exist here.
-        """
-        from brivl_search.encoders.device import pick_device
-
-        return pick_device(self._device)
-
-    @cached_property
-    def _autocast(self) -> bool:
-        from brivl_search.encoders.device import has_fast_bf16
-
-        return self._precision == "bf16" or (self._precision == "auto" and has_fast_bf16(self.device))
 
     def expect(self, images: int) -> None:
         """Says how many pictures will be embedded: for many, exporting the towers may pay."""

@@ -39,13 +39,12 @@ _AFTER = {"hf:": "ORG/NAME or hf:FOLDER", "open_clip:": "NAME/PRETRAINED or open
 _PRECISION = re.compile(r"(.*)\+precision=(\w*)", re.DOTALL)
 
 
-def bundled() -> list[str]:
-    """Names of the encoders that ship with the package; matchers and captioners are none."""
+def bundled(kind: str = "") -> list[str]:
+    """Names of the models of a kind (`model_folder.kind_of`) that ship with the package; without one, of encoders."""
     if not BUNDLED.is_dir():
         return []
-    return sorted(
-        folder.name for folder in BUNDLED.iterdir() if (folder / "config.json").is_file() and not kind_of(folder)
-    )
+    models = (folder for folder in BUNDLED.iterdir() if (folder / "config.json").is_file())
+    return sorted(folder.name for folder in models if kind_of(folder) == kind)
 
 
 def without_regions(name: str) -> str:

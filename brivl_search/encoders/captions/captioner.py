@@ -16,11 +16,10 @@ from brivl_search.encoders.captioning import Draft, Drafts, check_languages
 from brivl_search.encoders.captions.checkpoint import load_model
 from brivl_search.encoders.captions.config import CaptionConfig
 from brivl_search.encoders.model_folder import fingerprint, load_tokenizer, read_config
+from brivl_search.encoders.on_device import OnDevice
 from brivl_search.errors import EncoderError
 
 if TYPE_CHECKING:
-    import torch
-
     from brivl_search.encoders.captions.beam import Written
     from brivl_search.encoders.captions.model import Captioner
     from brivl_search.encoders.captions.words import Words
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 BATCH = 32
 
 
-class FolderCaptioner:
+class FolderCaptioner(OnDevice):
     """Writes captions with a decoder on the towers that it was trained on (`brivl_search.encoders.captioning`)."""
 
     def __init__(
@@ -68,18 +67,6 @@ class FolderCaptioner:
         self.fingerprint = fingerprint(folder, self.config)
         self.languages, self.cosine_weight = self.config.languages, self.config.cosine_weight
         self._device, self._precision = device, precision
-
-    @cached_property
-    def device(self) -> torch.device:
-        from brivl_search.encoders.device import pick_device
-
-        return pick_device(self._device)
-
-    @cached_property
-    def _autocast(self) -> bool:
-        from brivl_search.encoders.device import has_fast_bf16
-
-        return self._precision == "bf16" or (self._precision == "auto" and has_fast_bf16(self.device))
 
     @cached_property
     def model(self) -> Captioner:

@@ -5,23 +5,17 @@ What they write is what transformers' own `generate` writes with the same number
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from brivl_search.encoders.base import Origin, Precision
 from brivl_search.encoders.captioning import Draft, Drafts, check_languages
-from brivl_search.encoders.hf.family import read_preprocessing
-from brivl_search.encoders.hf.files import digest, find_model, read_json, tokenizer_files, weight_files
-from brivl_search.encoders.hf.shown import Seen, load_all, shown
-from brivl_search.errors import EncoderError
-
-if TYPE_CHECKING:
-    import torch
+from brivl_search.encoders.hf.shown import load_all, shown
+from brivl_search.encoders.hf.whole import WholeModel
 
 KINDS = (
     "BlipForConditionalGeneration", "Blip2ForConditionalGeneration", "GitForCausalLM", "VisionEncoderDecoderModel",
@@ -31,43 +25,20 @@ BEAMS = 4
 LONGEST = 40  # new tokens
 
 
-class TransformersCaptioner:
+class TransformersCaptioner(WholeModel):
     """A captioner of transformers. The model is loaded when it is first used."""
 
     cosine_weight = 0.0  # it knows more of the picture than most towers
 
+    WHAT, KINDS = "captioner", KINDS
+
     def __init__(self, name: str, *, device: str = "auto", precision: Precision = "auto") -> None:
-        """Reads the config files and hashes the weights. Imports neither torch nor transformers.
-
-        Args:
-            name: hf:ORG/NAME[@REVISION], or hf:FOLDER.
-            device, precision: as of `brivl_search.encoders.captioners.load_captioner`.
-
-        Raises:
-            EncoderError: the model is not on this disk and cannot be downloaded, is damaged, or is no captioner.
-        """
-        found = find_model(name.removeprefix("hf:"))
-        self.name, self.folder = found.name, found.folder
-        config = read_json(self.folder / "config.json")
-        self.kind = next((one for one in config.get("architectures") or [] if one in KINDS), "")
-        if not self.kind:
-            what = ", ".join(map(str, config.get("architectures") or [])) or config.get("model_type")
-            raise EncoderError(f"{self.name} is no captioner ({what}): known are {', '.join(KINDS)}")
-        pictures = read_preprocessing(self.folder)
-        self._seen = Seen.of(pictures)
-        self.pixels = self._seen.pixels
+        """As `WholeModel`."""
+        super().__init__(name, device=device, precision=precision)
         self.languages: tuple[str, ...] = ("en",)
-        files = [*weight_files(self.folder), *tokenizer_files(self.folder)]
-        settings = {"kind": self.kind, "pictures": pictures, "config": config, "beams": BEAMS, "longest": LONGEST}
-        self.fingerprint = "captioner-" + digest(files, settings)[:24]
-        self._device, self._precision = device, precision
-        self._using = threading.Lock()
 
-    @cached_property
-    def device(self) -> torch.device:
-        from brivl_search.encoders.device import pick_device
-
-        return pick_device(self._device)
+    def _decides(self) -> dict[str, Any]:
+        return {"beams": BEAMS, "longest": LONGEST}
 
     @cached_property
     def _loaded(self) -> list[Any]:
@@ -81,14 +52,15 @@ class TransformersCaptioner:
         """See `Captioner`. Raises UsageError: it does not write in one of the languages."""
         import torch
 
-        from brivl_search.encoders.device import has_fast_bf16
-
         check_languages(self, languages)
         processor, tokenizer, model = self._loaded
         pictures = [self._seen.picture(one) for one in shown(pixels, origins)]
-        bf16 = self._precision == "bf16" or (self._precision == "auto" and has_fast_bf16(self.device))
         out: list[Drafts] = []
-        with self._using, torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+        with (
+            self._using,
+            torch.inference_mode(),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast),
+        ):
             for start in range(0, len(pictures), BATCH):
                 inputs = processor(images=pictures[start : start + BATCH], return_tensors="pt").to(self.device)
                 found = model.generate(

@@ -5,23 +5,17 @@ They read English. Text and picture go through the whole model together, so a qu
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from brivl_search.encoders.base import Origin, Precision
-from brivl_search.encoders.hf.family import read_preprocessing
-from brivl_search.encoders.hf.files import digest, find_model, read_json, tokenizer_files, weight_files
-from brivl_search.encoders.hf.shown import Seen, Shown, load_all, shown
-from brivl_search.errors import EncoderError
-
-if TYPE_CHECKING:
-    import torch
+from brivl_search.encoders.hf.shown import Shown, load_all, shown
+from brivl_search.encoders.hf.whole import WholeModel
 
 BATCH = 8
 
@@ -48,44 +42,24 @@ KINDS = {
 }
 
 
-class TransformersMatcher:
+class TransformersMatcher(WholeModel):
     """A matcher of transformers. The model is loaded when it is first used."""
 
     cosine_weight = 0.0  # it is better than the towers by so much that their cosine does not help
 
+    WHAT, KINDS = "matcher", KINDS
+
     def __init__(self, name: str, *, device: str = "auto", precision: Precision = "auto") -> None:
-        """Reads the config files and hashes the weights. Imports neither torch nor transformers.
-
-        Args:
-            name: hf:ORG/NAME[@REVISION], or hf:FOLDER.
-            device, precision: as of `brivl_search.encoders.matching.load_matcher`.
-
-        Raises:
-            EncoderError: the model is not on this disk and cannot be downloaded, is damaged, or is no matcher.
-        """
-        found = find_model(name.removeprefix("hf:"))
-        self.name, self.folder = found.name, found.folder
-        config = read_json(self.folder / "config.json")
-        self.kind = next((one for one in config.get("architectures") or [] if one in KINDS), "")
-        if not self.kind:
-            what = ", ".join(map(str, config.get("architectures") or [])) or config.get("model_type")
-            raise EncoderError(f"{self.name} is no matcher ({what}): known are {', '.join(KINDS)}")
-        pictures = read_preprocessing(self.folder)
-        self._seen = Seen.of(pictures)
-        self.pixels = self._seen.pixels
-        positions = [_positions(config), KINDS[self.kind].tokens]
-        self.max_length = min(one for one in positions if one)
-        files = [*weight_files(self.folder), *tokenizer_files(self.folder)]
-        settings = {"kind": self.kind, "pictures": pictures, "config": config, "max_length": self.max_length}
-        self.fingerprint = "matcher-" + digest(files, settings)[:24]
-        self._device, self._precision = device, precision
-        self._using = threading.Lock()
+        """As `WholeModel`."""
+        super().__init__(name, device=device, precision=precision)
 
     @cached_property
-    def device(self) -> torch.device:
-        from brivl_search.encoders.device import pick_device
+    def max_length(self) -> int:
+        """Most tokens of a text."""
+        return min(one for one in (_positions(self._config), KINDS[self.kind].tokens) if one)
 
-        return pick_device(self._device)
+    def _decides(self) -> dict[str, Any]:
+        return {"max_length": self.max_length}
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
@@ -101,12 +75,13 @@ class TransformersMatcher:
         """See `Matcher`: the model's log-odds, "they match" against "they do not"."""
         import torch
 
-        from brivl_search.encoders.device import has_fast_bf16
-
         processor, model = self._loaded
-        bf16 = self._precision == "bf16" or (self._precision == "auto" and has_fast_bf16(self.device))
         kind, out = KINDS[self.kind], np.empty(len(texts), np.float32)
-        with self._using, torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+        with (
+            self._using,
+            torch.inference_mode(),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast),
+        ):
             for start in range(0, len(texts), BATCH):
                 rows = slice(start, start + BATCH)
                 inputs = processor(

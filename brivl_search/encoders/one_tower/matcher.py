@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from brivl_search.encoders.base import Encoder, Origin, Precision
 from brivl_search.encoders.brivl.encoder import BriVLEncoder
 from brivl_search.encoders.model_folder import fingerprint, load_tokenizer, read_config
+from brivl_search.encoders.on_device import OnDevice
 from brivl_search.encoders.one_tower.checkpoint import load_model
 from brivl_search.encoders.one_tower.config import MatcherConfig
 from brivl_search.errors import EncoderError
@@ -45,7 +46,7 @@ class Picture:
         return self.tokens.nbytes
 
 
-class OneTowerMatcher:
+class OneTowerMatcher(OnDevice):
     """Re-orders hits of the encoder whose regions it was trained on (see `brivl_search.encoders.matching.Matcher`)."""
 
     def __init__(
@@ -95,18 +96,6 @@ class OneTowerMatcher:
     def tokenizer(self) -> TextTokenizer:
         """Raises EncoderError: it is missing, damaged, or has other words than the model."""
         return load_tokenizer(self.folder, self.config, self.config.vocab_size, self.config.max_length)
-
-    @cached_property
-    def device(self) -> torch.device:
-        from brivl_search.encoders.device import pick_device
-
-        return pick_device(self._device)
-
-    @cached_property
-    def _autocast(self) -> bool:
-        from brivl_search.encoders.device import has_fast_bf16
-
-        return self._precision == "bf16" or (self._precision == "auto" and has_fast_bf16(self.device))
 
     @cached_property
     def model(self) -> OneTower:
