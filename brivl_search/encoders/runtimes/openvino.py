@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -15,6 +16,18 @@ from brivl_search.encoders.runtimes.session import default_threads
 from brivl_search.errors import DependencyError, EncoderError, install_hint
 
 Run = Callable[[Mapping[str, NDArray[Any]]], NDArray[np.float32]]
+
+
+@functools.cache
+def _core() -> Any:
+    """One for the process, as OpenVINO wants it.
+
+    Each makes a plug-in of its own, which sets a stack for signals and puts back the one before when it goes. That one
+    may be of another plug-in that is gone by then: the next signal would end the process.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 def open_model(path: Path, *, bf16: bool = False, threads: int | None = None, streams: int = 1) -> Run:
@@ -43,7 +56,7 @@ def open_model(path: Path, *, bf16: bool = False, threads: int | None = None, st
         "INFERENCE_NUM_THREADS": threads or default_threads(),
     }
     try:
-        core = openvino.Core()
+        core = _core()
         compiled = core.compile_model(core.read_model(str(path)), "CPU", settings)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[-200:]
