@@ -25,14 +25,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from brivl_search.encoders.brivl.config import HeadConfig
-from brivl_search.encoders.brivl.encoder import BriVLEncoder
 from brivl_search.encoders.brivl.heads import TowerHead
 from brivl_search.encoders.one_tower.config import MatcherConfig
 from brivl_search.encoders.one_tower.model import OneTower, Side, some_features
 from train.beside import BesideRecipe, BesideTraining
 from train.model.build import rates
 from train.model.moco import Clip, MoCo
-from train.model.sizes import checkpoint_folder
 from train.model.towers import TwoTowers
 from train.one_tower.lessons import Lessons
 from train.one_tower.losses import hard_groups, matching_losses
@@ -40,7 +38,7 @@ from train.recipe import Positive, Rate, Share, Table, read_recipe
 from train.run.cpu import quicken
 from train.run.loop import rate_at
 from train.run.show import Bar
-from train.run.sitting import fast_bf16
+from train.run.sitting import fast_bf16, frozen_towers
 
 OBJECTIVES = {"moco": "BriVL (MoCo)", "clip": "CLIP's loss", "uniter": "one tower (UNITER)"}
 CHUNK = 64
@@ -314,12 +312,7 @@ def main(argv: list[str] | None = None) -> None:
     done = {(one["objective"], one["seed"]) for one in results if one["steps"] == cfg.steps}
     wanted = [(name, seed) for seed in cfg.seeds for name in cfg.objectives if (name, seed) not in done]
     if wanted:
-        encoder = BriVLEncoder(
-            checkpoint_folder(str(recipe.init.checkpoint), base),
-            device="cpu",
-            precision="bf16" if fast_bf16(cfg) else "fp32",
-        )
-        lessons = Lessons(recipe, base, encoder)
+        lessons = Lessons(recipe, base, frozen_towers(recipe, base))
         lessons.regions.make(1)
         features = Features(lessons, cfg)
         for objective, seed in wanted:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from brivl_search.encoders.brivl.encoder import BriVLEncoder
 from tests.support.drawn import VAL, make_world
 from train import compare
 from train.recipe import read_recipe
@@ -60,7 +61,7 @@ def test_every_objective_runs_once_for_each_seed(world: Path, capsys: pytest.Cap
 
 def test_both_two_tower_objectives_start_alike_and_learn(world: Path) -> None:
     recipe = read_recipe(world / "recipe.toml", [], compare.CompareRecipe)
-    encoder = compare.BriVLEncoder(world / "towers", device="cpu", precision="fp32")
+    encoder = BriVLEncoder(world / "towers", device="cpu", precision="fp32")
     lessons = compare.Lessons(recipe, world, encoder)
     lessons.regions.make(1)
     features = compare.Features(lessons, recipe.train)
@@ -83,7 +84,7 @@ def test_both_two_tower_objectives_start_alike_and_learn(world: Path) -> None:
 
 def test_the_table_of_all_pairs_is_of_each_pair(world: Path) -> None:
     recipe = read_recipe(world / "recipe.toml", [], compare.CompareRecipe)
-    encoder = compare.BriVLEncoder(world / "towers", device="cpu", precision="fp32")
+    encoder = BriVLEncoder(world / "towers", device="cpu", precision="fp32")
     lessons = compare.Lessons(recipe, world, encoder)
     lessons.regions.make(1)
     features = compare.Features(lessons, recipe.train)

@@ -9,7 +9,6 @@ What is kept is a running average of the weights, of the step with the best CIDE
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from brivl_search.encoders import model_folder
-from brivl_search.encoders.brivl.encoder import BriVLEncoder
 from brivl_search.encoders.captions.checkpoint import load_model
 from brivl_search.encoders.captions.config import CaptionConfig
 from brivl_search.encoders.captions.model import Captioner
@@ -30,12 +28,11 @@ from train.captions.draft import Measure, best_weight
 from train.captions.losses import PADDING, caption_loss
 from train.captions.recipe import CaptionRecipe, CaptionTraining
 from train.captions.start import begin, known
-from train.model.sizes import checkpoint_folder
 from train.one_tower.lessons import Lessons
-from train.recipe import read_recipe
+from train.run.command import asked
 from train.run.cpu import quicken
 from train.run.loop import without_model
-from train.run.sitting import Learner, Sitting, fast_bf16, inheriting
+from train.run.sitting import Learner, Sitting, frozen_towers, inheriting
 
 
 class Teaching(Learner):
@@ -102,8 +99,7 @@ class Fit(Sitting):
         cfg = recipe.train
         run.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(cfg.seed)
-        folder = checkpoint_folder(str(recipe.init.checkpoint), base)
-        encoder = BriVLEncoder(folder, device="cpu", precision="bf16" if fast_bf16(cfg) else "fp32")
+        encoder = frozen_towers(recipe, base)
         self.lessons = Lessons(recipe, base, encoder)
         taught = [self.lessons.captions[c] for c in self.lessons.trained_captions()]
         model = begin(recipe, encoder, choose_words(encoder.tokenizer, [without_end(t) for t in taught], cfg.least))
@@ -147,14 +143,10 @@ class Fit(Sitting):
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe", type=Path)
-    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change a recipe value")
-    parser.add_argument("--stop-after", type=int, help="end at this step (the schedule stays)")
-    args = parser.parse_args(argv)
+    recipe, base, stop_after = asked(__doc__, CaptionRecipe, argv)
     quicken()
-    fit = Fit(read_recipe(args.recipe, args.set, CaptionRecipe), args.recipe.resolve().parent)
-    fit.go(args.stop_after)
+    fit = Fit(recipe, base)
+    fit.go(stop_after)
     if fit.step == fit.recipe.train.steps:
         print(f"the towers' cosine counts {fit.finish():g} times")
     print(f"{fit.run / 'captioner'}: after {fit.step} steps")

@@ -10,7 +10,6 @@ of the weights, as a checkpoint folder, at every validation; figures go to log.j
 
 from __future__ import annotations
 
-import argparse
 import copy
 import json
 import math
@@ -40,7 +39,7 @@ from train.mini.lessons import (
 )
 from train.mini.progress import Progress
 from train.mini.tokens import LastLayers
-from train.recipe import read_recipe
+from train.run.command import asked
 from train.run.cpu import quicken
 from train.run.loop import rate_at, without_model
 
@@ -312,12 +311,7 @@ def train(recipe: HeadsRecipe, base: Path, stop_after: int | None = None) -> Non
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe", type=Path)
-    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change a recipe value")
-    parser.add_argument("--stop-after", type=int, help="end at this step (the schedule stays)")
-    args = parser.parse_args(argv)
-    train(read_recipe(args.recipe, args.set, HeadsRecipe), args.recipe.resolve().parent, args.stop_after)
+    train(*asked(__doc__, HeadsRecipe, argv))
 
 
 if __name__ == "__main__":

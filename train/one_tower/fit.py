@@ -10,7 +10,6 @@ pairs of a step teach that. What is kept is a running average of the weights.
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ from brivl_search.encoders.one_tower.checkpoint import save_matcher
 from brivl_search.encoders.one_tower.config import MatcherConfig
 from brivl_search.encoders.one_tower.model import OneTower
 from brivl_search.errors import EncoderError
-from train.model.sizes import checkpoint_folder
 from train.one_tower.lessons import Lessons
 from train.one_tower.losses import (
     alignment_loss,
@@ -39,10 +37,10 @@ from train.one_tower.measure import Measure, Weights, best_weights, figures
 from train.one_tower.queue import PairQueue
 from train.one_tower.recipe import MatcherRecipe, MatchTraining
 from train.one_tower.start import freeze, from_towers, known
-from train.recipe import read_recipe
+from train.run.command import asked
 from train.run.cpu import quicken
 from train.run.loop import without_model
-from train.run.sitting import Learner, Sitting, fast_bf16, inheriting
+from train.run.sitting import Learner, Sitting, frozen_towers, inheriting
 
 
 class Teaching(Learner):
@@ -163,8 +161,7 @@ class Fit(Sitting):
         cfg = recipe.train
         run.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(cfg.seed)
-        folder = checkpoint_folder(str(recipe.init.checkpoint), base)
-        encoder = BriVLEncoder(folder, device="cpu", precision="bf16" if fast_bf16(cfg) else "fp32")
+        encoder = frozen_towers(recipe, base)
         model = begin(recipe, encoder)
         self.lessons = Lessons(recipe, base, encoder)
         self.lessons.regions.make(cfg.views)
@@ -212,14 +209,10 @@ class Fit(Sitting):
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe", type=Path)
-    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change a recipe value")
-    parser.add_argument("--stop-after", type=int, help="end at this step (the schedule stays)")
-    args = parser.parse_args(argv)
+    recipe, base, stop_after = asked(__doc__, MatcherRecipe, argv)
     quicken()
-    fit = Fit(read_recipe(args.recipe, args.set, MatcherRecipe), args.recipe.resolve().parent)
-    fit.go(args.stop_after)
+    fit = Fit(recipe, base)
+    fit.go(stop_after)
     print(f"{fit.run / 'matcher'}: after {fit.step} steps")
 
 

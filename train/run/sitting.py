@@ -16,9 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from brivl_search.encoders.brivl.encoder import BriVLEncoder
 from brivl_search.encoders.device import has_fast_bf16
-from train.beside import BesideTraining
+from train.beside import BesideRecipe, BesideTraining
 from train.model.build import Group, rates
+from train.model.sizes import checkpoint_folder
 from train.run.curves import plot
 from train.run.loop import NotFiniteError, rate_at
 from train.run.show import Bar
@@ -55,6 +57,17 @@ class Learner(nn.Module):
 def inheriting(model: nn.Module, cfg: BesideTraining, inherited: set[str]) -> list[Group]:
     """AdamW groups: `inherited` parameters have their share of the rate."""
     return rates(model, cfg.lr, cfg.weight_decay, lambda name: cfg.known_lr_factor if name in inherited else 1.0)
+
+
+def frozen_towers(recipe: BesideRecipe, base: Path) -> BriVLEncoder:
+    """The towers that a recipe names, as they compute beside what learns.
+
+    Args:
+        recipe: with `init.checkpoint`.
+        base: its folder.
+    """
+    folder = checkpoint_folder(str(recipe.init.checkpoint), base)
+    return BriVLEncoder(folder, device="cpu", precision="bf16" if fast_bf16(recipe.train) else "fp32")
 
 
 class Sitting:
