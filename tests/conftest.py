@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
 import sys
 import tempfile
 from collections import Counter
@@ -85,15 +84,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (place.get(together(item.nodeid), 0), -slow[together(item.nodeid)]))
 
 
-def _rang(number: int, frame: object) -> None:
-    raise RuntimeError("an alarm of this process was left on")
-
-
 @pytest.hookimpl
 def pytest_collection_finish() -> None:
-    """All is imported. An alarm that is left on would end this process without a word."""
-    if hasattr(signal, "SIGALRM"):
-        signal.signal(signal.SIGALRM, _rang)
+    """All is imported."""
     gc.enable()
 
 
