@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -100,7 +99,7 @@ def test_files(job: gpu_parts.Job, tmp_path: Path) -> None:
         pass
 
 
-def test_training_learns(job: gpu_parts.Job) -> None:
+def test_training_learns_and_the_group_of_one_is_right(job: gpu_parts.Job, monkeypatch: pytest.MonkeyPatch) -> None:
     gpu_training.training(job)
     found = cases(job)
     for name in ("plain", "gradient checkpointing"):
@@ -114,18 +113,14 @@ def test_training_learns(job: gpu_parts.Job) -> None:
     assert flops["together"] > flops["recomputed"] > 0
     rate = found["gradient checkpointing"]["flops_per_second"] / found["gradient checkpointing"]["pairs_per_second"]
     assert rate == pytest.approx(sum(flops.values()))
-
-
-def test_the_group_of_one_is_right(tmp_path: Path) -> None:
-    """In a process of its own, as the script runs it: a process group leaves threads behind."""
-    out = tmp_path / "part.json"
-    line = [sys.executable, str(gpu.SCRIPT), "--part", "nccl", "--out", str(out), "--device", "cpu", "--seconds", "60"]
-    done = subprocess.run([*line, "--small"], capture_output=True, text=True, cwd=gpu.REPOSITORY)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(out.read_text())
+    for name in ("LOCAL_RANK", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "")  # and put back afterwards
+    gpu_training.one_rank(job)
+    found = cases(job)
     assert found["group"] == {"backend": "gloo", "rank": 0, "processes": 1}
     assert found["all_reduce"]["right"] and found["gather with gradient"]["right"]
     assert found["training step"]["pairs_per_second"] > 0
+    assert not torch.distributed.is_initialized()
 
 
 FAKE = """

@@ -157,12 +157,15 @@ def run_processes(function: str, arguments: Sequence[Any], *, timeout: float = 2
 def _address() -> str:
     """Where the process that forks listens.
 
-    The first call starts it; it ends with this process.
+    The first call starts it. All workers of pytest-xdist share it, and it ends with their parent; without them, with
+    this process.
     """
     import fcntl
 
-    folder, user = Path(tempfile.mkdtemp(prefix="brivl-warm-")), os.getpid()
-    address = folder / "s"
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    folder = Path(tempfile.gettempdir()) / f"brivl-warm-{run}" if run else Path(tempfile.mkdtemp(prefix="brivl-warm-"))
+    folder.mkdir(exist_ok=True)
+    address, user = folder / "s", os.getppid() if run else os.getpid()
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not address.exists():
