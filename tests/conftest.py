@@ -39,6 +39,8 @@ TOGETHER = {
 }
 # The longest come first, so that no process waits for another's last one.
 LONGEST = (
+    "tests/benchmarks/test_gpu.py",  # a process group of one: before a browser and other runtimes are in the process
+    "page",
     "cli",
     "tests/train/test_pretrain.py",
     "tests/train/test_tuning.py",
@@ -74,20 +76,17 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest come first, then files with slow tests; the browser's last.
-
-    A process that has had the browser ended without a word some two hundred tests later, in each of four whole runs.
-    """
+    """The longest come first, then files with slow tests."""
     slow = Counter(together(item.nodeid) for item in items if item.get_closest_marker("slow"))
     place = {name: at - len(LONGEST) for at, name in enumerate(LONGEST)}
-    place["page"] = 1
     items.sort(key=lambda item: (place.get(together(item.nodeid), 0), -slow[together(item.nodeid)]))
 
 
 @pytest.hookimpl
 def pytest_collection_finish() -> None:
-    """All is imported."""
+    """What was imported stays: a collector that looks through all of it again and again takes a part of each test."""
     gc.enable()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
