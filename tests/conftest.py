@@ -39,7 +39,6 @@ TOGETHER = {
 }
 # The longest come first, so that no process waits for another's last one.
 LONGEST = (
-    "tests/benchmarks/test_gpu.py",  # a process group of one: before a browser and other runtimes are in the process
     "page",
     "cli",
     "tests/train/test_pretrain.py",

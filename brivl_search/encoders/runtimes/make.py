@@ -120,7 +120,9 @@ def _convert(path: Path, choice: Choice, spec: PixelSpec) -> None:
     if choice.runtime == "openvino":
         import openvino
 
-        model = openvino.Core().read_model(str(path))
+        from brivl_search.encoders.runtimes.openvino import shared_core
+
+        model = shared_core().read_model(str(path))
         # Weights in float16 are more exact than bfloat16, in which they are computed, and half as large.
         openvino.save_model(model, str(path.with_suffix(".xml")), compress_to_fp16=choice.precision == "bf16")
         del model

@@ -19,12 +19,16 @@ Run = Callable[[Mapping[str, NDArray[Any]]], NDArray[np.float32]]
 
 
 @functools.cache
-def _core() -> Any:
-    """One for the process, as OpenVINO wants it.
+def shared_core() -> Any:
+    """OpenVINO's core, one for the process, as it wants to be used.
 
     Each makes a plug-in of its own, which sets a stack for signals and puts back the one before when it goes. That one
     may be of another plug-in that is gone by then: the next signal would end the process.
+
+    Raises:
+        ImportError: OpenVINO is not installed.
     """
+    os.environ.setdefault("OPENVINO_TELEMETRY_DISABLED", "1")
     import openvino
 
     return openvino.Core()
@@ -43,9 +47,8 @@ def open_model(path: Path, *, bf16: bool = False, threads: int | None = None, st
         DependencyError: OpenVINO is not installed.
         EncoderError: the file cannot be read.
     """
-    os.environ.setdefault("OPENVINO_TELEMETRY_DISABLED", "1")
     try:
-        import openvino
+        core = shared_core()
     except ImportError:
         raise DependencyError(f"{path.name} needs OpenVINO: {install_hint('openvino')}") from None
     settings: dict[str, Any] = {
@@ -56,7 +59,6 @@ def open_model(path: Path, *, bf16: bool = False, threads: int | None = None, st
         "INFERENCE_NUM_THREADS": threads or default_threads(),
     }
     try:
-        core = _core()
         compiled = core.compile_model(core.read_model(str(path)), "CPU", settings)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[-200:]
