@@ -43,6 +43,11 @@ def generated_field(language: str, image: str, captioner: str) -> str:
     return f"{_GENERATED}{language}/{image[:_HASH_DIGITS]}/{short}"
 
 
+def generated_language(field: str) -> str:
+    """The language of what `generated_field` made; "" of any other field."""
+    return field.removeprefix(_GENERATED).partition("/")[0] if field.startswith(_GENERATED) else ""
+
+
 def is_generated(key: str, image: str | None = None) -> bool:
     """Whether a build generated the caption of this key; with `image`, of a picture of this content."""
     field = caption_parts(key)[1]

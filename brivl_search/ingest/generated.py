@@ -12,9 +12,18 @@ from dataclasses import dataclass, replace
 
 from brivl_search.corpus.walk import ImageFile
 from brivl_search.embedding.captioning import Describer, caption_images
+from brivl_search.encoders.captioning import Captioner
 from brivl_search.index import IndexWriter, Item
-from brivl_search.index.keys import caption_key, caption_parts, captions_of, generated_field, is_generated
+from brivl_search.index.keys import (
+    caption_key,
+    caption_parts,
+    captions_of,
+    generated_field,
+    generated_language,
+    is_generated,
+)
 from brivl_search.ingest.captions import CaptionStage, caption_item
+from brivl_search.ingest.images import by_limit
 from brivl_search.ingest.options import BuildOptions
 from brivl_search.ingest.report import BuildReport, Progress
 
@@ -88,8 +97,9 @@ class GeneratedStage:
             if lacking := {one for one, name in wanted.items() if name not in own}:
                 todo.setdefault(state.content, []).append(file)
                 missing.setdefault(state.content, set()).update(lacking)
-                for name, key in ((name, key) for name, key in own.items() if name not in wanted.values()):
-                    self._forget_other(key, name, lacking)
+                for name, key in own.items():
+                    if name not in wanted.values() and generated_language(name) in lacking:
+                        self.writer.remove("text", key)  # another captioner's, or of another picture
         if not todo:
             return
         self.progress.phase("writing captions", sum(map(len, todo.values())))
@@ -97,9 +107,9 @@ class GeneratedStage:
         first = [some[0] for some in todo.values()]
         content_of_file = {some[0].path: content for content, some in todo.items()}
         unread = 0
-        for limit in sorted({self.limit(file.path) for file in first}):
+        for limit, files_up_to in by_limit(first, self.limit):
             for found in caption_images(
-                [file for file in first if self.limit(file.path) == limit],
+                files_up_to,
                 what.describer,
                 what.languages,
                 workers=self.options.workers,
@@ -113,11 +123,6 @@ class GeneratedStage:
         if unread:
             self.report.notes.append(f"{unread:,} images could not be read again, and got no caption")
         self.writer.flush()
-
-    def _forget_other(self, key: str, name: str, languages: set[str]) -> None:
-        """Another captioner's caption goes where this one writes one in its language."""
-        if any(name.startswith(generated_field(one, "", "").split("/")[0] + "/") for one in languages):
-            self.writer.remove("text", key)
 
     def _copy(
         self,
@@ -141,10 +146,9 @@ class GeneratedStage:
                 self.report.photos_captioned += len(files)
                 self.progress.advance(len(files))
 
-    def _put(self, files: list[ImageFile], content: str, texts: dict[str, str], captioner: object) -> None:
-        name, fingerprint = str(getattr(captioner, "name", "")), str(getattr(captioner, "fingerprint", ""))
+    def _put(self, files: list[ImageFile], content: str, texts: dict[str, str], captioner: Captioner) -> None:
         for language, text in texts.items():
-            self._write(files, content, language, text, name, fingerprint)
+            self._write(files, content, language, text, captioner.name, captioner.fingerprint)
         self.report.photos_captioned += len(files) if texts else 0
         self.progress.advance(len(files))
 

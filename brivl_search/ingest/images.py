@@ -16,6 +16,12 @@ from brivl_search.ingest.regions import Keeper
 from brivl_search.ingest.report import BuildReport, Progress
 
 
+def by_limit(files: Sequence[ImageFile], limit: Callable[[str], float]) -> Iterator[tuple[float, list[ImageFile]]]:
+    """The files of each limit, the lowest first; `limit` is, of a path, the most megapixels that are decoded."""
+    for most in sorted({limit(file.path) for file in files}):
+        yield most, [file for file in files if limit(file.path) == most]
+
+
 class ImageStage:
     """Stages the pictures of a build as rows.
 
@@ -97,9 +103,9 @@ class ImageStage:
         self, todo: Sequence[ImageFile], known: Callable[[ImageFile], tuple[str, ...]] | None = None
     ) -> Iterator[Decoded]:
         """Every file, with what is wrong with it or its pixels; without those where its content is `known`."""
-        for limit in sorted({self.limit(file.path) for file in todo}):
+        for limit, files in by_limit(todo, self.limit):
             yield from decode_all(
-                [file for file in todo if self.limit(file.path) == limit],
+                files,
                 self.encoder.pixels,
                 workers=default_workers() if self.options.workers is None else self.options.workers,
                 max_megapixels=limit,
