@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,3 +46,25 @@ def make_world(folder: Path) -> None:
         for _ in range(3):
             image.backbones[0](torch.from_numpy(pixels))
     save_checkpoint(folder / "towers", config, image, text, TextTokenizer(write_vocab(folder / "words"), 16))
+
+
+def stop_changes_nothing(world: Path, begin: Callable[..., Any], *changes: str) -> None:
+    """A run of six steps that is stopped after three and begun again ends as one that was not.
+
+    Args:
+        world: of `make_world`, with a recipe of `begin`.
+        begin: the world and changes of the recipe → a sitting.
+        changes: beside those of its length.
+    """
+    run = ["train.steps=6", "train.eval_every=3", f"cache={json.dumps(str(world / 'run' / 'cache'))}", *changes]
+    whole = begin(world, *run, f"run={json.dumps(str(world / 'whole'))}")
+    whole.go()
+    half = [*run, f"run={json.dumps(str(world / 'half'))}"]
+    begin(world, *half).go(stop_after=3)
+    again = begin(world, *half)
+    assert again.step == 3
+    again.go()
+    for name, value in whole.teaching.state_dict().items():
+        assert torch.equal(value, again.teaching.state_dict()[name]), name
+    steps = [json.loads(line)["step"] for line in (world / "half" / "log.jsonl").read_text().splitlines()]
+    assert steps == [3, 6]

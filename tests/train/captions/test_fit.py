@@ -16,7 +16,7 @@ from brivl_search.encoders.captions.captioner import FolderCaptioner
 from brivl_search.encoders.captions.model import Captioner
 from brivl_search.errors import EncoderError, UsageError
 from tests.encoders.captions.test_model import looked, made
-from tests.support.drawn import CHOOSE, VAL, make_world
+from tests.support.drawn import CHOOSE, VAL, make_world, stop_changes_nothing
 from tests.support.tiny import make_checkpoint
 from train.captions.fit import Fit
 from train.captions.losses import PADDING, caption_loss
@@ -119,19 +119,14 @@ def test_what_a_run_writes_is_a_captioner(world: Path) -> None:
 
 
 def test_a_stop_changes_nothing(world: Path) -> None:
-    run = ["train.steps=6", "train.eval_every=3", f"cache={json.dumps(str(world / 'run' / 'cache'))}"]
-    run += ["train.vector_dropout=0.5", "train.vector_noise=0.2", "train.token_dropout=0.2", "captioner.dropout=0.1"]
-    whole = begin(world, *run, f"run={json.dumps(str(world / 'whole'))}")
-    whole.go()
-    half = [*run, f"run={json.dumps(str(world / 'half'))}"]
-    begin(world, *half).go(stop_after=3)
-    again = begin(world, *half)
-    assert again.step == 3
-    again.go()
-    for name, value in whole.teaching.state_dict().items():
-        assert torch.equal(value, again.teaching.state_dict()[name]), name
-    steps = [json.loads(line)["step"] for line in (world / "half" / "log.jsonl").read_text().splitlines()]
-    assert steps == [3, 6]
+    stop_changes_nothing(
+        world,
+        begin,
+        "train.vector_dropout=0.5",
+        "train.vector_noise=0.2",
+        "train.token_dropout=0.2",
+        "captioner.dropout=0.1",
+    )
 
 
 def test_it_begins_with_what_the_towers_know(world: Path) -> None:

@@ -13,7 +13,7 @@ from brivl_search.encoders.base import Origin
 from brivl_search.encoders.brivl.encoder import BriVLEncoder
 from brivl_search.encoders.matching import load_matcher
 from brivl_search.errors import UsageError
-from tests.support.drawn import CHOOSE, COLOUR, VAL, make_world
+from tests.support.drawn import CHOOSE, COLOUR, VAL, make_world, stop_changes_nothing
 from tests.support.pictures import draw
 from train.one_tower.fit import Fit
 from train.one_tower.recipe import MatcherRecipe
@@ -117,18 +117,7 @@ def test_words_and_masked_regions_take_turns(world: Path) -> None:
 
 
 def test_a_stop_changes_nothing(world: Path) -> None:
-    run = ["train.steps=6", "train.eval_every=3", f"cache={json.dumps(str(world / 'run' / 'cache'))}"]
-    whole = begin(world, *run, f"run={json.dumps(str(world / 'whole'))}")
-    whole.go()
-    half = [*run, f"run={json.dumps(str(world / 'half'))}"]
-    begin(world, *half).go(stop_after=3)
-    again = begin(world, *half)
-    assert again.step == 3
-    again.go()
-    for name, value in whole.teaching.state_dict().items():
-        assert torch.equal(value, again.teaching.state_dict()[name]), name
-    steps = [json.loads(line)["step"] for line in (world / "half" / "log.jsonl").read_text().splitlines()]
-    assert steps == [3, 6]
+    stop_changes_nothing(world, begin, "train.joint_from=0")
 
 
 def test_a_recipe_that_is_wrong_is_told(world: Path) -> None:
