@@ -9,6 +9,7 @@ from typing import Any
 from brivl_search.cli import (  # noqa: F401  (they register their verbs, in the order of --help)
     caption,
     classify,
+    duplicates,
     embed,
     evaluate,
     info,

@@ -8,7 +8,7 @@ from typing import Any
 GROUPS = {
     "Search": ("query", "match", "classify"),
     "Index": ("build-index", "add", "remove", "sync", "sources", "info"),
-    "Upkeep": ("verify", "compact", "tune", "export", "import"),
+    "Upkeep": ("duplicates", "verify", "compact", "tune", "export", "import"),
     "Evaluate": ("eval",),
     "Serve": ("serve",),
     "Models": ("models", "embed", "caption"),
@@ -38,6 +38,10 @@ EXAMPLES = {
     "sync": ("brivl-search sync",),
     "sources": ("brivl-search sources", "brivl-search sources move photos /mnt/photos"),
     "info": ("brivl-search info", "brivl-search info --format json"),
+    "duplicates": (
+        "brivl-search duplicates",
+        "brivl-search duplicates --kind exact --print-others0 | xargs -0 ls -l",
+    ),
     "verify": ("brivl-search verify", "brivl-search verify --repair"),
     "compact": ("brivl-search compact",),
     "tune": ("brivl-search tune --recall 0.99 --queries queries.txt",),
@@ -80,6 +84,7 @@ _ZH = {
     "sync": "让索引与文件夹保持一致：加入新的，去掉已不存在的。",
     "sources": "列出索引所包含的文件夹和文件；文件夹搬家后用 move 指明新位置。",
     "info": "显示索引的内容：行数、编码器、分片、大小、搜索方式。",
+    "duplicates": "找出重复的照片，每组最好的排在最前；不改动也不删除任何文件。",
     "verify": "检查每个分片的校验和与行数。",
     "compact": "合并小分片，清除已删除的行，必要时重新训练量化器。",
     "tune": "用真实查询比较 IVF-PQ 与精确搜索，保存最快且达标的设置。",

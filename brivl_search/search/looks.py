@@ -59,7 +59,7 @@ class Looks:
         except IndexIncompatibleError:
             return ""  # whoever shows the row will say so
         record, content = entry["record"], str(entry["content"])
-        if _is_hash(stored := record.get("phash")):
+        if is_hash(stored := record.get("phash")):
             return str(stored)
         with _lock:
             if content in _known:
@@ -76,7 +76,8 @@ class Looks:
         return found
 
 
-def _is_hash(value: object) -> bool:
+def is_hash(value: object) -> bool:
+    """Whether a record's `phash` is one: 64 hex digits."""
     return isinstance(value, str) and len(value) == LOOK_BITS // 4 and set(value) <= set("0123456789abcdef")
 
 
