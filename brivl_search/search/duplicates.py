@@ -23,7 +23,7 @@ from brivl_search.search.looks import allowed_bits, is_hash
 Kind = Literal["exact", "same", "similar"]
 Advance = Callable[[int], None]
 
-SAME_COSINE = 0.8  # of one hash, but not one picture: blank pages and plain skies have hashes made of noise
+SAME_COSINE = 0.5  # a second opinion beside the hash; copies of a quarter of the size come down to it
 _SLACK = 1e-3  # rows are float16: equal pictures score a little below 1
 _BLOCK = 2048
 
@@ -99,7 +99,7 @@ def find(reader: IndexReader, kind: Kind = "same", alike: float = ALIKE, advance
     Args:
         reader: of the index.
         kind: "exact": equal bytes. "same": also one picture saved again or resized: perceptual hashes within 40 bits
-            of 256 and a cosine of 0.8. "similar": such groups are joined where the cosine of
+            of 256 and a cosine of 0.5. "similar": such groups are joined where the cosine of
             their best photos is `alike`.
         alike: a cosine, 0 to 1.
         advance: is told how many photos are done; "similar" goes over them twice.
