@@ -5,7 +5,7 @@ a folder that every host sees, under the name of its own hash:
 
     NAME.todo   JSON: the pictures, what the index knows of each, and the limit of megapixels
     NAME.npz    what came of it; it appears whole (written under another name, synced, renamed)
-        rows        uint8: JSON, a row a picture
+        rows        uint8: JSON: the limit, and a row a picture
         vectors     little-endian float16 (n, dim): of contents that were embedded, each once
 
 What counts is rows, not units: a later run takes every row whose picture has still the same size and time, from
@@ -15,6 +15,7 @@ whatever unit, and cuts only the rest into units. So pictures that come or go mo
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import socket
@@ -73,6 +74,20 @@ class Unit:
         at = len(self.files) // 2
         parts = [slice(0, at), slice(at, None)]
         return [Unit(self.files[part], self.known[part], self.limit) for part in parts]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a unit.
+
+    Attributes:
+        limit: the most megapixels that were decoded.
+        rows: a picture each, in the unit's order, without pixels; float32 vectors with float16's values. Every row that
+            was not skipped and whose content was not known has the vector of its content.
+    """
+
+    limit: float
+    rows: list[Embedded]
 
 
 def _place(place: Place | None) -> list[Any] | None:
@@ -148,18 +163,27 @@ class UnitFolder:
     def is_done(self, name: str) -> bool:
         return (self.folder / f"{name}.npz").exists()
 
+    def clean(self) -> None:
+        """Removes what a killed run left besides results. Only the holder of the writer's lock calls it."""
+        for pattern in ("*.todo", ".*.tmp"):
+            for path in self.folder.glob(pattern):
+                path.unlink(missing_ok=True)
+
     def done(self) -> list[str]:
         """Names of the units that were finished, sorted."""
         return sorted(path.stem for path in self.folder.glob("*.npz") if not path.name.startswith("."))
 
-    def write(self, name: str, rows: Sequence[Embedded]) -> None:
+    def write(self, name: str, limit: float, rows: Sequence[Embedded]) -> None:
         """Writes what came of a unit; its name appears when all of it is on the disk.
+
+        Args:
+            name: of the unit.
+            limit: the most megapixels that were decoded.
+            rows: a picture each; a vector comes with the first of each content that was embedded.
 
         Raises:
             OSError: the disk is full, and the like; nothing appears.
         """
-        import io
-
         numbers: dict[str, int] = {}
         vectors: list[NDArray[np.float32]] = []
         told = []
@@ -173,28 +197,29 @@ class UnitFolder:
             told.append([file, its, -1 if one.known else numbers.get(one.sha256, -1)])
         block = np.stack(vectors) if vectors else np.zeros((0, self.dim), np.float32)
         buffer = io.BytesIO()
-        text = np.frombuffer(json.dumps(told, separators=(",", ":")).encode(), np.uint8)
+        body = json.dumps({"limit": limit, "rows": told}, separators=(",", ":"))
+        text = np.frombuffer(body.encode(), np.uint8)
         np.savez(buffer, rows=text, vectors=block.astype("<f2"))
         _appear(self.folder / f"{name}.npz", buffer.getvalue())
 
-    def read(self, name: str) -> list[Embedded] | None:
-        """What came of a unit, in its order; None if its file is not there or not whole (it is removed then)."""
+    def read(self, name: str) -> Result | None:
+        """What came of a unit; None if its file is not there or not whole (it is removed then)."""
         path = self.folder / f"{name}.npz"
         try:
             with np.load(path, allow_pickle=False) as data:  # its parts have checksums (zip)
-                rows, vectors = json.loads(data["rows"].tobytes()), data["vectors"].astype(np.float32)
+                body, vectors = json.loads(data["rows"].tobytes()), data["vectors"].astype(np.float32)
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile):
             path.unlink(missing_ok=True)
             return None
         found = []
-        for (place_of, size, mtime_ns, place), its, at in rows:
-            file = ImageFile(place_of, size, mtime_ns, _to_place(place))
+        for (path_of, size, mtime_ns, place), its, at in body["rows"]:
+            file = ImageFile(path_of, size, mtime_ns, _to_place(place))
             values = dict(zip(_ROW, its, strict=True))
             decoded = Decoded(file, values.pop("sha256"), None, **values)
             found.append(Embedded(decoded, None if at < 0 else vectors[at]))
-        return found
+        return Result(body["limit"], found)
 
 
 def _appear(path: Path, data: bytes) -> None:
