@@ -11,6 +11,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from brivl_search.cluster.session import Host, Session
@@ -114,7 +115,7 @@ class Crew:
     def _dismiss(self, member: _Member) -> None:
         if not self.session.is_lost:
             try:
-                self.ray.kill(member.actor, no_restart=True)
+                self.session.do(lambda: self.ray.kill(member.actor, no_restart=True))
             except Exception:
                 return  # it is dead already
 
@@ -157,7 +158,7 @@ class Crew:
             have = sum(member.host.node == host.node for member in self._members)
             wanted = places(host, self.gpus)
             for _ in range(wanted - have):
-                self._members.append(self._start(host, wanted))
+                self._members.append(self.session.do(partial(self._start, host, wanted)))
         for member in list(self._members):
             if member.host.node not in there:  # before Ray tells each of its workers
                 self._bury(member, "its host is lost")
@@ -173,20 +174,17 @@ class Crew:
             if now - self._manned > BUSY_S:
                 raise BrivlSearchError(
                     f"no worker has started for {BUSY_S:.0f} s: the cluster's CPUs or GPUs are taken by others: wait "
-                    "for them, or add hosts",
-                    code="cluster_busy",
+                    "for them, or add hosts"
                 )
             return
         if self._refused and all(host.node in self._refused for host in hosts if places(host, self.gpus)):
-            name, why = next(iter(self._refused.items()))
-            raise BrivlSearchError(why, code="cluster_host", details={"node": name})
+            raise BrivlSearchError(next(iter(self._refused.values())))
         if now - self._manned > (PATIENCE_S if self._lost else LOOK_S):
             wanted = f"{self.gpus:g} GPUs" if self.gpus else "a CPU"
             raise BrivlSearchError(
                 f"no host of the cluster at {self.session.address} has {wanted} for a worker: start Ray on one that "
                 f"has (ray start --address {self.session.address}) and run the same command again; what was finished "
-                "is kept",
-                code="cluster_empty",
+                "is kept"
             )
 
     def _start(self, host: Host, wanted: int) -> _Member:
@@ -232,7 +230,7 @@ class Crew:
                         continue
                     task = _Task(self.folder.put(unit), len(unit.files))
                     self._line.append(task)
-                member.tasks.append((member.actor.embed.remote(task.name), task))
+                member.tasks.append((self.session.do(partial(member.actor.embed.remote, task.name)), task))
         return exhausted
 
     def _wait(self) -> None:
@@ -241,18 +239,14 @@ class Crew:
             time.sleep(0.1)
             self.session.check()
             return
-        try:
-            done, _ = self.ray.wait(list(waited), num_returns=1, timeout=1.0)
-        finally:
-            self.session.check()
+        done, _ = self.session.do(lambda: self.ray.wait(list(waited), num_returns=1, timeout=1.0))
         for reference in done:
             self._ended(waited[reference], reference)
 
     def _ended(self, member: _Member, reference: Any) -> None:
         try:
-            outcome = self.ray.get(reference, timeout=30.0)
+            outcome = self.session.do(lambda: self.ray.get(reference, timeout=30.0))
         except self.ray.exceptions.RayError as error:
-            self.session.check()
             self._bury(member, _first_line(error))
             return
         if member.starting is not None:
@@ -269,8 +263,7 @@ class Crew:
             if task.failures >= FAILURES:
                 raise BrivlSearchError(
                     f"a unit of {task.files:,} pictures failed {FAILURES} times, at last on {problem}; what was "
-                    "finished is kept, the same command goes on from there",
-                    code="cluster_failed",
+                    "finished is kept, the same command goes on from there"
                 )
             self._queue.appendleft(task)
             return
@@ -294,8 +287,7 @@ class Crew:
         self._deaths_in_a_row += 1
         if self._deaths_in_a_row > IN_A_ROW:
             raise BrivlSearchError(
-                f"{IN_A_ROW} workers died one after the other with nothing finished, at last on {host.name}: {why}",
-                code="cluster_failed",
+                f"{IN_A_ROW} workers died one after the other with nothing finished, at last on {host.name}: {why}"
             )
         blamed = True  # the oldest unit was under way, the others had not begun
         for _, task in member.tasks:

@@ -8,13 +8,18 @@ Ray sends usage data to its makers unless it is told not to. It is told so befor
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import platform
+import queue
 import re
+import secrets
 import socket
+import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -24,7 +29,7 @@ from brivl_search.errors import BrivlSearchError, DependencyError, UsageError, i
 
 AUTO, LOCAL = "auto", "local"
 ANSWER_S = 5.0  # how long an address may take to answer
-LOST_AFTER = 5  # probes of the head in a row, one a second, that find nobody
+LOST_AFTER = 8  # probes of the head in a row, one a second, that find nobody
 _START = "start Ray there (ray start --head --port 6379), or give `cluster` another HOST:PORT"
 
 
@@ -60,6 +65,33 @@ class Session:
         self._over = threading.Event()
         self._watch = threading.Thread(target=self._probe, name="cluster-head", daemon=True)
         self._watch.start()
+        self._calls: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
+        threading.Thread(target=self._serve, name="cluster-calls", daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            call, outcome = self._calls.get()
+            try:
+                outcome.set_result(call())
+            except BaseException as error:
+                outcome.set_exception(error)
+
+    def do(self, call: Callable[[], Any]) -> Any:
+        """A call of Ray's, which a lost head would keep for a minute and then end the process.
+
+        Raises:
+            BrivlSearchError: the head is lost.
+            Exception: what the call raises.
+        """
+        outcome: Future[Any] = Future()
+        self._calls.put((call, outcome))
+        while True:
+            self.check()
+            try:
+                return outcome.result(timeout=0.5)
+            except TimeoutError:
+                if outcome.done():
+                    raise
 
     def _probe(self) -> None:
         missed = 0
@@ -80,9 +112,8 @@ class Session:
         Raises:
             BrivlSearchError: the head is lost.
         """
-        self.check()
         found = []
-        for node in self.ray.nodes():
+        for node in self.do(self.ray.nodes):
             if node["Alive"]:
                 have = node["Resources"]
                 own = {key: n for key, n in have.items() if key not in _USUAL and not key.startswith(_INTERNAL)}
@@ -95,16 +126,18 @@ class Session:
         if self.is_lost:
             raise BrivlSearchError(
                 f"the head of the cluster at {self.address} does not answer any more: start Ray again and run the same "
-                "command; what was finished is kept",
-                code="cluster_lost",
+                "command; what was finished is kept"
             )
 
     def close(self) -> None:
         """Leaves the cluster; a local one ends."""
         self._over.set()
+        if self.is_lost:  # Ray would wait for it, now and at the end of the process, and then crash it
+            atexit.register(_end_at_once)
+            return
         leaving = threading.Thread(target=_leave, args=(self.ray,), daemon=True)
         leaving.start()
-        leaving.join(10.0)  # a lost head would keep it longer
+        leaving.join(10.0)  # a head that was lost just now would keep it longer
 
 
 _USUAL = {"CPU", "GPU", "memory", "object_store_memory"}
@@ -114,6 +147,14 @@ _INTERNAL = ("node:", "accelerator_type:")
 def _leave(ray: Any) -> None:
     with suppress(Exception):
         ray.shutdown()
+
+
+def _end_at_once() -> None:
+    """The end of a process whose threads of Ray wait for a lost head: with 1, as its last line said."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    os._exit(1)
 
 
 def import_ray() -> Any:
@@ -159,6 +200,8 @@ def connect(address: str = AUTO, *, runtime_env: Mapping[str, Any] | None = None
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     options: dict[str, Any] = {"runtime_env": dict(runtime_env)} if runtime_env else {}
     if given == LOCAL:
+        if "RAY_AUTH_MODE" not in os.environ:  # else Ray would leave a token in the user's home, for all that comes
+            os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         options |= {"include_dashboard": False, "object_store_memory": 128 << 20}
     try:
         ray.init(
@@ -202,11 +245,9 @@ def _listens(address: str, timeout_s: float) -> str | None:
 def _reach(address: str) -> None:
     """Raises BrivlSearchError: no head of Ray answers there."""
     if why := _listens(address, ANSWER_S):
-        raise BrivlSearchError(f"no Ray cluster answers at {address} ({why}): {_START}", code="cluster_silent")
+        raise BrivlSearchError(f"no Ray cluster answers at {address} ({why}): {_START}")
     if not _is_head(address):
-        raise BrivlSearchError(
-            f"what answers at {address} is not the head of a Ray cluster: {_START}", code="cluster_silent"
-        )
+        raise BrivlSearchError(f"what answers at {address} is not the head of a Ray cluster: {_START}")
 
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # and empty SETTINGS (RFC 9113)
@@ -245,23 +286,22 @@ def _why(error: Exception, address: str) -> BrivlSearchError:
         mine = f"Ray {version('ray')} and Python {platform.python_version()}"
         there = f"Ray {theirs[1]} and Python {theirs[2]}" if theirs else "another version"
         return BrivlSearchError(
-            f"the cluster at {address} is of {there}, not of {mine}: install the same versions here and on its hosts",
-            code="cluster_version",
+            f"the cluster at {address} is of {there}, not of {mine}: install the same versions here and on its hosts"
+        )
+    if "token" in text.lower() and "auth" in text.lower():
+        return BrivlSearchError(
+            f"the cluster at {address} wants its token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to the token"
         )
     if address == LOCAL:
-        return BrivlSearchError(f"Ray cannot be started here ({text[:200]})", code="cluster_silent")
+        return BrivlSearchError(f"Ray cannot be started here ({text[:200]})")
     if address == AUTO:
         return BrivlSearchError(
             "no Ray cluster runs on this machine: start one (ray start --head), join one (ray start --address "
-            "HOST:PORT), give `cluster` HOST:PORT, or `cluster` local to start one for this command alone",
-            code="cluster_silent",
+            "HOST:PORT), give `cluster` HOST:PORT, or `cluster` local to start one for this command alone"
         )
     if "Failed to connect to Ray cluster" in text:
-        return BrivlSearchError(
-            f"what answers at {address} is not the head of a Ray cluster: {_START}", code="cluster_silent"
-        )
+        return BrivlSearchError(f"what answers at {address} is not the head of a Ray cluster: {_START}")
     return BrivlSearchError(
         f"the cluster at {address} cannot be joined from this machine ({text[:200]}): make it a host of the cluster "
-        f"(ray start --address {address}) and run the command here again",
-        code="cluster_silent",
+        f"(ray start --address {address}) and run the command here again"
     )

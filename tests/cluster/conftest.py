@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from tests.support.clusters import STORE, Hosts, why_not
 
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # else a token of the developer's would be asked for
 ray = pytest.importorskip("ray", reason="needs the extra `ray`")
 
 

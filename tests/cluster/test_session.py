@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -111,6 +112,7 @@ def test_hosts_of_a_cluster(local_cluster: Any) -> None:
 
 def test_the_head_is_lost(monkeypatch: pytest.MonkeyPatch, local_cluster: Any) -> None:
     monkeypatch.setattr("brivl_search.cluster.session.LOST_AFTER", 1)
+    monkeypatch.setattr("brivl_search.cluster.session.atexit", Mock())  # this process goes on
     with connect(local_cluster.address) as session:
         monkeypatch.setattr("brivl_search.cluster.session._listens", lambda address, timeout_s: "Connection refused")
         until = time.monotonic() + 10

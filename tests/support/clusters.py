@@ -26,7 +26,6 @@ from pathlib import Path
 
 from tests.support.folders import REPO
 
-PORT = 6390
 STORE = 80_000_000  # bytes of an object store: the least that Ray takes, nothing of ours passes it
 
 
@@ -34,8 +33,8 @@ def environment(**more: str) -> dict[str, str]:
     """For processes of a cluster: this code, one thread, no reports of usage, no proxies."""
     kept = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     kept.pop("RAY_ADDRESS", None)
-    here = {"PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1", "COLUMNS": "200", "RAY_USAGE_STATS_ENABLED": "0"}
-    return {**kept, **here, **more}
+    ours = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
+    return {**kept, **ours, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1", "COLUMNS": "200", **more}
 
 
 def why_not() -> str:
@@ -66,7 +65,8 @@ class Hosts:
     def __init__(self, *names: str, env: Mapping[str, str] | None = None) -> None:
         self.names, self.env = names, dict(env or {})
         self.folder = Path(tempfile.mkdtemp(prefix="bs-", dir="/tmp"))  # sockets' paths are short
-        self.address = f"{self.ip(names[0])}:{PORT}"
+        self.port = 10_000 + os.getpid() % 20_000  # Ray looks through all processes of the machine for a head's address
+        self.address = f"{self.ip(names[0])}:{self.port}"
         self._bridge = f"bs{os.getpid()}"
         _ip("link", "add", self._bridge, "type", "bridge")
         _ip("link", "set", self._bridge, "up")
@@ -96,7 +96,7 @@ class Hosts:
         temporary.mkdir(exist_ok=True)
         role = [f"--address={self.address}"]
         if name == self.names[0]:
-            role = ["--head", f"--port={PORT}", "--include-dashboard=false", f"--temp-dir={temporary}"]
+            role = ["--head", f"--port={self.port}", "--include-dashboard=false", f"--temp-dir={temporary}"]
         words = [
             str(Path(sys.executable).with_name("ray")),
             "start",
