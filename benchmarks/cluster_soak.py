@@ -32,7 +32,7 @@ from tests.support.stub import StubEncoder
 
 BATCH = 8
 WEIGHTS = {"actor": 10, "driver": 6, "host": 5, "head": 2}
-UNDER_WAY = {"actor": 1, "driver": 2, "host": 1, "head": 2}  # units, of two workers
+UNDER_WAY = {"actor": 1, "driver": 2, "host": 2, "head": 2}  # units, of two workers; a host may have the driver
 STUB_SLEEP = "0.25"  # seconds a batch
 
 

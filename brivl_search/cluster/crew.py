@@ -183,7 +183,7 @@ class Crew:
             wanted = f"{self.gpus:g} GPUs" if self.gpus else "a CPU"
             raise BrivlSearchError(
                 f"no host of the cluster at {self.session.address} has {wanted} for a worker: start Ray on one that "
-                f"has (ray start --address {self.session.address}) and run the same command again; what was finished "
+                f"has (`ray start --address {self.session.address}`) and run the same command again; what was finished "
                 "is kept"
             )
 

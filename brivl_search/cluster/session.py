@@ -30,7 +30,7 @@ from brivl_search.errors import BrivlSearchError, DependencyError, UsageError, i
 AUTO, LOCAL = "auto", "local"
 ANSWER_S = 5.0  # how long an address may take to answer
 LOST_AFTER = 8  # probes of the head in a row, one a second, that find nobody
-_START = "start Ray there (ray start --head --port 6379), or give `cluster` another HOST:PORT"
+_START = "start Ray there (`ray start --head --port 6379`), or give `cluster` another HOST:PORT"
 
 
 @dataclass(frozen=True)
@@ -296,12 +296,12 @@ def _why(error: Exception, address: str) -> BrivlSearchError:
         return BrivlSearchError(f"Ray cannot be started here ({text[:200]})")
     if address == AUTO:
         return BrivlSearchError(
-            "no Ray cluster runs on this machine: start one (ray start --head), join one (ray start --address "
-            "HOST:PORT), give `cluster` HOST:PORT, or `cluster` local to start one for this command alone"
+            "no Ray cluster runs on this machine: start one (`ray start --head`), join one (`ray start --address "
+            "HOST:PORT`), give `cluster` HOST:PORT, or `cluster` local to start one for this command alone"
         )
     if "Failed to connect to Ray cluster" in text:
         return BrivlSearchError(f"what answers at {address} is not the head of a Ray cluster: {_START}")
     return BrivlSearchError(
         f"the cluster at {address} cannot be joined from this machine ({text[:200]}): make it a host of the cluster "
-        f"(ray start --address {address}) and run the command here again"
+        f"(`ray start --address {address}`) and run the command here again"
     )

@@ -15,8 +15,14 @@ from unittest.mock import Mock
 
 import pytest
 
+from brivl_search.cluster.build import ClusterEmbedder
 from brivl_search.cluster.session import connect
+from brivl_search.corpus.walk import scan
 from brivl_search.errors import BrivlSearchError, DependencyError, UsageError
+from brivl_search.ingest.options import BuildOptions
+from tests.support.building import Silent
+from tests.support.pictures import write_corpus
+from tests.support.stub import StubEncoder
 
 
 @contextmanager
@@ -110,6 +116,17 @@ def test_hosts_of_a_cluster(local_cluster: Any) -> None:
         assert len(session.hosts()) == 2
 
 
+def test_hosts_that_cannot_load_the_encoder(local_cluster: Any, tmp_path: Path) -> None:
+    """All hosts refuse: one line says why, and nothing is published."""
+    write_corpus(tmp_path / "p", 5)
+    files = scan([tmp_path / "p" / "images"]).images
+    with connect(local_cluster.address) as session:
+        stub = StubEncoder("/nowhere/encoder")
+        embedder = ClusterEmbedder(session, tmp_path / "i", stub, BuildOptions(workers=0), {}, 0.0)
+        with pytest.raises(BrivlSearchError, match=r"cannot take part: it cannot load the encoder /nowhere/encoder"):
+            list(embedder.embed(files, lambda path: 178.0, lambda file: (), Silent()))
+
+
 def test_the_head_is_lost(monkeypatch: pytest.MonkeyPatch, local_cluster: Any) -> None:
     monkeypatch.setattr("brivl_search.cluster.session.LOST_AFTER", 1)
     monkeypatch.setattr("brivl_search.cluster.session.atexit", Mock())  # this process goes on
@@ -120,3 +137,4 @@ def test_the_head_is_lost(monkeypatch: pytest.MonkeyPatch, local_cluster: Any) -
             time.sleep(0.05)
         with pytest.raises(BrivlSearchError, match="does not answer any more: start Ray again"):
             session.hosts()
+    session.ray.shutdown()

@@ -13,6 +13,10 @@ from brivl_search.corpus.containers.place import Place
 from brivl_search.corpus.decode_pool import Decoded
 from brivl_search.corpus.found import ImageFile
 from brivl_search.embedding.batches import Embedded
+from brivl_search.index import verify
+from tests.support.building import build
+from tests.support.pictures import write_corpus
+from tests.support.stub import StubEncoder
 
 
 def file(name: str, container: str = "") -> ImageFile:
@@ -96,10 +100,19 @@ def test_a_later_run_takes_what_still_holds() -> None:
         return "".join(row.decoded.file.path[-1] for row in rows)
 
     assert names() == "abcd"
-    assert names(known=()) == "abd"
+    assert names(known=()) == "abcd".replace("c", "")
     assert names(limit=9.0) == ""
     del left["/photos/a"]
     assert names() == "bcd"
+
+
+def test_verify_speaks_of_them(tmp_path: Path) -> None:
+    write_corpus(tmp_path / "p", 2)
+    build(tmp_path / "p", tmp_path / "i", StubEncoder())
+    (tmp_path / "i" / "units" / "f").mkdir(parents=True)
+    UnitFolder(tmp_path / "i" / "units" / "f", 2).write("u", 1.0, ROWS)
+    (line,) = verify(tmp_path / "i").leftovers
+    assert line.startswith("units/: 1 units of an interrupted build on a cluster")
 
 
 def test_what_a_killed_run_left_is_swept(tmp_path: Path) -> None:
