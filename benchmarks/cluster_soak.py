@@ -1,6 +1,6 @@
 """Builds on a cluster of two hosts, with actors, hosts, drivers and heads killed at random instants.
 
-    sudo python -m benchmarks.cluster_soak --kills 30 [--seed 0] [--pictures 240]
+    sudo python benchmarks/cluster_soak.py --kills 30 [--seed 0] [--pictures 240]
 
 Hosts are network namespaces, which takes root. After each build: every item is there once, the index is sound, its
 shards and answers are those of a build without a cluster, and no kill cost more than the units that were under way.
@@ -21,6 +21,8 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tests.support.building import build
 from tests.support.cluster_stub import install_stub

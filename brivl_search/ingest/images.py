@@ -109,6 +109,8 @@ class ImageStage:
             return
         if self.embedder is None:
             expect(self.encoder, len(todo))
+        else:
+            self.started = time.perf_counter()  # with the start of its workers
         self.progress.phase("images", len(todo))
         for batch in in_batches(self._decoded(todo), self.options.batch_size, self._is_fresh):
             self._embed(batch)
@@ -184,7 +186,6 @@ class ImageStage:
 
     def _encode(self, pictures: Sequence[Decoded]) -> NDArray[np.float32]:
         if self.embedder is not None:
-            self.started = self.started or time.perf_counter()
             return np.stack([self.vectors[one.sha256] for one in pictures])
         if self.started is None:
             self.progress.note("loading the encoder")
