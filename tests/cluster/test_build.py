@@ -158,6 +158,18 @@ def test_mistakes_end_in_one_line(site: Site, tmp_path: Path) -> None:
         lock.release()
 
 
+def test_no_address_means_the_cluster_that_is_there(
+    run_here: Callable[..., Any], tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "nowhere")
+    words = ["build-index", str(tmp_path), "--index", str(tmp_path / "i"), "--encoder", str(tiny_checkpoint)]
+    for where in (["--cluster"], ["--cluster", "--quiet"], ["--cluster", "auto"]):
+        ended = run_here(*words, *where)
+        assert ended.code == 2 and "--cluster nowhere: give HOST:PORT" in ended.err, ended
+    ended = run_here(*words, "--cluster=elsewhere")
+    assert ended.code == 2 and "--cluster elsewhere: give HOST:PORT" in ended.err, ended
+
+
 def test_urls_and_options_that_do_not_go_together(run_here: Callable[..., Any], tmp_path: Path) -> None:
     ended = run_here("build-index", str(tmp_path), "--gpus-per-worker", "1", "--index", str(tmp_path / "i"))
     assert ended.code == 2 and "--gpus-per-worker is for --cluster" in ended.err

@@ -65,7 +65,7 @@ class Hosts:
     def __init__(self, *names: str, env: Mapping[str, str] | None = None) -> None:
         self.names, self.env = names, dict(env or {})
         self.folder = Path(tempfile.mkdtemp(prefix="bs-", dir="/tmp"))  # sockets' paths are short
-        self.port = 10_000 + os.getpid() % 20_000  # Ray looks through all processes of the machine for a head's address
+        self.port = 20_000 + os.getpid() % 10_000  # Ray looks through all processes of the machine for a head's address
         self.address = f"{self.ip(names[0])}:{self.port}"
         self._bridge = f"bs{os.getpid()}"
         _ip("link", "add", self._bridge, "type", "bridge")
