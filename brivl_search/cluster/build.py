@@ -35,6 +35,7 @@ from brivl_search.ingest.run import build_index
 FOLDER = "units"
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _UNITS_A_WORKER = 4  # at least, so that all have something to do until the end
+_LEAST_BATCHES = 4  # of a unit, in a large build
 _SAMPLES = 5
 
 
@@ -144,7 +145,7 @@ class ClusterEmbedder:
         if not todo:
             return
         todo.sort(key=lambda file: limit(file.path))  # stable: in the order of a build without a cluster
-        units = cut(todo, limit, known, most=self._size(len(todo)))
+        units = cut(todo, limit, known, most=self._sizes(len(todo)))
         with Crew(
             self.session,
             self._job(todo),
@@ -159,12 +160,16 @@ class ClusterEmbedder:
                         yield row
         self.notes += crew.notes
 
-    def _size(self, files: int) -> int:
-        """Files of a unit: whole batches, and enough units for all workers."""
+    def _sizes(self, files: int) -> Callable[[int], int]:
+        """How many of the files that are left go into a unit: whole batches, and smaller units towards the end.
+
+        So no host waits long for another's last unit (guided self-scheduling, Polychronopoulos and Kuck 1987).
+        """
         workers = sum(places(host, self.gpus) for host in self.session.hosts()) or 1
         batch = self.options.batch_size
-        batches = min(MOST_FILES, -(-files // (_UNITS_A_WORKER * workers))) // batch
-        return max(1, batches) * batch
+        least = min(max(files // (_UNITS_A_WORKER * workers) // batch, 1), _LEAST_BATCHES)
+        most = max(MOST_FILES // batch, 1)
+        return lambda left: min(max(left // (2 * workers) // batch, least), most) * batch
 
     def _job(self, todo: Sequence[ImageFile]) -> Job:
         token = secrets.token_hex(16)

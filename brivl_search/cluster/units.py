@@ -20,7 +20,7 @@ import json
 import os
 import socket
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,11 +104,11 @@ def _to_place(values: list[Any] | None) -> Place | None:
 
 
 def cut(
-    files: Iterable[ImageFile],
+    files: Sequence[ImageFile],
     limit: Callable[[str], float],
     known: Callable[[ImageFile], Sequence[str]],
     *,
-    most: int = MOST_FILES,
+    most: Callable[[int], int] = lambda left: MOST_FILES,
     members: int = MOST_MEMBERS,
 ) -> Iterator[Unit]:
     """Cuts a work list into units, in its order: a unit has one limit, and loose files or members of one container.
@@ -117,7 +117,7 @@ def cut(
         files: the work list.
         limit: of a path, the most megapixels that are decoded.
         known: of a file, hashes of contents that need no vector.
-        most: files of a unit, at most.
+        most: files of a unit at most, where so many are left.
         members: of a container in a unit, at most.
     """
     waiting: list[ImageFile] = []
@@ -126,11 +126,13 @@ def cut(
     def unit() -> Unit:
         return Unit(tuple(waiting), tuple(tuple(known(file)) for file in waiting), kind[1])
 
-    for file in files:
+    room = most(len(files))
+    for at, file in enumerate(files):
         its = (file.place.container if file.place else None, limit(file.path))
-        if waiting and (its != kind or len(waiting) >= (most if its[0] is None else members)):
+        if waiting and (its != kind or len(waiting) >= (room if its[0] is None else members)):
             yield unit()
             waiting = []
+            room = most(len(files) - at)
         kind = its
         waiting.append(file)
     if waiting:

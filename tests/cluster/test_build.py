@@ -22,7 +22,7 @@ from tests.support.published import state
 from tests.support.stub import StubEncoder
 
 PICTURES, BATCH = 96, 4
-UNIT = 12  # pictures of a unit: 96 in 8 units, in whole batches
+UNIT = 24  # pictures of the largest unit: a quarter of them, in whole batches
 
 
 class Site:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
-from brivl_search.cluster.build import _usable
+from brivl_search.cluster.build import ClusterEmbedder, _usable
+from brivl_search.cluster.session import Host
 from brivl_search.cluster.units import Result, Unit, UnitFolder, cut
 from brivl_search.corpus.containers.place import Place
 from brivl_search.corpus.decode_pool import Decoded
 from brivl_search.corpus.found import ImageFile
 from brivl_search.embedding.batches import Embedded
 from brivl_search.index import verify
+from brivl_search.ingest.options import BuildOptions
 from tests.support.building import build
 from tests.support.pictures import write_corpus
 from tests.support.stub import StubEncoder
@@ -39,10 +43,30 @@ def test_a_unit_survives_json() -> None:
 def test_units_hold_loose_files_or_one_container_and_one_limit() -> None:
     files = [file(f"{i}") for i in range(5)] + [file(f"{i}", "/a.tar") for i in range(3)]
     files += [file("0", "/b.tar"), file("8"), file("big")]
-    units = list(cut(files, lambda path: 9.0 if "big" in path else 1.0, lambda one: (), most=2, members=10))
+    units = list(
+        cut(files, lambda path: 9.0 if "big" in path else 1.0, lambda one: (), most=lambda left: 2, members=10)
+    )
     assert [len(one.files) for one in units] == [2, 2, 1, 3, 1, 1, 1]
     assert [one for part in units for one in part.files] == files
     assert [one.limit for one in units] == [1.0] * 6 + [9.0]
+
+
+def test_units_get_smaller_towards_the_end() -> None:
+    files = [file(f"{i:05}") for i in range(9_000)]
+    hosts = [Host(str(i), str(i), 1.0, 0.0) for i in range(3)]
+    session: Any = SimpleNamespace(hosts=lambda: hosts)
+
+    def sizes(files: list[ImageFile], batch: int) -> list[int]:
+        stub = StubEncoder()
+        embedder = ClusterEmbedder(session, Path("i"), stub, BuildOptions(batch_size=batch), {}, 0.0)
+        most = embedder._sizes(len(files))
+        return [len(one.files) for one in cut(files, lambda path: 1.0, lambda one: (), most=most)]
+
+    found = sizes(files, 64)
+    assert found[0] == 1_472 and found[-2] == 256 and all(one % 64 == 0 for one in found[:-1])
+    assert sorted(found, reverse=True) == found and sum(found) == 9_000
+    assert max(sizes(files * 20, 64)) == 1_984 and sizes(files[:20], 4) == [4] * 5 and sizes(files[:3], 64) == [3]
+    assert max(sizes(files, 4_096)) == 4_096  # never less than a batch
 
 
 def embedded(name: str, vector: list[float] | None, **more: object) -> Embedded:
