@@ -19,7 +19,7 @@ import pytest
 from tests.support.folders import REPO
 
 LOOSE = {"__init__", "__main__", "api", "display", "errors", "steps"}
-COMING = {"cluster", "ocr"}  # rooms of later issues
+COMING = {"ocr"}  # rooms of later issues
 MOST_ROOMS, MOST_LINES = 20, 400
 
 grimp = pytest.importorskip("grimp")

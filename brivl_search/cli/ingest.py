@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from brivl_search.cli.app import app, byte_count, caption_fields, load_for, seconds_so_far
 from brivl_search.cli.options import (
@@ -14,6 +15,7 @@ from brivl_search.cli.options import (
     Boxes,
     CaptionerOption,
     Captions,
+    Cluster,
     Codec,
     CodecKind,
     Detector,
@@ -24,6 +26,7 @@ from brivl_search.cli.options import (
     Format,
     Generate,
     GenerateKind,
+    GpusPerWorker,
     Images,
     IndexKind,
     IndexOption,
@@ -47,6 +50,8 @@ from brivl_search.cli.options import (
 from brivl_search.errors import SkippedItemsError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from brivl_search.ingest.generated import Generating
     from brivl_search.ingest.options import BuildOptions
     from brivl_search.ingest.report import BuildReport
@@ -134,7 +139,25 @@ def _generating(kind: GenerateKind, name: str | None, encoder: Any, device: str)
     return Generating(tuple(languages), Describer(captioner, encoder if captioner.cosine_weight else None))
 
 
-@app.command("build-index")
+class _AddressOrNone(TyperCommand):
+    """--cluster needs no value: alone it means the cluster that is there."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        at = args.index("--cluster") if "--cluster" in args else -1
+        if at >= 0 and (at + 1 == len(args) or args[at + 1].startswith("-")):
+            args = [*args[: at + 1], "auto", *args[at + 1 :]]
+        return super().parse_args(ctx, args)
+
+
+def _on_cluster(address: str, build: Callable[..., BuildReport], *what: Any, **options: Any) -> BuildReport:
+    """The build with a session. The cluster is joined before anything else is done."""
+    from brivl_search.cluster.session import connect
+
+    with connect(address) as session:
+        return build(*what, session, **options)
+
+
+@app.command("build-index", cls=_AddressOrNone)
 def build_index(
     folders: Annotated[
         list[Path],
@@ -166,6 +189,8 @@ def build_index(
     device: DeviceOption = "auto",
     runtime: RuntimeOption = RuntimeKind.auto,
     precision: PrecisionOption = PrecisionKind.auto,
+    cluster: Cluster = None,
+    gpus_per_worker: GpusPerWorker = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -190,12 +215,22 @@ def build_index(
         encoding=encoding,
         keep_regions=keep_regions,
     )
+    if gpus_per_worker is not None and cluster is None:
+        raise UsageError("--gpus-per-worker is for --cluster: give that too, or leave it out")
     if captioner is not None and generate in (None, GenerateKind.none):
         raise UsageError("--captioner is for --generate-captions: give that too, or leave it out")
     loaded = load_for(index, encoder, device, _regions(boxes, detector), truncate_dim, runtime.value, precision.value)
     generating = None if generate is None else _generating(generate, captioner, loaded, device)
     with Bar(quiet=quiet) as bar:
-        report = build(folders, index, loaded, choices, bar, generating)
+        if cluster is None:
+            report = build(folders, index, loaded, choices, bar, generating)
+        else:
+            from brivl_search.cluster.build import build_on_cluster
+
+            load = {"device": device, "runtime": runtime.value, "precision": precision.value}
+            what = (folders, index, loaded, choices, bar)
+            options = {"load": load, "gpus": gpus_per_worker or 0.0, "generating": generating}
+            report = _on_cluster(cluster, build_on_cluster, *what, **options)
     _finish(report, index, quiet, verbose, strict, loaded)
 
 

@@ -240,6 +240,22 @@ Workers = Annotated[int | None, typer.Option(min=0, help="Decoding processes [de
 Batch = Annotated[int, typer.Option(min=1, help="Images per forward pass.")]
 
 
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        metavar="[ADDRESS]",
+        help="Decode and embed on the hosts of a Ray cluster: HOST:PORT of its head, local to start one "
+        "[alone: the cluster of RAY_ADDRESS, or that this machine is in].",
+    ),
+]
+
+
+GpusPerWorker = Annotated[
+    float | None,
+    typer.Option(min=0, metavar="N", help="With --cluster: GPUs of a worker, such as 1 or 0.5 [default: 0]."),
+]
+
+
 Boxes = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Boxes of the pictures as regions: JSON lines with image_id and bbox (BriVL's)."),

@@ -186,6 +186,8 @@ def _leftovers(directory: Path, named: set[str]) -> Iterator[str]:
                 f"staging.lmdb: {counts['vector']:,} vectors and {counts['change']:,} changes{regions} of an "
                 "interrupted build; the next build continues with them"
             )
+    if (units := sum(1 for _ in (directory / "units").glob("*/*.npz"))) > 0:
+        yield f"units/: {units:,} units of an interrupted build on a cluster; the next such build continues with them"
     if (directory / "shards").is_dir():
         for path in sorted((directory / "shards").iterdir()):
             if path.name not in named:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Container, Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from brivl_search.corpus.decode_pool import Decoded, decode_all, default_workers
 from brivl_search.corpus.walk import ImageFile, Skipped
-from brivl_search.embedding.batches import encode_decoded, in_batches, look_ahead
+from brivl_search.embedding.batches import Embedded, encode_decoded, in_batches, look_ahead
 from brivl_search.encoders.base import Encoder, expect
 from brivl_search.index import IndexWriter, Item, Origin
 from brivl_search.ingest.forget import PASSING_REASONS
@@ -22,6 +26,30 @@ def by_limit(files: Sequence[ImageFile], limit: Callable[[str], float]) -> Itera
         yield most, [file for file in files if limit(file.path) == most]
 
 
+class Embedder(Protocol):
+    """Who decodes and embeds the pictures of a build, if it is not this process: the hosts of a cluster, say."""
+
+    def embed(
+        self,
+        files: Sequence[ImageFile],
+        limit: Callable[[str], float],
+        known: Callable[[ImageFile], tuple[str, ...]],
+        progress: Progress,
+    ) -> Iterator[Embedded]:
+        """Every file once, in any order, without its pixels.
+
+        A vector comes with the first of the files that have its content, at the latest; it may be None for the others,
+        for a file that is skipped (`decoded.reason`), and for one that is `decoded.known`.
+
+        Args:
+            files: those that are new or changed.
+            limit: of a path, the most megapixels that are decoded.
+            known: of a file, hashes of contents that need no vector.
+            progress: told what is going on.
+        """
+        ...
+
+
 class ImageStage:
     """Stages the pictures of a build as rows.
 
@@ -32,6 +60,7 @@ class ImageStage:
         limit: of a path, the most megapixels that are decoded.
         flush: called between batches.
         keeper: keeps what a matcher reads of pictures; None: nobody does.
+        embedder: decodes and embeds; None: this process does.
 
     Attributes:
         contents: of the images that were put into the index.
@@ -50,11 +79,13 @@ class ImageStage:
         limit: Callable[[str], float],
         flush: Callable[[], None],
         keeper: Keeper | None = None,
+        embedder: Embedder | None = None,
     ) -> None:
         self.writer, self.encoder, self.progress = writer, encoder, progress
         self.report, self.options = report, options
         self.indexed, self.named, self.limit, self.flush = indexed, named, limit, flush
-        self.keeper = keeper
+        self.keeper, self.embedder = keeper, embedder
+        self.vectors: dict[str, NDArray[np.float32]] = {}  # of the present batch, by content, where another embeds
         self.contents: set[str] = set()
         self.fresh: set[str] = set()  # contents of the present batch that the encoder has to see
         self.started: float | None = None
@@ -76,7 +107,10 @@ class ImageStage:
         """Decodes and embeds files; each content is embedded once."""
         if not todo:
             return
-        expect(self.encoder, len(todo))
+        if self.embedder is None:
+            expect(self.encoder, len(todo))
+        else:
+            self.started = time.perf_counter()  # with the start of its workers
         self.progress.phase("images", len(todo))
         for batch in in_batches(self._decoded(todo), self.options.batch_size, self._is_fresh):
             self._embed(batch)
@@ -93,11 +127,18 @@ class ImageStage:
             )
 
     def _decoded(self, todo: Sequence[ImageFile]) -> Iterator[Decoded]:
-        for decoded in self._whole(todo, self._known_hashes):
+        for decoded in self._whole(todo, self._known_hashes) if self.embedder is None else self._elsewhere(todo):
             if decoded.reason:
                 self._skip(decoded)
             else:
                 yield decoded
+
+    def _elsewhere(self, todo: Sequence[ImageFile]) -> Iterator[Decoded]:
+        assert self.embedder is not None
+        for one in self.embedder.embed(todo, self.limit, self._known_hashes, self.progress):
+            if one.vector is not None:
+                self.vectors[one.decoded.sha256] = one.vector
+            yield one.decoded
 
     def _whole(
         self, todo: Sequence[ImageFile], known: Callable[[ImageFile], tuple[str, ...]] | None = None
@@ -128,14 +169,7 @@ class ImageStage:
         """Embeds each fresh content of a batch once and stages all of the batch."""
         first = {one.sha256: one for one in reversed(batch) if one.sha256 in self.fresh}
         if first:
-            if self.started is None:
-                self.progress.note("loading the encoder")
-                self.encoder.warm_up()  # start-up, and not needed where nothing is new
-                self.progress.note("images")
-                self.started = time.perf_counter()
-            pictures = list(first.values())
-            vectors = encode_decoded(self.encoder, pictures) if self.keeper is None else self.keeper.encode(pictures)
-            self.writer.stage_vectors("image", list(first), vectors)
+            self.writer.stage_vectors("image", list(first), self._encode(list(first.values())))
         for one in batch:
             file = one.file
             origin: Origin = "file" if file.path in self.named else "scan"
@@ -147,7 +181,18 @@ class ImageStage:
         self.report.reused += len(batch) - len(first)
         self.progress.advance(len(batch))
         self.fresh.clear()
+        self.vectors.clear()
         self.flush()
+
+    def _encode(self, pictures: Sequence[Decoded]) -> NDArray[np.float32]:
+        if self.embedder is not None:
+            return np.stack([self.vectors[one.sha256] for one in pictures])
+        if self.started is None:
+            self.progress.note("loading the encoder")
+            self.encoder.warm_up()  # start-up, and not needed where nothing is new
+            self.progress.note("images")
+            self.started = time.perf_counter()
+        return encode_decoded(self.encoder, pictures) if self.keeper is None else self.keeper.encode(pictures)
 
     def _put(self, item: Item) -> None:
         self.contents.add(item.content)

@@ -31,7 +31,7 @@ class BuildReport:
     Of the captions that were embedded, `unknown_captions` hold `unknown_words`, which the encoder does not know, and
     `unread_captions` hold no word that it knows. `missing_fields` are caption fields that were asked for and that no
     line has. `embed_seconds` is the time from the first batch of pictures to the last vector, without start-up and
-    sealing.
+    sealing; where others embed, with the start of theirs.
     `captions_generated` were written by a captioner for `photos_captioned` photos.
     `regions` counts images that were read for a matcher without being embedded, `regions_for` is its name if the index
     keeps regions, and `without_regions` of its images have none.

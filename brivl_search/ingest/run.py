@@ -31,7 +31,7 @@ from brivl_search.ingest.coverage import Coverage, cover, nothing_there
 from brivl_search.ingest.fields import missing_fields
 from brivl_search.ingest.forget import Forgetting
 from brivl_search.ingest.generated import GeneratedStage, Generating
-from brivl_search.ingest.images import ImageStage
+from brivl_search.ingest.images import Embedder, ImageStage
 from brivl_search.ingest.moved import recognise, shown
 from brivl_search.ingest.options import BuildOptions
 from brivl_search.ingest.regions import NONE, keeper_for, matcher_for
@@ -49,6 +49,7 @@ def build_index(
     options: BuildOptions,
     progress: Progress,
     generating: Generating | None = None,
+    embedder: Embedder | None = None,
 ) -> BuildReport:
     """Brings the index at `directory` in step with what lies under `folders`; other folders in it stay as they are.
 
@@ -56,6 +57,7 @@ def build_index(
         folders: folders of images, and datasets: annotation files, tars and the like (see `corpus.readers`). None: all
             that the index covers, single files and caption files too.
         generating: captions for photos without any; None: what was generated before stays.
+        embedder: decodes and embeds the pictures; None: this process does.
 
     Raises:
         UsageError: a folder does not exist, a file is no dataset, or no line has a caption field that was asked for.
@@ -77,6 +79,7 @@ def build_index(
     missing = missing_fields(found, options.caption_fields, coverage.encoding)
     with _writer(directory, encoder, options, "build", coverage.paths) as writer:
         build = _Build(writer, encoder, options, progress, found, coverage, generating=generating, matcher=matcher)
+        build.embedder = embedder
         build.report.missing_fields = missing
         return build.run()
 
@@ -192,6 +195,7 @@ class _Build:
         matcher: KeepsRegions | None = None,
     ) -> None:
         self.forget, self.coverage, self.generating = forget, coverage, generating
+        self.embedder: Embedder | None = None
         self.writer, self.encoder, self.options, self.progress = writer, encoder, options, progress
         self.sources, self.scan = found, found.scan
         self.report = BuildReport(
@@ -247,6 +251,7 @@ class _Build:
             limit=self.coverage.max_megapixels,
             flush=self.flush_now_and_then,
             keeper=self.keeper,
+            embedder=self.embedder,
         )
         todo = stage.changed(self.scan.images)
         if self.forget:

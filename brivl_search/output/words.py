@@ -12,10 +12,10 @@ from typing import Any
 
 _SAME = (  # --min-score is min_score
     "after alike before captioner captions count dataset dataset_format dedupe device encoder encoding exact "
-    "exclude force generate_captions glob host image images include_hidden index index_type keep_regions "
-    "labels max_megapixels memory min_match min_score min_size minus minus_image nprobe out plus precision "
-    "predictions queries rate read_only recall recall_at records rerank rerank_top rerank_with runtime sample "
-    "split token truncate_dim under upload_dir vectors where"
+    "cluster exclude force generate_captions glob gpus_per_worker host image images include_hidden index index_type "
+    "keep_regions labels max_megapixels memory min_match min_score min_size minus minus_image nprobe out plus "
+    "precision predictions queries rate read_only recall recall_at records rerank rerank_top rerank_with runtime "
+    "sample split token truncate_dim under upload_dir vectors where"
 )
 OPTIONS = {name: "--" + name.replace("_", "-") for name in _SAME.split()} | {
     "allowed_hosts": "--allow-host",

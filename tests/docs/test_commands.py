@@ -50,6 +50,7 @@ WORDS = {  # the same for a line that holds this
     "/tmp/val": "photos that are not here: tests/models",
     "--dataset FOLDER": "a placeholder",
     "--captioner runs/": "a captioner that is not here: tests/e2e/test_cli_caption.py",
+    " --cluster ": "several hosts: tests/cluster/test_build.py",
     " --runtime ": "exports a tower first: tests/encoders/runtimes",
     " --rerank-with brivl-mini-rerank": "is for brivl-mini alone: tests/models/test_rerank.py",
     " --keep-regions ": "a trained matcher: tests/ingest/test_regions.py",

@@ -78,7 +78,8 @@ class StubEncoder:
         rows = cells.reshape(len(pixels), -1) - 240
         # One product a picture: BLAS rounds a row differently in batches of different sizes.
         vectors = np.stack([row @ self._projection for row in rows])
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        unit: np.ndarray = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        return unit
 
     def _text(self, text: str) -> np.ndarray:
         colour = next((en for en, (zh, _) in COLOURS.items() if en in text or zh in text), None)
