@@ -59,12 +59,18 @@ class Collection:
         return unit
 
 
-def build(directory: Path, rows: int, dim: int, codec: Codec = "fastscan") -> float:
+def build(directory: Path, rows: int, dim: int, codec: Codec = "fastscan", shard_rows: int | None = None) -> float:
     """Seconds for staging and committing `rows` rows with an IVF-PQ."""
     collection = Collection(rows, dim)
     start = time.perf_counter()
     with IndexWriter(
-        directory, encoder_name="benchmark", fingerprint="0" * 64, dim=dim, index_type="ivfpq", codec=codec
+        directory,
+        encoder_name="benchmark",
+        fingerprint="0" * 64,
+        dim=dim,
+        index_type="ivfpq",
+        shard_rows=shard_rows,
+        codec=codec,
     ) as writer:
         for at in range(0, rows, BLOCK):
             keys = [f"/photos/{row:08}.jpg" for row in range(at, min(at + BLOCK, rows))]
