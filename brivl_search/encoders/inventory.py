@@ -102,7 +102,7 @@ class Helper:
     Attributes:
         name: what its option takes; hf:ORG/NAME for a family.
         kind: what it is.
-        option: of the command line, that takes it.
+        argument: of Python, that takes it; of the command line, the option of this name.
         note: what it reads and writes.
         architectures: of a family: the classes of transformers that it may be (`architectures` in its config.json).
         parameters: in millions; None: unknown.
@@ -111,7 +111,7 @@ class Helper:
 
     name: str
     kind: Literal["matcher", "captioner"]
-    option: str
+    argument: str
     note: str = ""
     architectures: tuple[str, ...] = ()
     parameters: float | None = None
@@ -121,7 +121,7 @@ class Helper:
         return {
             "name": self.name,
             "kind": self.kind,
-            "option": self.option,
+            "argument": self.argument,
             "note": self.note or None,
             "architectures": list(self.architectures),
             "parameters_millions": self.parameters,
@@ -129,12 +129,12 @@ class Helper:
         }
 
 
-_OPTIONS: dict[Literal["matcher", "captioner"], str] = {"matcher": "--rerank-with", "captioner": "--captioner"}
+_ARGUMENTS: dict[Literal["matcher", "captioner"], str] = {"matcher": "rerank_with", "captioner": "captioner"}
 _NOTES = {"brivl-mini-rerank": "reads zh, en; for indexes of brivl-mini"}
 
 
 def helpers(folders: Sequence[Path] = ()) -> list[Helper]:
-    """What `--rerank-with` and `--captioner` take: bundled ones, those in `folders`, then the families of transformers.
+    """What `rerank_with` and `captioner` take: bundled ones, those in `folders`, then the families of transformers.
 
     Args:
         folders: as of `inventory`.
@@ -158,12 +158,12 @@ def helpers(folders: Sequence[Path] = ()) -> list[Helper]:
     ]
     for name, place, path in here:
         kind, disk = kinds[kind_of(path)], (_on_disk(place, path),)
-        found.append(Helper(name, kind, _OPTIONS[kind], _NOTES.get(name, ""), (), _parameters(path), disk))
+        found.append(Helper(name, kind, _ARGUMENTS[kind], _NOTES.get(name, ""), (), _parameters(path), disk))
     matchers, captioners = "a BLIP, BLIP-2 or ViLT; English", "a BLIP, BLIP-2, GIT or encoder-decoder; English"
     return [
         *found,
-        Helper("hf:ORG/NAME", "matcher", _OPTIONS["matcher"], matchers, tuple(matcher.KINDS)),
-        Helper("hf:ORG/NAME", "captioner", _OPTIONS["captioner"], captioners, tuple(captioner.KINDS)),
+        Helper("hf:ORG/NAME", "matcher", _ARGUMENTS["matcher"], matchers, tuple(matcher.KINDS)),
+        Helper("hf:ORG/NAME", "captioner", _ARGUMENTS["captioner"], captioners, tuple(captioner.KINDS)),
     ]
 
 

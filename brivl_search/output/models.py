@@ -65,7 +65,13 @@ def _helper_table(helpers: Sequence[Helper]) -> Table:
     out.add_column("on disk")
     for one in helpers:
         name, what = Text(harmless(one.name)), Text(f"{one.kind}; {one.note}" if one.note else one.kind)
-        out.add_row(name, one.option, what, _millions(one.parameters), Text(harmless(_places(one.disk))))
+        out.add_row(
+            name,
+            f"--{one.argument.replace('_', '-')}",
+            what,
+            _millions(one.parameters),
+            Text(harmless(_places(one.disk))),
+        )
     return out
 
 

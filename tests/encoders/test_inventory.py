@@ -114,12 +114,12 @@ def test_matchers_and_captioners_are_listed(
     others = {(one["name"], one["kind"]): one for one in listed if one["kind"] != "encoder"}
     assert "brivl-mini" in [one["name"] for one in encoders] and len(encoders) + len(others) == len(listed)
     bundled = others["brivl-mini-rerank", "matcher"]
-    assert bundled["option"] == "--rerank-with" and bundled["on_disk"][0]["place"] == "bundled"
+    assert bundled["argument"] == "rerank_with" and bundled["on_disk"][0]["place"] == "bundled"
     assert bundled["on_disk"][0]["complete"] and bundled["parameters_millions"] > 1
     assert others[str(own), "matcher"]["on_disk"][0]["place"] == "folder"
     assert "BlipForImageTextRetrieval" in others["hf:ORG/NAME", "matcher"]["architectures"]
     family = others["hf:ORG/NAME", "captioner"]
-    assert family["option"] == "--captioner" and "GitForCausalLM" in family["architectures"]
+    assert family["argument"] == "captioner" and "GitForCausalLM" in family["architectures"]
     there = json.loads(run_here("models", "list", "--on-disk").out)
     assert [one["name"] for one in there if one["kind"] != "encoder"] == ["brivl-mini-rerank"]
     shown = run_here("models", "list", "--format", "table").out
