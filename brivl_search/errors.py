@@ -185,6 +185,20 @@ def system_error(error: BaseException, directory: str | os.PathLike[str] | None 
     return None
 
 
+def not_written(named: str, error: OSError, what: str = "file") -> BrivlSearchError | OSError:
+    """What is said of a new file that cannot be made where the user wants it; the error itself where the name is good.
+
+    Args:
+        named: the option and the path, such as "`out` a/b.jsonl".
+        error: of the system.
+        what: "file" or "folder".
+    """
+    where = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
+    if not (isinstance(error, where) or error.errno in (errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP)):
+        return error
+    return UsageError(f"{named}: {error.strerror}: name a {what} in a folder that you can write to")
+
+
 def _behind(place: str | None) -> int:
     """What cut a write short: a full disk, a limit on the size of files, or (EIO) nobody knows."""
     while place and not os.path.exists(place):

@@ -230,7 +230,7 @@ def is_hf(folder: Path) -> bool:
         return True
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False  # ours, perhaps; the message about it comes from there
     return isinstance(config, dict) and "model_type" in config
 
