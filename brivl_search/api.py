@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
@@ -132,16 +133,15 @@ class Index:
             target: "images", "texts", or "auto": captions for a single picture if the index has any, else images.
             under: folders; only images in them.
             glob: patterns for names, or for whole paths if they hold a slash.
-            after: "2024", "2024-05", "2024-05-03T18:00"; by EXIF time, else the file's.
-            before: the same.
+            after, before: "2024", "2024-05", "2024-05-03T18:00"; by EXIF time, else the file's.
             min_size: "800x600" pixels.
             where: {"split": "test"} or ["split=test"], of the caption file's fields.
             dedupe: fold near-identical hits into the best of them (`Hit.duplicates`); a number: from this cosine on.
             min_score: least cosine.
             min_match: least chance that a hit is right.
             exact: compare with every row.
-            rerank_with: a matcher that re-orders the first hits of one text, or of one picture among captions: its
-                folder, or hf:ORG/NAME. `Hit.score` and `Hit.match` stay those of the encoder.
+            rerank_with: a matcher that re-orders the first hits of one text, or of one picture among captions:
+                brivl-mini-rerank, its folder, or hf:ORG/NAME. `Hit.score` and `Hit.match` stay the encoder's.
             rerank_top: how many hits it re-orders.
 
         Warns:
@@ -271,7 +271,9 @@ class Index:
         from brivl_search.ingest.report import Silent
         from brivl_search.ingest.run import add
 
-        options = _options(captions, include_hidden, exclude, max_megapixels, workers)
+        options = _options(
+            captions, exclude, include_hidden=include_hidden, max_megapixels=max_megapixels, workers=workers
+        )
         report = add(_many(paths), self.info.directory, self._engine.encoder, options, Silent())
         self._engine.refresh()
         return report
@@ -283,6 +285,7 @@ class Index:
         captions: Sequence[str] | None = None,
         include_hidden: bool | None = None,
         exclude: Sequence[str] | None = None,
+        keep_regions: str | None = None,
         max_megapixels: float | None = None,
         workers: int | None = None,
     ) -> BuildReport:
@@ -291,19 +294,24 @@ class Index:
         Args:
             folders: only these of its folders; none: all of them.
             captions, include_hidden, exclude, max_megapixels, workers: as of `add`.
+            keep_regions: the matcher whose regions the index keeps from now on, "none" for none; None: as before.
 
         Returns:
             As of `add`, and how many images have vanished.
 
         Raises:
-            UsageError: a folder does not exist, or the index remembers none.
+            UsageError: a folder or the matcher does not exist, or the index remembers no folder.
+            EncoderError: the matcher does not fit the index's encoder.
             CorpusError: no images under the folders; nothing is changed.
             IndexBusyError: another process is writing the index.
         """
         from brivl_search.ingest.report import Silent
         from brivl_search.ingest.sync import sync
 
-        options = _options(captions, include_hidden, exclude, max_megapixels, workers)
+        options = _options(
+            captions, exclude, include_hidden=include_hidden, max_megapixels=max_megapixels, workers=workers
+        )
+        options = replace(options, keep_regions=keep_regions)
         report = sync(self.info.directory, self._engine.encoder, options, Silent(), folders=_many(folders))
         self._engine.refresh()
         return report
@@ -366,21 +374,13 @@ def _target(name: str) -> Target:
     return TARGETS[name]
 
 
-def _options(
-    captions: Sequence[str] | None,
-    include_hidden: bool | None,
-    exclude: Sequence[str] | None,
-    max_megapixels: float | None,
-    workers: int | None,
-) -> BuildOptions:
+def _options(captions: Sequence[str] | None, exclude: Sequence[str] | None, **others: Any) -> BuildOptions:
     from brivl_search.ingest.options import BuildOptions
 
     return BuildOptions(
-        include_hidden=include_hidden,
         exclude=None if exclude is None else tuple(_many(exclude)),
-        workers=workers,
-        max_megapixels=max_megapixels,
         caption_fields=None if captions is None else tuple(_many(captions)),
+        **others,
     )
 
 

@@ -1,10 +1,10 @@
 """Every error a user can meet, each with the exit code the CLI ends with.
 
     BrivlSearchError            1   something failed
-    ├── UsageError              2   an argument is wrong (missing folder, empty query, k = 0, ...)
+    ├── UsageError              2   an argument is wrong (missing folder, unknown model, empty query, k = 0, ...)
     ├── CorpusError             1   the folder or its caption files cannot be used
     │   └── ImageError          1   one image cannot be read; `reason` is a short, countable name
-    ├── EncoderError            1   a checkpoint is missing, damaged or of another kind
+    ├── EncoderError            1   a checkpoint is damaged or of another kind, or cannot be downloaded
     ├── DependencyError         1   an optional package is needed and not installed
     ├── IndexMissingError       3   there is no index where one was asked for
     ├── IndexIncompatibleError  3   the index is of another encoder, format version, or damaged
@@ -97,7 +97,7 @@ class ImageError(CorpusError):
 
 
 class EncoderError(BrivlSearchError):
-    """A checkpoint is missing, damaged or of another kind, or an encoder of this name is not known."""
+    """A checkpoint is damaged, not whole, or of another kind, or the hub that has it cannot be reached."""
 
 
 class DependencyError(BrivlSearchError):
@@ -183,6 +183,20 @@ def system_error(error: BaseException, directory: str | os.PathLike[str] | None 
         full = code in (errno.ENOSPC, errno.EDQUOT)
         return BrivlSearchError(f"{os.strerror(code)}{where}: {_ADVICE[code]}", code="disk_full" if full else "")
     return None
+
+
+def not_written(named: str, error: OSError, what: str = "file") -> BrivlSearchError | OSError:
+    """What is said of a new file that cannot be made where the user wants it; the error itself where the name is good.
+
+    Args:
+        named: the option and the path, such as "`out` a/b.jsonl".
+        error: of the system.
+        what: "file" or "folder".
+    """
+    where = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
+    if not (isinstance(error, where) or error.errno in (errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP)):
+        return error
+    return UsageError(f"{named}: {error.strerror}: name a {what} in a folder that you can write to")
 
 
 def _behind(place: str | None) -> int:

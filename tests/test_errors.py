@@ -156,3 +156,22 @@ def test_other_errors_of_the_system() -> None:
     assert system_error(RuntimeError("inline_container.cc: PytorchStreamReader failed reading zip archive")) is None
     assert system_error(weights("Error while deserializing header: header too large")) is None
     assert system_error(ValueError("x")) is None and system_error(OSError(errno.ENOTDIR, "x")) is None
+
+
+@pytest.mark.parametrize("folder", ["there", "file", "nowhere"])
+def test_a_name_that_no_file_can_have(folder: str, tmp_path: Path) -> None:
+    from brivl_search.corpus.generated import captions_file
+    from brivl_search.output.contact_sheet import write_contact_sheet
+    from brivl_search.transfer.vector_file import VectorFile
+
+    (tmp_path / "there").mkdir()
+    (tmp_path / "file").touch()
+    at = tmp_path / folder / ("x" * 248 if folder == "there" else "x")  # with what a temporary name adds: too long
+    with pytest.raises(UsageError, match="in a folder that you can write to") as error:
+        captions_file(at.with_suffix(".jsonl"), "a captioner").__enter__()
+    assert error.value.exit_code == 2
+    with pytest.raises(UsageError, match="in a folder that you can write to"):
+        VectorFile(at.with_suffix(".npy"), 4, "float32")
+    with pytest.raises(UsageError, match="in a folder that you can write to"):
+        write_contact_sheet(at.with_suffix(".html"), "a dog", [])
+    assert [path.name for path in tmp_path.rglob("*")] in (["there", "file"], ["file", "there"])

@@ -45,19 +45,24 @@ def list_models(
     on_disk: Annotated[bool, typer.Option("--on-disk", help="Only what lies on this disk.")] = False,
     form: ReportOption = None,
 ) -> None:
-    """List encoders: languages, dimensions, size, what is on this disk, and which to take for what."""
+    """List encoders: languages, dimensions, size, what is on this disk, and which to take for what.
+
+    Then what --rerank-with and --captioner take.
+    """
     import json
 
     from brivl_search.cli import texts
-    from brivl_search.encoders.inventory import inventory
+    from brivl_search.encoders.inventory import helpers, inventory
 
     entries = [entry for entry in inventory(folders or ()) if entry.disk or not on_disk]
+    others = [one for one in helpers(folders or ()) if one.disk or not on_disk]
     if json_wanted(form):
-        typer.echo(json.dumps([entry.to_dict() for entry in entries], ensure_ascii=False, indent=2))
+        listed = [entry.to_dict() for entry in entries] + [one.to_dict() for one in others]
+        typer.echo(json.dumps(listed, ensure_ascii=False, indent=2))
     else:
         from brivl_search.output.models import show_models
 
-        show_models(entries, texts.purposes())
+        show_models(entries, texts.purposes(), others)
 
 
 @models.command()
@@ -69,12 +74,14 @@ def show(
     import difflib
     import json
 
-    from brivl_search.encoders.inventory import inventory
+    from brivl_search.encoders.inventory import helpers, inventory
 
     folder = Path(re.sub(r"\A(hf|open_clip):", "", name))
     entries = {entry.name: entry for entry in inventory([folder] if os.path.isdir(folder) else ())}
     here = (one for one in entries.values() if any(disk.path == folder for disk in one.disk))
     entry = entries.get(name) or next(here, None)
+    if entry is None and any(one.name == name for one in helpers() if one.disk):
+        raise UsageError(f"no encoder {name!r}: it is a matcher or captioner: brivl-search models list shows it")
     if entry is None:
         near = difflib.get_close_matches(name, entries, 1)
         advice = f"did you mean {near[0]}?" if near else "brivl-search models list shows them"

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -39,7 +39,8 @@ def appearing(*paths: Path, sync: bool = False) -> Iterator[tuple[Path, ...]]:
             os.replace(new, path)
     finally:
         for new in temporary:
-            if new.is_dir():
+            if os.path.isdir(new):
                 shutil.rmtree(new, ignore_errors=True)
             else:
-                new.unlink(missing_ok=True)
+                with suppress(OSError):  # not there; or no such name can be: then that error goes on, not this one
+                    new.unlink()

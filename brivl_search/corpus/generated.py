@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from brivl_search.corpus.atomic import appearing
-from brivl_search.errors import UsageError
+from brivl_search.errors import UsageError, not_written
 
 
 def check_out(path: Path, *, force: bool) -> None:
@@ -38,8 +38,15 @@ def captions_file(path: Path, captioner: str) -> Iterator[CaptionsFile]:
     Args:
         path: the file.
         captioner: the name of the model, kept in every line.
+
+    Raises:
+        UsageError: no file of this name can be made there.
     """
-    with appearing(path) as (temporary,), temporary.open("w", encoding="utf-8") as out:
+    with appearing(path) as (temporary,), ExitStack() as opening:
+        try:
+            out = opening.enter_context(temporary.open("w", encoding="utf-8"))
+        except OSError as error:
+            raise not_written(f"`out` {path}", error) from None
         yield CaptionsFile(out, path, captioner)
 
 

@@ -1,11 +1,14 @@
-"""Lists encoders: the well-known ones, and those on this disk. Loads neither a model nor torch."""
+"""Lists encoders: the well-known ones, and those on this disk; and what else has a name: matchers and captioners.
+
+Loads neither a model nor torch.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -75,6 +78,7 @@ class Entry:
         known = self.known or KnownModel(self.name, "", 0)
         return {
             "name": self.name,
+            "kind": "encoder",
             "languages": known.languages or None,
             "dim": self.dim,
             "parameters_millions": self.parameters,
@@ -89,6 +93,88 @@ class Entry:
             "figures": [figure.to_dict() for figure in known.figures],
             "speeds": [speed.to_dict() for speed in self.speeds],
         }
+
+
+@dataclass(frozen=True)
+class Helper:
+    """A matcher or captioner, or a family of them on the hub.
+
+    Attributes:
+        name: what its option takes; hf:ORG/NAME for a family.
+        kind: what it is.
+        argument: of Python, that takes it; of the command line, the option of this name.
+        note: what it reads and writes.
+        architectures: of a family: the classes of transformers that it may be (`architectures` in its config.json).
+        parameters: in millions; None: unknown.
+        disk: where its files are.
+    """
+
+    name: str
+    kind: Literal["matcher", "captioner"]
+    argument: str
+    note: str = ""
+    architectures: tuple[str, ...] = ()
+    parameters: float | None = None
+    disk: tuple[OnDisk, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "argument": self.argument,
+            "note": self.note or None,
+            "architectures": list(self.architectures),
+            "parameters_millions": self.parameters,
+            "on_disk": [one.to_dict() for one in self.disk],
+        }
+
+
+_ARGUMENTS: dict[Literal["matcher", "captioner"], str] = {"matcher": "rerank_with", "captioner": "captioner"}
+_NOTES = {"brivl-mini-rerank": "reads zh, en; for indexes of brivl-mini"}
+
+
+def helpers(folders: Sequence[Path] = ()) -> list[Helper]:
+    """What `rerank_with` and `captioner` take: bundled ones, those in `folders`, then the families of transformers.
+
+    Args:
+        folders: as of `inventory`.
+
+    Raises:
+        UsageError: a folder does not exist.
+    """
+    from brivl_search.encoders.captioners import bundled_captioners
+    from brivl_search.encoders.captions.config import CaptionConfig
+    from brivl_search.encoders.hf import captioner, matcher
+    from brivl_search.encoders.matching import bundled_matchers
+    from brivl_search.encoders.model_folder import kind_of
+    from brivl_search.encoders.one_tower.config import MatcherConfig
+    from brivl_search.encoders.registry import BUNDLED
+
+    kinds: dict[str, Literal["matcher", "captioner"]] = {MatcherConfig.KIND: "matcher", CaptionConfig.KIND: "captioner"}
+    found: list[Helper] = []
+    here: list[tuple[str, Location, Path]] = [
+        *((name, "bundled", BUNDLED / name) for name in [*bundled_matchers(), *bundled_captioners()]),
+        *((os.fspath(path), "folder", path) for folder in folders for path in _inside(folder, kinds)),
+    ]
+    for name, place, path in here:
+        kind, disk = kinds[kind_of(path)], (_on_disk(place, path),)
+        found.append(Helper(name, kind, _ARGUMENTS[kind], _NOTES.get(name, ""), (), _parameters(path), disk))
+    matchers, captioners = "a BLIP, BLIP-2 or ViLT; English", "a BLIP, BLIP-2, GIT or encoder-decoder; English"
+    return [
+        *found,
+        Helper("hf:ORG/NAME", "matcher", _ARGUMENTS["matcher"], matchers, tuple(matcher.KINDS)),
+        Helper("hf:ORG/NAME", "captioner", _ARGUMENTS["captioner"], captioners, tuple(captioner.KINDS)),
+    ]
+
+
+def _inside(folder: Path, kinds: Collection[str]) -> list[Path]:
+    """The folder itself or those in it that hold a model of one of the kinds."""
+    from brivl_search.encoders.model_folder import kind_of
+
+    if not folder.is_dir():
+        raise UsageError(f"no such folder: {folder}: check the path")
+    inside = [folder] if kind_of(folder) in kinds else sorted(path for path in folder.iterdir() if path.is_dir())
+    return [path for path in inside if kind_of(path) in kinds]
 
 
 def inventory(folders: Sequence[Path] = ()) -> list[Entry]:
@@ -180,7 +266,7 @@ def _sentence(folder: Path) -> bool:
 def _config(folder: Path) -> dict[str, Any]:
     try:
         values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return values if isinstance(values, dict) else {}
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from brivl_search.corpus.atomic import appearing
-from brivl_search.encoders.brivl.checkpoint import CONFIG, WEIGHTS
+from brivl_search.encoders.brivl.checkpoint import CONFIG, WEIGHTS, config_object
 from brivl_search.encoders.brivl.weights import write_tensors
 from brivl_search.errors import EncoderError
 
@@ -52,7 +53,7 @@ class FolderConfig:
         """Reads what `to_dict` wrote.
 
         Raises:
-            EncoderError: it is of another kind, has an unknown field or a value of another type, or is of a newer
+            EncoderError: it is of another kind, has an unknown field or a value that it cannot have, or is of a newer
                 version.
         """
         if raw.get("kind") != cls.KIND:
@@ -68,6 +69,10 @@ class FolderConfig:
             wanted = (int, float) if isinstance(default, float) else type(default)
             if not isinstance(value, wanted) or (isinstance(value, bool) and not isinstance(default, bool)):
                 raise EncoderError(f"config.json: {name} = {value!r} is no {type(default).__name__}")
+            if isinstance(default, float) and not math.isfinite(value):
+                raise EncoderError(f"config.json: {name} = {value}: give a finite number")
+            if name.endswith("dropout") and not 0 <= value < 1:
+                raise EncoderError(f"config.json: {name} = {value}: give a share from 0 to below 1")
         found = cls(**values)
         found.check()
         return found
@@ -86,7 +91,7 @@ def kind_of(folder: Path) -> str:
     """The "kind" of the model in a folder; "" where it has none, as two towers, or there is no model."""
     try:
         raw = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return ""
     found = raw.get("kind") if isinstance(raw, dict) else None
     return found if isinstance(found, str) else ""
@@ -101,12 +106,7 @@ def read_config(cls: type[C], folder: Path) -> C:
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise EncoderError(f"{folder} is not a {cls.WHAT}: it has no {name}")
-    try:
-        raw: Any = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise EncoderError(f"{folder / CONFIG} cannot be read: {error}") from None
-    if not isinstance(raw, dict):
-        raise EncoderError(f"{folder / CONFIG} does not describe a {cls.WHAT}: not a JSON object")
+    raw = config_object(folder, cls.WHAT)
     try:
         return cls.from_dict(raw)
     except EncoderError as error:

@@ -91,8 +91,9 @@ def load_encoder(
 
     Raises:
         DependencyError: the encoder needs a package that is not installed.
-        EncoderError: there is no such encoder; the message lists the names that exist.
-        UsageError: regions are asked of an encoder that has none, or their file cannot be read.
+        EncoderError: it is damaged or of another kind, or cannot be downloaded.
+        UsageError: there is no such encoder, and the message lists the names that exist; or regions are asked of an
+            encoder that has none, or their file cannot be read.
     """
     base, bound = without_precision(name)
     if bound is not None and precision not in ("auto", bound):
@@ -229,7 +230,7 @@ def is_hf(folder: Path) -> bool:
         return True
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False  # ours, perhaps; the message about it comes from there
     return isinstance(config, dict) and "model_type" in config
 

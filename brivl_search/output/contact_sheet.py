@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from brivl_search.corpus.atomic import appearing
 from brivl_search.display import harmless
-from brivl_search.errors import ImageError, UsageError
+from brivl_search.errors import ImageError, not_written
 from brivl_search.output.formats import one_line
 
 if TYPE_CHECKING:
@@ -71,8 +71,8 @@ def _write(path: Path, page: str) -> None:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         with appearing(path) as (temporary,):
             temporary.write_text(page, encoding="utf-8")
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
-        raise UsageError(f"--html {path}: {error.strerror}: name a file in a folder that you can write to") from None
+    except OSError as error:
+        raise not_written(f"--html {path}", error) from None
 
 
 def _render(title: str, groups: Sequence[_Group]) -> str:

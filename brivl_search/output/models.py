@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from brivl_search.display import harmless
-from brivl_search.encoders.inventory import Entry
+from brivl_search.encoders.inventory import Entry, Helper, OnDisk
 from brivl_search.encoders.known import Figure, KnownModel
 from brivl_search.encoders.recommended import RECOMMENDED, Advice, purposes_of
 from brivl_search.encoders.runtimes.measured import Measured
@@ -22,12 +22,15 @@ if TYPE_CHECKING:
     from brivl_search.evaluation.speed import Failed
 
 
-def show_models(entries: Sequence[Entry], purposes: Mapping[str, str] | None = None) -> None:
-    """Encoders, a line each; then which to take for what.
+def show_models(
+    entries: Sequence[Entry], purposes: Mapping[str, str] | None = None, helpers: Sequence[Helper] = ()
+) -> None:
+    """Encoders, a line each; then which to take for what; then matchers and captioners.
 
     Args:
         entries: what there is.
         purposes: what each purpose is called; None: as `recommended` calls it.
+        helpers: what other options take.
     """
     models = table()
     models.add_column("encoder", overflow="fold")
@@ -45,8 +48,31 @@ def show_models(entries: Sequence[Entry], purposes: Mapping[str, str] | None = N
     if advised:
         show("")
         show(_advice_table(advised, by_name, purposes or {}))
+    if helpers:
+        show("")
+        show(_helper_table(helpers))
     show(Text("\nmodels show NAME: notes, and published figures with their sources", style="dim"))
     show(Text("models bench NAME: how fast it is here", style="dim"))
+
+
+def _helper_table(helpers: Sequence[Helper]) -> Table:
+    """What re-orders hits or writes captions: how it is called, the option that takes it, what it is."""
+    out = table("Matchers re-order the first hits, captioners write captions; a FOLDER of your own is taken too")
+    out.add_column("name", overflow="fold")
+    out.add_column("option", no_wrap=True)
+    out.add_column("what", overflow="fold")
+    out.add_column("size", justify="right", no_wrap=True)
+    out.add_column("on disk")
+    for one in helpers:
+        name, what = Text(harmless(one.name)), Text(f"{one.kind}; {one.note}" if one.note else one.kind)
+        out.add_row(
+            name,
+            f"--{one.argument.replace('_', '-')}",
+            what,
+            _millions(one.parameters),
+            Text(harmless(_places(one.disk))),
+        )
+    return out
 
 
 def _advice_table(advised: Sequence[Advice], by_name: Mapping[str, Entry], purposes: Mapping[str, str]) -> Table:
@@ -124,9 +150,11 @@ def _rate(value: float) -> str:
 
 
 def _size(entry: Entry) -> str:
-    if entry.parameters is None:
-        return ""
-    return f"{entry.parameters:,.{0 if entry.parameters >= 10 else 1}f}M"
+    return _millions(entry.parameters)
+
+
+def _millions(count: float | None) -> str:
+    return "" if count is None else f"{count:,.{0 if count >= 10 else 1}f}M"
 
 
 def show_model(entry: Entry) -> None:
@@ -194,10 +222,12 @@ def _measured(one: Speed) -> str:
 
 
 def _where(entry: Entry) -> str:
-    if entry.package:
-        return entry.package
+    return entry.package or _places(entry.disk)
+
+
+def _places(disk: Sequence[OnDisk]) -> str:
     return ", ".join(
-        f"{one.place}, {human_bytes(one.bytes)}" + ("" if one.complete else ", incomplete") for one in entry.disk
+        f"{one.place}, {human_bytes(one.bytes)}" + ("" if one.complete else ", incomplete") for one in disk
     )
 
 

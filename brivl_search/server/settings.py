@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from brivl_search.errors import UsageError
+from brivl_search.search.options import SearchOptions
 from brivl_search.server.callers import parse_network, parse_place
 
 STATIC = Path(__file__).parent / "static"
@@ -92,6 +93,7 @@ class Settings:
             raise UsageError(f"`max_megapixels` {self.max_megapixels:g}: give a number of megapixels, such as 50")
         if self.rate is not None and not 0 <= self.rate < math.inf:
             raise UsageError(f"`rate` {self.rate:g}: give requests a second, or 0 for no limit")
+        SearchOptions(rerank_top=self.rerank_top)  # it checks the number, as each search would
         for host in self.allowed_hosts:
             if parse_place(host) is None:
                 raise UsageError(

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brivl_search.corpus.atomic import appearing
-from brivl_search.errors import IndexIncompatibleError, UsageError
+from brivl_search.errors import IndexIncompatibleError, UsageError, not_written
 from brivl_search.index import MODALITIES, IndexReader, Item, Modality
 from brivl_search.index.hubs import read_correction
 from brivl_search.transfer.formats import CORRECTION, Advance, Kind, arrow_modules
@@ -27,7 +27,7 @@ def export(directory: Path, out: Path, kind: Kind, advance: Advance | None = Non
         Rows by modality.
 
     Raises:
-        UsageError: `out` exists.
+        UsageError: `out` exists, or no folder of this name can be made there.
         IndexIncompatibleError: a shard is damaged.
         DependencyError: parquet without pyarrow.
     """
@@ -40,7 +40,10 @@ def export(directory: Path, out: Path, kind: Kind, advance: Advance | None = Non
         info = reader.info
         counts = {modality: info.of(modality).rows for modality in MODALITIES}
         with appearing(out) as (temporary,):
-            temporary.mkdir(parents=True)
+            try:
+                temporary.mkdir(parents=True)
+            except OSError as error:
+                raise not_written(str(out), error, "folder") from None
             for modality in MODALITIES:
                 if counts[modality]:
                     blocks = _told(reader.items(modality), advance)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from brivl_search.corpus.atomic import appearing
 from brivl_search.corpus.decode_pool import Decoded
 from brivl_search.embedding.batches import DType
-from brivl_search.errors import UsageError
+from brivl_search.errors import UsageError, not_written
 
 
 def image_record(decoded: Decoded, folder: Path | None = None) -> dict[str, Any]:
@@ -63,8 +63,8 @@ class VectorFile:
             try:
                 self._lines = opening.enter_context(lines.open("w", encoding="utf-8"))
                 self._array = opening.enter_context(array.open("wb"))
-            except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
-                raise UsageError(f"`out` {path}: {error.strerror}: name a file in a folder you can write to") from None
+            except OSError as error:
+                raise not_written(f"`out` {path}", error) from None
             self._head()
             self._start = self._array.tell()
             self._opened = opening.pop_all()

@@ -53,8 +53,20 @@ WRONG: list[tuple[list[str], int, list[str]]] = [
     (["embed", "--text", "x", "--encoder", "open_clip:"], 2, ["open_clip: says no model", "NAME/PRETRAINED"]),
     (["embed", "--text", "x", "--encoder", "brivl-mini?dim=64"], 2, ["?dim=", "for hf: and open_clip: models"]),
     (["embed", "--text", "x", "--encoder", "hf:a/b+precision=int9"], 2, ["'int9'", "int8 or bf16"]),
-    (["embed", "--text", "x", "--encoder", f"hf:{'c' * 300}/a/b?query_prompt=x"], 1, ["no encoder hf:ccc", "ORG/NAME"]),
-    (["embed", "--text", "x", "--encoder", "hf:~nobody-here/a/b?query_prompt=query:"], 1, ["hf:~nobody-here/a/b:"]),
+    (["embed", "--text", "x", "--encoder", f"hf:{'c' * 300}/a/b?query_prompt=x"], 2, ["no encoder hf:ccc", "ORG/NAME"]),
+    (["embed", "--text", "x", "--encoder", "hf:~nobody-here/a/b?query_prompt=query:"], 2, ["hf:~nobody-here/a/b:"]),
+    (["embed", "--text", "x", "--encoder", "./nowhere"], 2, ["./nowhere", "checkpoint folder"]),
+    (["embed", "--text", "x", "--encoder", "official:nowhere.pth"], 2, ["official:nowhere.pth: there is no file"]),
+    (["embed", "--text", "x", "--encoder", "open_clip:nowhere/at-all"], 2, ["no encoder open_clip:nowhere/at-all"]),
+    (["embed", "--text", "x", "--encoder", "brivl-mini+detector=hf:nowhere"], 2, ["hf:nowhere", "ORG/NAME"]),
+    (["embed", "--text", "x", "--encoder", "empty"], 1, ["is not a checkpoint", "config.json"]),
+    (["models", "convert", "official:nowhere.pth", "out"], 2, ["there is no file nowhere.pth"]),
+    (["query", "red", "--rerank-with", "nowhere"], 2, ["no matcher 'nowhere'", "brivl-mini-rerank"]),
+    (["query", "red", "--rerank-with", "hf:nowhere"], 2, ["hf:nowhere", "ORG/NAME"]),
+    (["query", "red", "--rerank-with", "empty"], 1, ["is not a matcher", "config.json"]),
+    (["caption", PICTURE, "--captioner", "nowhere"], 2, ["no captioner 'nowhere'"]),
+    (["caption", PICTURE, "--captioner", "hf:nowhere"], 2, ["hf:nowhere", "ORG/NAME"]),
+    (["caption", PICTURE, "--captioner", "empty"], 1, ["holds no captioner"]),
 ]
 
 

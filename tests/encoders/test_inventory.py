@@ -15,6 +15,7 @@ from brivl_search.encoders.inventory import inventory
 from brivl_search.encoders.speeds import Speed
 from brivl_search.errors import UsageError
 from brivl_search.output.models import show_model, show_models
+from tests.support.matchers import make_matcher
 from tests.support.site import Ended
 
 SIGLIP = {
@@ -102,6 +103,29 @@ def test_the_table_names_sources(capsys: pytest.CaptureFixture[str]) -> None:
     assert first == 1 + len(entries)  # a line each; then which to take
     assert "Which to take" in listed[first + 1] and "Apache-2.0" in listed[first + 3]
     assert "62.7, 74.6 (Flickr30K-CN test" in listed[first + 3] and listed[-2].startswith("models show NAME")
+
+
+def test_matchers_and_captioners_are_listed(
+    tiny_checkpoint: Path, tmp_path: Path, run_here: Callable[..., Ended]
+) -> None:
+    own = make_matcher(tmp_path / "models" / "own", tiny_checkpoint)
+    listed = json.loads(run_here("models", "list", str(tmp_path / "models")).out)
+    encoders = [one for one in listed if one["kind"] == "encoder"]
+    others = {(one["name"], one["kind"]): one for one in listed if one["kind"] != "encoder"}
+    assert "brivl-mini" in [one["name"] for one in encoders] and len(encoders) + len(others) == len(listed)
+    bundled = others["brivl-mini-rerank", "matcher"]
+    assert bundled["argument"] == "rerank_with" and bundled["on_disk"][0]["place"] == "bundled"
+    assert bundled["on_disk"][0]["complete"] and bundled["parameters_millions"] > 1
+    assert others[str(own), "matcher"]["on_disk"][0]["place"] == "folder"
+    assert "BlipForImageTextRetrieval" in others["hf:ORG/NAME", "matcher"]["architectures"]
+    family = others["hf:ORG/NAME", "captioner"]
+    assert family["argument"] == "captioner" and "GitForCausalLM" in family["architectures"]
+    there = json.loads(run_here("models", "list", "--on-disk").out)
+    assert [one["name"] for one in there if one["kind"] != "encoder"] == ["brivl-mini-rerank"]
+    shown = run_here("models", "list", "--format", "table").out
+    assert "brivl-mini-rerank" in shown and "--rerank-with" in shown and "BLIP, BLIP-2 or ViLT" in shown
+    refused = run_here("models", "show", "brivl-mini-rerank")
+    assert refused.code == 2 and "it is a matcher or captioner" in refused.err
 
 
 def test_json_in_a_pipe_and_no_torch() -> None:

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from brivl_search.api import Index
 from brivl_search.encoders.brivl.encoder import BriVLEncoder
 from brivl_search.encoders.one_tower.matcher import OneTowerMatcher
+from brivl_search.errors import UsageError
 from brivl_search.index import IndexReader
 from brivl_search.ingest.options import BuildOptions
 from brivl_search.ingest.report import Silent
@@ -78,6 +80,24 @@ def test_no_file_is_read_where_regions_are_kept(made: Made, monkeypatch: pytest.
     again = made.order(fresh, made.matcher)
     assert sum(read) == 4
     assert dict(kept) == pytest.approx(dict(again), abs=0.02)  # bytes instead of float16
+
+
+def test_sync_of_python_keeps_and_drops_regions(made: Made) -> None:
+    with Index(made.engine()) as index:
+        before = index.info.image.regions
+        assert before is not None and before.name == str(made.matcher)
+        report = index.sync(keep_regions=str(made.other), workers=0)
+        after = index.info.image.regions
+        assert (report.embedded, report.regions) == (0, 4)
+        assert after is not None and (after.name, index.info.image.with_regions) == (str(made.other), 4)
+        assert after.fingerprint != before.fingerprint
+        index.sync(workers=0)  # None: as before
+        assert index.info.image.regions == after
+        with pytest.raises(UsageError, match="no matcher"):
+            index.sync(keep_regions=str(made.index / "nothing"), workers=0)
+        assert index.info.image.regions == after
+        index.sync(keep_regions="none", workers=0)
+        assert index.info.image.regions is None
 
 
 def test_a_picture_that_is_gone_is_re_ordered_all_the_same(made: Made) -> None:

@@ -29,3 +29,9 @@ def test_a_limit_that_is_no_number_is_refused(name: str) -> None:
     for value in (float("nan"), float("inf"), -1.0):
         with pytest.raises(UsageError, match=rf"`{name}` {value:g}: give"):
             Settings(**{name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("top", [0, -1])
+def test_nothing_to_re_order(top: int) -> None:
+    with pytest.raises(UsageError, match=f"`rerank_top` {top}: give a whole number from 1 on"):
+        Settings(rerank_with="brivl-mini-rerank", rerank_top=top)

@@ -43,11 +43,13 @@ def why_not() -> str:
         return "hosts of a cluster are network namespaces, which take root on Linux"
     if shutil.which("ip") is None:
         return "hosts of a cluster are network namespaces: install iproute2"
-    name = f"bs{os.getpid()}try"
-    if subprocess.run(["ip", "netns", "add", name], capture_output=True, check=False).returncode:
-        return "network namespaces are not allowed here"
-    subprocess.run(["ip", "netns", "del", name], check=False)
-    return ""
+    name = f"bs{os.getpid()}t"
+    made = (("netns", "add", name), ("link", "add", name, "type", "bridge"))
+    pair = ("link", "add", f"{name}o", "type", "veth", "peer", "name", f"{name}i", "netns", name)
+    tried = [subprocess.run(["ip", *words], capture_output=True, check=False).returncode for words in (*made, pair)]
+    for words in (("link", "del", f"{name}o"), ("link", "del", name), ("netns", "del", name)):
+        subprocess.run(["ip", *words], capture_output=True, check=False)
+    return "network namespaces, bridges or veth pairs are not allowed here" if any(tried) else ""
 
 
 class Hosts:

@@ -135,3 +135,10 @@ def test_no_export(tmp_path: Path) -> None:
         import_folder(tmp_path, tmp_path / "index", encode)
     with pytest.raises(UsageError, match=r"gone\.npy"):
         import_vectors(tmp_path / "gone.npy", tmp_path / "r", "image", tmp_path / "index", ENCODER, encode)
+
+
+def test_a_folder_that_cannot_be_made(index: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for out in (tmp_path / ("x" * 250), tmp_path / "file" / "out"):
+        with pytest.raises(UsageError, match="in a folder that you can write to"):
+            export(index, out, "npy")

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from brivl_search.corpus.atomic import appearing
 from brivl_search.encoders.brivl.config import ModelConfig
@@ -109,13 +109,44 @@ def read_config(folder: Path) -> ModelConfig:
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise EncoderError(f"{folder} is not a checkpoint: it has no {name}")
+    return ModelConfig.from_dict(config_object(folder, "BriVL model"))
+
+
+def config_object(folder: Path, what: str) -> dict[str, Any]:
+    """The JSON object in the config.json of a folder that is to hold such a model.
+
+    Raises:
+        EncoderError: it cannot be read, or is none.
+    """
     try:
         raw: Any = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise EncoderError(f"{folder / CONFIG} cannot be read: {error}") from None
+    except RecursionError:
+        raise EncoderError(f"{folder / CONFIG} cannot be read: it is nested too deeply") from None
     if not isinstance(raw, dict):
-        raise EncoderError(f"{folder / CONFIG} does not describe a BriVL model: not a JSON object")
-    return ModelConfig.from_dict(raw)
+        raise EncoderError(f"{folder / CONFIG} does not describe a {what}: not a JSON object")
+    return raw
+
+
+M = TypeVar("M", bound="torch.nn.Module")
+
+
+def built(folder: Path | None, make: Callable[[], M]) -> M:
+    """What `make` builds by the folder's config.json, before its weights are loaded; None: by no such file.
+
+    Raises:
+        EncoderError: there is no memory for such sizes, or torch refuses a value.
+    """
+    try:
+        return make()
+    except (RuntimeError, ValueError, TypeError, MemoryError, OverflowError) as error:
+        if folder is None:
+            raise
+        why = (str(error).splitlines() or [type(error).__name__])[0][:_SHOWN]
+        raise EncoderError(
+            f"{folder / CONFIG} describes a model that cannot be built ({why}): copy the folder again"
+        ) from None
 
 
 def fingerprint(folder: Path, config: ModelConfig) -> str:
@@ -179,7 +210,7 @@ def load_tower(folder: Path, tower: TowerName, module: torch.nn.Module, *, weigh
         weights: name of the file in the folder.
 
     Raises:
-        EncoderError: a tensor is missing, superfluous, or of another shape; or the file is damaged.
+        EncoderError: a tensor is missing, superfluous, of another shape, or not finite; or the file is damaged.
     """
     absent = f"{folder} holds no {tower} tower: convert the checkpoint again with both towers"
     load_tensors(folder, tower, module, weights=weights, absent=absent)
@@ -202,7 +233,7 @@ def load_tensors(
         elsewhere: names in `module` of what is not in the file; it stays as it is.
 
     Raises:
-        EncoderError: a tensor is missing, superfluous, or of another shape; or the file is damaged.
+        EncoderError: a tensor is missing, superfluous, of another shape, or not finite; or the file is damaged.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -215,6 +246,10 @@ def load_tensors(
                     tensor = file.get_tensor(name)
                     if name in scaled:
                         tensor = tensor.float() * file.get_tensor(name + SCALE)
+                    if tensor.is_floating_point() and not tensor.isfinite().all():
+                        raise EncoderError(
+                            f"{folder / weights} is damaged: {name} has numbers that are not finite; copy it again"
+                        )
                     state[name[len(prefix) + 1 :]] = tensor.float() if tensor.is_floating_point() else tensor
         if not state:
             raise EncoderError(absent or f"{folder / weights} holds no {prefix}")

@@ -140,10 +140,12 @@ class ModelConfig:
         Raises:
             EncoderError: an unknown field, a field of the wrong shape, or a newer config version.
         """
-        if int(raw.get("version", CONFIG_VERSION)) > CONFIG_VERSION:
-            raise EncoderError(f"config.json is of version {raw['version']}, newer than this brivl-search: upgrade it")
-        image, text = dict(raw.get("image", {})), dict(raw.get("text", {}))
         try:
+            if int(raw.get("version", CONFIG_VERSION)) > CONFIG_VERSION:
+                raise EncoderError(
+                    f"config.json is of version {raw['version']}, newer than this brivl-search: upgrade it"
+                )
+            image, text = dict(raw.get("image", {})), dict(raw.get("text", {}))
             if "pixels" in image:
                 image["pixels"] = PixelSpec.from_dict(image["pixels"])
             if "backbones" in image:
@@ -165,5 +167,5 @@ class ModelConfig:
                 raise EncoderError(f'config.json: text.padding is "masked" or "seen", not {text["padding"]!r}')
             rest = {k: v for k, v in raw.items() if k not in ("image", "text")}
             return cls(image=ImageTowerConfig(**image), text=TextTowerConfig(**text), **rest)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise EncoderError(f"config.json does not describe a BriVL model: {error}") from None

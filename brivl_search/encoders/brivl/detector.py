@@ -47,7 +47,7 @@ class Detector:
             most: how many boxes of a picture are kept, best first.
 
         Raises:
-            UsageError: no such kind of detector.
+            UsageError: no such kind of detector, or no such model.
             EncoderError: the model is neither on this disk nor can it be downloaded.
         """
         self._most, self._device = most, device

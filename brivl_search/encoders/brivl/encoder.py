@@ -17,6 +17,7 @@ from brivl_search.encoders.brivl.boxes import BoxSource, box_batch
 from brivl_search.encoders.brivl.checkpoint import (
     Checkpoint,
     FolderCheckpoint,
+    built,
     regions_fingerprint,
     vectors_fingerprint,
     words_fingerprint,
@@ -99,7 +100,7 @@ class BriVLEncoder(TorchEncoder):
 
         if self.device.type == "cpu":
             keep_freed_memory()
-        tower = ImageTower(self.config.image, self.dim)
+        tower = built(self.folder, lambda: ImageTower(self.config.image, self.dim))
         self.checkpoint.fill("image", tower)
         tower.eval().fuse()
         return tower.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
@@ -108,7 +109,7 @@ class BriVLEncoder(TorchEncoder):
     def text_tower(self) -> TextTower:
         from brivl_search.encoders.brivl.text_tower import TextTower
 
-        tower = TextTower(self.config.text, self.dim)
+        tower = built(self.folder, lambda: TextTower(self.config.text, self.dim))
         self.checkpoint.fill("text", tower)
         return tower.to(self.device).eval()
 

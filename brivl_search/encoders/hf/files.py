@@ -20,7 +20,7 @@ from brivl_search.encoders.digests import file_sha256
 from brivl_search.encoders.hf.layout import CONFIG, WEIGHTS, weight_file
 from brivl_search.encoders.immich import layout as immich
 from brivl_search.encoders.settings import NONE, Settings, split
-from brivl_search.errors import EncoderError
+from brivl_search.errors import EncoderError, UsageError
 
 _HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[\w.-]+)(?:@([\w./-]+))?")
 _OLD_ID = re.compile(r"[A-Za-z0-9][\w.-]*")
@@ -52,8 +52,9 @@ def find_model(name: str) -> FoundModel:
     """Finds the model hf:`name` and downloads it if it is not on this disk. A folder wins over a name of the hub.
 
     Raises:
-        EncoderError: there is no such model, or it cannot be downloaded; the message says what to do.
-        UsageError: its name has settings that do not exist.
+        EncoderError: the folder holds none, or it cannot be downloaded; the message says what to do.
+        UsageError: no such folder and no name of the hub, no such model or revision there, or its name has settings
+            that do not exist.
     """
     name, settings = split(name)
     path = Path(os.path.expanduser(name))
@@ -66,7 +67,7 @@ def find_model(name: str) -> FoundModel:
         return FoundModel(f"hf:{path.resolve()}{settings.suffix}", path, settings)
     hub = _HUB_ID.fullmatch(name)
     if hub is None or name.startswith("."):
-        raise EncoderError(f"no encoder hf:{name}: there is no such folder, and it is not of the form ORG/NAME")
+        raise UsageError(f"no encoder hf:{name}: there is no such folder, and it is not of the form ORG/NAME")
     folder = cached(hub[1], hub[2]) or download(hub[1], hub[2], wanted)
     return FoundModel(f"hf:{name}{settings.suffix}", folder, settings)
 
@@ -225,7 +226,8 @@ def download(repo: str, revision: str | None, choose: Callable[[list[str]], list
         The folder that they are in.
 
     Raises:
-        EncoderError: there is no such model, or it cannot be reached; the message says what to do.
+        UsageError: there is no such model or revision.
+        EncoderError: it cannot be reached, or asks for its terms to be accepted; the message says what to do.
     """
     from huggingface_hub import HfApi, constants, errors, snapshot_download
 
@@ -240,11 +242,11 @@ def download(repo: str, revision: str | None, choose: Callable[[list[str]], list
             f"hf:{repo} asks for its terms to be accepted: do that at {where}/{repo} and set HF_TOKEN"
         ) from None
     except errors.RepositoryNotFoundError:
-        raise EncoderError(
+        raise UsageError(
             f"there is no model {repo} at {where}, or it is private: check the name, or set HF_TOKEN"
         ) from None
     except errors.RevisionNotFoundError:
-        raise EncoderError(f"{repo} has no revision {revision!r}: see {where}/{repo}/tree/main") from None
+        raise UsageError(f"{repo} has no revision {revision!r}: see {where}/{repo}/tree/main") from None
     except KeyboardInterrupt:
         raise
     except Exception as error:  # of whatever HTTP library is underneath

@@ -38,6 +38,7 @@ class WholeModel(OnDevice):
             precision: "fp32", "bf16", or "auto".
 
         Raises:
+            UsageError: there is no such folder, and no such model on the hub.
             EncoderError: the model is not on this disk and cannot be downloaded, is damaged, or is of another kind.
         """
         found = find_model(name.removeprefix("hf:"))

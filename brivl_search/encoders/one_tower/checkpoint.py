@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from brivl_search.encoders import model_folder
+from brivl_search.encoders.brivl.checkpoint import built
 from brivl_search.encoders.one_tower.config import MatcherConfig
 
 if TYPE_CHECKING:
@@ -29,12 +30,13 @@ def load_model(folder: Path, config: MatcherConfig, text: Callable[[], TextTower
         text: loads the text tower; it is asked if the matcher shares its first layers.
 
     Raises:
-        EncoderError: a tensor is missing, superfluous, or of another shape; or the file is damaged.
+        EncoderError: a tensor is missing, superfluous, of another shape, or not finite; the file is damaged; or
+            no model of the config's sizes can be built.
     """
     from brivl_search.encoders.from_bert import copy_first, shared_names
     from brivl_search.encoders.one_tower.model import OneTower
 
-    model = OneTower(config)
+    model = built(folder, lambda: OneTower(config))
     if config.shared_layers:
         copy_first(model, text(), config.shared_layers)
     model_folder.load_weights(folder, config, model, elsewhere=shared_names(model))

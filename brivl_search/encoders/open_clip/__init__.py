@@ -32,8 +32,8 @@ def load_open_clip(name: str, *, device: str = "auto", precision: Precision = "a
 
     Raises:
         DependencyError: open_clip is not installed.
-        EncoderError: the model cannot be found, is damaged, or cannot be cut to N dimensions.
-        UsageError: its name has settings that it does not have.
+        EncoderError: the model cannot be downloaded, is damaged, or cannot be cut to N dimensions.
+        UsageError: there is no such model, or its name has settings that it does not have.
     """
     _check_installed(f"open_clip:{name}")
     bare, settings = split(name)

@@ -14,7 +14,7 @@ from typing import Any
 from brivl_search.encoders.hf.files import digest, download, hub_name, read_json, tokenizer_files
 from brivl_search.encoders.hf.layout import WEIGHTS, weight_file
 from brivl_search.encoders.open_clip.config import TEXT_TOWERS, Description, read_description
-from brivl_search.errors import EncoderError
+from brivl_search.errors import EncoderError, UsageError
 
 _TEXT_TOWER_KEYS = ("transformers_version", "_name_or_path", "torch_dtype", "dtype", "architectures", "auto_map")
 
@@ -105,7 +105,7 @@ def _part(name: str, folder: Path | None, wanted: str, what: str) -> Path:
         return found
     try:
         return download(repo, None, _texts_only if what == "tokenizer" else _config_only)
-    except EncoderError as error:
+    except (EncoderError, UsageError) as error:
         files = "config.json" if what == "text tower" else "the tokenizer's files"
         raise EncoderError(
             f"{name} takes its {what} from {repo}, which is not on this disk ({_short(error)}): put {files} of {repo} "
@@ -133,5 +133,5 @@ def _config_only(files: list[str]) -> list[str]:
     return [one for one in files if one == "config.json"]
 
 
-def _short(error: EncoderError) -> str:
+def _short(error: EncoderError | UsageError) -> str:
     return str(error).split(": set HF_ENDPOINT")[0][:200]

@@ -18,7 +18,7 @@ from brivl_search.encoders.open_clip import remembered
 from brivl_search.encoders.open_clip.config import describe
 from brivl_search.encoders.open_clip.files import OpenClipModel, parts_of
 from brivl_search.encoders.open_clip.remembered import Named
-from brivl_search.errors import EncoderError
+from brivl_search.errors import EncoderError, UsageError
 
 
 def find_named(name: str, suffix: str, truncate_dim: int | None) -> OpenClipModel:
@@ -30,10 +30,11 @@ def find_named(name: str, suffix: str, truncate_dim: int | None) -> OpenClipMode
         truncate_dim: how many dimensions of its vectors are kept; None: all.
 
     Raises:
-        EncoderError: there is no such name, or its weights cannot be downloaded.
+        UsageError: there is no such name.
+        EncoderError: its weights cannot be downloaded.
     """
     if name.startswith("hf-hub:"):
-        raise EncoderError(f"open_clip:{name}: write hf:{name.removeprefix('hf-hub:')}")
+        raise UsageError(f"open_clip:{name}: write hf:{name.removeprefix('hf-hub:')}")
     before = remembered.read(name)
     known = before or _looked_up(name)
     full = f"open_clip:{known.model}/{known.tag}{suffix}"
@@ -47,7 +48,7 @@ def find_named(name: str, suffix: str, truncate_dim: int | None) -> OpenClipMode
 
 
 def _looked_up(name: str) -> Named:
-    """What open_clip knows of NAME/PRETRAINED; raises EncoderError if it knows nothing."""
+    """What open_clip knows of NAME/PRETRAINED; raises UsageError if it knows nothing."""
     import open_clip
 
     model, _, tag = name.rpartition("/")
@@ -57,15 +58,15 @@ def _looked_up(name: str) -> Named:
         if open_clip.get_model_config(whole) is not None:
             tags = open_clip.list_pretrained_tags_by_model(whole)
             given = ", ".join(tags[:8]) + (f" and {len(tags) - 8} more" if len(tags) > 8 else "") or "none"
-            raise EncoderError(f"open_clip:{name} does not say which weights: add /PRETRAINED, one of: {given}")
-        raise EncoderError(_unknown(name, model or name))
+            raise UsageError(f"open_clip:{name} does not say which weights: add /PRETRAINED, one of: {given}")
+        raise UsageError(_unknown(name, model or name))
     weights = open_clip.get_pretrained_cfg(model, tag)
     if not weights:
         tags = open_clip.list_pretrained_tags_by_model(model)
         if not tags:
-            raise EncoderError(f"open_clip has no weights of {model}: give another model, or a folder with your own")
+            raise UsageError(f"open_clip has no weights of {model}: give another model, or a folder with your own")
         near = difflib.get_close_matches(tag.lower().replace("-", "_"), tags, 3) or tags
-        raise EncoderError(f"open_clip has no weights {tag!r} of {model}: take {' or '.join(near)}")
+        raise UsageError(f"open_clip has no weights {tag!r} of {model}: take {' or '.join(near)}")
     config: dict[str, Any] = open_clip.get_model_config(model)
     if weights.get("quick_gelu"):  # OpenAI's weights, say, whose activation the plain names of models do not have
         config["quick_gelu"] = True
@@ -100,7 +101,10 @@ def _weights(name: str, about: dict[str, Any]) -> Path:
     def choose(files: list[str]) -> list[str]:
         return [one for one in names if one in files][:1]
 
-    folder = download(repo, None, choose, name)
+    try:
+        folder = download(repo, None, choose, name)
+    except UsageError as error:  # the name is right, and what it stands for is gone
+        raise EncoderError(f"{name} cannot be loaded: {error}") from None
     found = [folder / one for one in names if (folder / one).is_file()]
     if not found:
         raise EncoderError(f"{name} cannot be loaded: {repo} has no {names[-1]} on the hub any more")

@@ -13,7 +13,7 @@ from PIL import Image
 
 from brivl_search.encoders.base import Origin
 from brivl_search.encoders.brivl.detector import Detector
-from brivl_search.errors import EncoderError, UsageError
+from brivl_search.errors import UsageError
 from tests.support.pictures import write_corpus
 from tests.support.site import Ended
 from tests.support.tiny import write_boxes
@@ -115,7 +115,7 @@ def test_a_detector_of_torchvision(tmp_path: Path) -> None:
         Detector("torchvision:resnet18", device="cpu").find(np.zeros((1, 8, 8, 3), np.uint8), None)
     with pytest.raises(UsageError, match="No such file"):
         Detector("torchvision:ssd300_vgg16=nowhere.pth")
-    with pytest.raises(EncoderError, match="not of the form ORG/NAME"):
+    with pytest.raises(UsageError, match="not of the form ORG/NAME"):
         Detector("hf:nowhere")
 
 

@@ -12,7 +12,7 @@ import pytest
 from brivl_search.corpus.images import PixelSpec
 from brivl_search.encoders import load_encoder
 from brivl_search.encoders.hf.family import FAMILIES, normalisation, pixel_spec
-from brivl_search.errors import BrivlSearchError, EncoderError
+from brivl_search.errors import BrivlSearchError, EncoderError, UsageError
 from tests.support.tiny_hf import (
     checkpoints_fixture,  # noqa: F401 - the fixture `checkpoints`
     edit_json,
@@ -75,5 +75,5 @@ def test_what_is_wrong_with_a_folder_is_said(checkpoints: dict[str, Path], tmp_p
     (tmp_path / "nothing").mkdir()
     with pytest.raises(EncoderError, match="has no config"):
         load(tmp_path / "nothing")
-    with pytest.raises(EncoderError, match="no such folder, and it is not of the form ORG/NAME"):
+    with pytest.raises(UsageError, match="no such folder, and it is not of the form ORG/NAME"):
         load_encoder("hf:/not/there/at all")

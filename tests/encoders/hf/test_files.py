@@ -15,7 +15,7 @@ import torch
 
 from brivl_search.encoders import load_encoder
 from brivl_search.encoders.hf.files import cached, complete, wanted, weight_files
-from brivl_search.errors import EncoderError
+from brivl_search.errors import EncoderError, UsageError
 from tests.support.tiny_hf import (
     TEXTS,
     checkpoints_fixture,  # noqa: F401 - the fixture `checkpoints`
@@ -94,6 +94,39 @@ def test_the_cache_is_used_without_a_network(
             (snapshot / name).symlink_to(target)
     with pytest.raises(EncoderError, match=r"hf:some/model is not on this disk .* `hf download some/model --local-dir"):
         load_encoder("hf:some/model")
+
+
+def test_a_hub_that_has_no_such_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A wrong name is wrong usage. A name that only points there, open_clip's or a config's, is not the user's."""
+    import httpx
+    from huggingface_hub import HfApi, constants, errors
+
+    from brivl_search.encoders.hf.files import download
+    from brivl_search.encoders.open_clip import files, names
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    kinds: list[tuple[type[errors.HfHubHTTPError], type[Exception], str]] = [
+        (errors.RepositoryNotFoundError, UsageError, "there is no model no/such at .*check the name"),
+        (errors.RevisionNotFoundError, UsageError, "no/such has no revision 'v9'"),
+        (errors.GatedRepoError, EncoderError, "asks for its terms to be accepted"),
+    ]
+    answer = httpx.Response(404, request=httpx.Request("GET", "http://hub"))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise raised[0]("no", response=answer)
+
+    monkeypatch.setattr(HfApi, "model_info", refuse)
+    raised: list[type[errors.HfHubHTTPError]] = []
+    for kind, expected, said in kinds:
+        raised[:] = [kind]
+        with pytest.raises(expected, match=said):
+            load_encoder("hf:no/such@v9")
+        with pytest.raises(expected, match=said):
+            download("no/such", "v9", list)
+        with pytest.raises(EncoderError, match="open_clip:A/b"):
+            files._part("open_clip:A/b", None, "no/such", "tokenizer")
+        with pytest.raises(EncoderError, match="no/such" if expected is UsageError else said):
+            names._weights("open_clip:A/b", {"hf_hub": "no/such/"})
 
 
 def test_a_hub_that_cannot_be_reached(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from brivl_search.encoders.hf.layout import WEIGHTS, weight_file
 from brivl_search.encoders.inventory import inventory
 from brivl_search.encoders.open_clip import remembered
 from brivl_search.encoders.open_clip.encoder import OpenClipEncoder
-from brivl_search.errors import DependencyError, EncoderError
+from brivl_search.errors import DependencyError, EncoderError, UsageError
 from tests.support.tiny_hf import TEXTS, edit_json, make_hf
 from tests.support.tiny_open_clip import (
     load,
@@ -161,7 +161,7 @@ def test_program_code_of_a_model_never_runs(
 
 def test_names(monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(name: str) -> str:
-        with pytest.raises(EncoderError) as caught:
+        with pytest.raises(UsageError) as caught:
             load_encoder(f"open_clip:{name}")
         assert "\n" not in str(caught.value)
         return str(caught.value)

@@ -263,3 +263,34 @@ def test_what_was_said_of_captioned_photos_holds_the_heads(tmp_path: Path, tiny_
         heads.main([str(path), *(part for change in changes for part in ("--set", change))])
         near.append((load_encoder(str(run / "checkpoint")).encode_images(pixels) * was).sum(1).mean())
     assert near[1] > near[0] + 0.1 and near[1] > 0.8
+
+
+def test_labelled_photos_hold_the_heads_too(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    """`keep_named` adds so much of the labelled photos' own 1 − cosine to what is kept, and 0 adds none."""
+    path = write_world(tmp_path, tiny_checkpoint, keep_weight=3.0)
+    maps.main([str(path)])
+    recipe = read(path)
+    lessons = heads.read_lessons(recipe, tmp_path, bf16=False)
+    zh, en = (lessons.names.mean(language) for language in heads.LANGUAGES)
+    known = heads.known_tower(recipe, tmp_path)
+    tower = heads.start(recipe, tmp_path, lessons.classes @ F.normalize(zh + en, dim=1), known).eval()
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in tower.parameters():
+            parameter.mul_(1 + 0.3 * torch.randn_like(parameter))
+    kept = {}
+    for share in (0.0, 1.0, 2.0):
+        cfg = recipe.train.model_copy(update={"keep_named": share})
+        teaching = heads.Teaching(lessons, tower, known, cfg, bf16=False)
+        teaching.loss(0)
+        kept[share] = teaching.parts["kept"]
+    rng = np.random.default_rng((cfg.seed, 2, 0))
+    told = lessons.draw(lessons.captioned, cfg.batch, 0, (cfg.seed, 0))
+    named = lessons.draw(lessons.labelled, cfg.labelled_batch, 0, (cfg.seed, 1))
+    seen = lessons.views(np.concatenate([told, named]), cfg, rng)
+    with torch.no_grad():
+        moved = (1 - (tower.embed_members(seen) * known.embed(seen)).sum(2)).mean(0)
+    first, second = float(moved[: len(told)].mean()), float(moved[len(told) :].mean())
+    assert second > 0.01
+    expected = {share: 3 * (first + share * second) for share in kept}
+    assert kept == pytest.approx(expected, rel=1e-4)

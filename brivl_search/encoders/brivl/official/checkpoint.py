@@ -24,7 +24,7 @@ from brivl_search.encoders.brivl.config import ModelConfig
 from brivl_search.encoders.brivl.hubness import Hubness
 from brivl_search.encoders.confidence import Confidence
 from brivl_search.encoders.digests import file_sha256
-from brivl_search.errors import EncoderError
+from brivl_search.errors import EncoderError, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -68,10 +68,10 @@ def published_config(name: str) -> ModelConfig:
     their weights were trained with (`PixelSpec.antialias`, `TextTowerConfig.padding`, `ImageTowerConfig.roi`).
 
     Raises:
-        EncoderError: no such model.
+        UsageError: no such model.
     """
     if name not in PUBLISHED:
-        raise EncoderError(f"no published model {name!r}: there are {', '.join(PUBLISHED)}")
+        raise UsageError(f"no published model {name!r}: there are {', '.join(PUBLISHED)}")
     return _read_config(_CONFIGS / f"{name}.json")
 
 
@@ -95,7 +95,8 @@ class OfficialCheckpoint:
             where: the path; PATH@MODEL names the published model, PATH@FILE.json the sizes of another one.
 
         Raises:
-            EncoderError: there is no such file, or it fits no known model.
+            UsageError: there is no such file, or no published model of this name.
+            EncoderError: it fits no known model.
         """
         path, _, model = where.rpartition("@") if "@" in where and not Path(where).exists() else (where, "", "")
         self.path = Path(path).expanduser().absolute()
@@ -103,10 +104,12 @@ class OfficialCheckpoint:
         self.hubness: Hubness | None = None
         self.confidence: Confidence | None = None
         if not self.path.is_file():
-            raise EncoderError(f"official:{where}: there is no file {path}: give the path of a BriVL .pth")
+            raise UsageError(f"official:{where}: there is no file {path}: give the path of a BriVL .pth")
         beside = self.path.with_suffix(".json")
         self.name = f"official:{self.path}"
         if model.endswith(".json"):
+            if not Path(model).expanduser().is_file():
+                raise UsageError(f"official:{where}: there is no file {model}: give the path of the model's sizes")
             self.config = _read_config(Path(model).expanduser())
             self.name += f"@{Path(model).expanduser().absolute()}"
         elif model:

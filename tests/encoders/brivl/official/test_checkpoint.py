@@ -14,7 +14,7 @@ import torch
 from brivl_search.encoders import load_encoder
 from brivl_search.encoders.brivl.official.checkpoint import OfficialCheckpoint
 from brivl_search.encoders.brivl.official.convert import convert
-from brivl_search.errors import EncoderError
+from brivl_search.errors import EncoderError, UsageError
 from tests.support.official import (
     TEXTS,
     Reference,
@@ -64,8 +64,10 @@ class Evil:
 
 def test_what_is_not_a_brivl_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "x.json").write_text(json.dumps(tiny_official()))
-    with pytest.raises(EncoderError, match="there is no file"):
-        load_encoder(f"official:{tmp_path}/nothing.pth")
+    for name in ("nothing.pth", "x.pth@nothing.json"):
+        (tmp_path / "x.pth").touch()
+        with pytest.raises(UsageError, match="there is no file"):
+            load_encoder(f"official:{tmp_path}/{name}")
     (tmp_path / "x.pth").write_bytes(pickle.dumps({"learnable": Evil()}))
     with pytest.raises(EncoderError, match="cannot be read as a checkpoint of plain tensors"):
         OfficialCheckpoint(f"{tmp_path}/x.pth").state()

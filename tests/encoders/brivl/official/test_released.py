@@ -13,7 +13,7 @@ from brivl_search.encoders.brivl.config import ModelConfig
 from brivl_search.encoders.brivl.official import checkpoint as official
 from brivl_search.encoders.brivl.official.checkpoint import UNUSED, OfficialCheckpoint, published_config
 from brivl_search.encoders.brivl.official.convert import expected
-from brivl_search.errors import EncoderError
+from brivl_search.errors import EncoderError, UsageError
 from tests.support.folders import SHARED
 from tests.support.official import (
     Reference,
@@ -111,7 +111,7 @@ def test_model_by_size_then_by_file_name(released: tuple[Path, dict[str, torch.T
     with pytest.raises(EncoderError, match=r"brivl-1\.0 or brivl-2\.0.*official:.*@brivl-2\.0"):
         OfficialCheckpoint(str(tmp_path / "weights.pth"))
     assert OfficialCheckpoint(f"{tmp_path}/weights.pth@brivl-2.0").config.image.pixels.size == 456
-    with pytest.raises(EncoderError, match="no published model 'brivl-3'"):
+    with pytest.raises(UsageError, match="no published model 'brivl-3'"):
         OfficialCheckpoint(f"{tmp_path}/weights.pth@brivl-3")
     one = {n: t for n, t in state.items() if n.startswith("textencoder.")}
     one["textencoder.learnable.textFC.fc2.bias"] = torch.zeros(99)
