@@ -192,6 +192,9 @@ def connect(address: str = AUTO, *, runtime_env: Mapping[str, Any] | None = None
         given = os.environ.get("RAY_ADDRESS", "").strip() or AUTO
     if given not in (AUTO, LOCAL):
         given = _host_and_port(given)
+    if given == LOCAL and "RAY_AUTH_MODE" not in os.environ:
+        # else Ray would leave a token in the user's home, for all that comes; it reads these when it is imported
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     ray = import_ray()
     if given == AUTO:
         given = _running_here()
@@ -200,8 +203,6 @@ def connect(address: str = AUTO, *, runtime_env: Mapping[str, Any] | None = None
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     options: dict[str, Any] = {"runtime_env": dict(runtime_env)} if runtime_env else {}
     if given == LOCAL:
-        if "RAY_AUTH_MODE" not in os.environ:  # else Ray would leave a token in the user's home, for all that comes
-            os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         options |= {"include_dashboard": False, "object_store_memory": 128 << 20}
     try:
         ray.init(
