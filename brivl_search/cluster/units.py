@@ -17,8 +17,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
-import socket
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,6 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from brivl_search.corpus.atomic import appearing
 from brivl_search.corpus.containers.place import Place
 from brivl_search.corpus.decode_pool import Decoded
 from brivl_search.corpus.found import ImageFile
@@ -155,7 +154,7 @@ class UnitFolder:
         name = unit.name
         path = self.folder / f"{name}.todo"
         if not path.exists():
-            _appear(path, unit.to_bytes())
+            _write(path, unit.to_bytes())
         return name
 
     def get(self, name: str) -> Unit:
@@ -202,7 +201,7 @@ class UnitFolder:
         body = json.dumps({"limit": limit, "rows": told}, separators=(",", ":"))
         text = np.frombuffer(body.encode(), np.uint8)
         np.savez(buffer, rows=text, vectors=block.astype("<f2"))
-        _appear(self.folder / f"{name}.npz", buffer.getvalue())
+        _write(self.folder / f"{name}.npz", buffer.getvalue())
 
     def read(self, name: str) -> Result | None:
         """What came of a unit; None if its file is not there or not whole (it is removed then)."""
@@ -224,14 +223,6 @@ class UnitFolder:
         return Result(body["limit"], found)
 
 
-def _appear(path: Path, data: bytes) -> None:
-    """A file that appears whole. Hosts share the folder, so the temporary name has the host and process in it."""
-    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def _write(path: Path, data: bytes) -> None:
+    with appearing(path, sync=True, shared=True) as (temporary,):
+        temporary.write_bytes(data)

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
 @contextmanager
-def appearing(*paths: Path, sync: bool = False) -> Iterator[tuple[Path, ...]]:
+def appearing(*paths: Path, sync: bool = False, shared: bool = False) -> Iterator[tuple[Path, ...]]:
     """Temporary names beside `paths`; what is written under them takes its place in order when the `with` ends well.
 
     After an error the temporary files are removed, and what stood at `paths` stays.
@@ -25,11 +26,13 @@ def appearing(*paths: Path, sync: bool = False) -> Iterator[tuple[Path, ...]]:
     Args:
         paths: files or folders.
         sync: files are written through to the disk before they get their names.
+        shared: other hosts write to the folder too, so that a process number says nothing alone.
 
     Raises:
         OSError: a name cannot take its place.
     """
-    temporary = tuple(path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in paths)
+    writer = f"{socket.gethostname()}.{os.getpid()}" if shared else f"{os.getpid()}"
+    temporary = tuple(path.with_name(f".{path.name}.{writer}.tmp") for path in paths)
     try:
         yield temporary
         for new, path in zip(temporary, paths, strict=True):
