@@ -16,7 +16,7 @@ from brivl_search.search.looks import Looks, allowed_bits
 from brivl_search.search.rows import RowId, ScoredRow, Search, scored
 
 ALIKE = 0.97  # brivl-mini, Flickr8k: 91 % of JPEGs at quality 40, a third of 10 % crops; 1.1 % of photos meet another
-_SLACK = 1e-3  # rows are float16: equal pictures score a little below 1
+SLACK = 1e-3  # rows are float16: equal pictures score a little below 1
 _FIRST = 32
 _DEEP = 10_000  # rows that are looked at where there is a limit on what is listed
 
@@ -49,7 +49,7 @@ def group(
     hits = hits or search
     deepest = None if most is None else max(2 * k, _DEEP)
     depth = max(2 * k, _FIRST)
-    bar = min(alike, 1.0) - _SLACK
+    bar = min(alike, 1.0) - SLACK
     looks = Looks(reader) if modality == "image" else None
     bits = allowed_bits(alike, ALIKE)
 

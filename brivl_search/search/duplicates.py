@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from brivl_search.corpus.phash import LOOK_BITS
 from brivl_search.display import as_given
 from brivl_search.index import IndexReader, Item
-from brivl_search.search.dedupe import ALIKE
+from brivl_search.metrics.cosine import bounded
+from brivl_search.search.dedupe import ALIKE, SLACK
 from brivl_search.search.looks import allowed_bits, is_hash
 
 Kind = Literal["exact", "same", "similar"]
 Advance = Callable[[int], None]
 
 SAME_COSINE = 0.5  # a second opinion beside the hash; copies of a quarter of the size come down to it
-_SLACK = 1e-3  # rows are float16: equal pictures score a little below 1
 _BLOCK = 2048
 
 
@@ -128,7 +128,7 @@ def find(reader: IndexReader, kind: Kind = "same", alike: float = ALIKE, advance
     for lead, some in members.items():
         others: list[Other] = []
         for at in some:
-            score = min(1.0, float(vectors[lead].astype(np.float32) @ vectors[at].astype(np.float32)))
+            score = bounded(float(vectors[lead].astype(np.float32) @ vectors[at].astype(np.float32)))
             how: Kind = "exact" if at == lead else "same" if looks_same(np.array([lead]), np.array([at])) else "similar"
             others += [Other(photos[row], how, score) for row in sets[at][at == lead :]]
         if others:
@@ -192,7 +192,7 @@ Near = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.bool_]]
 def _near_by_cosine(vectors: NDArray[np.float16], bar: float) -> Near:
     def near(some: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.bool_]:
         found: NDArray[np.bool_] = (
-            vectors[some].astype(np.float32) @ vectors[others].astype(np.float32).T >= bar - _SLACK
+            vectors[some].astype(np.float32) @ vectors[others].astype(np.float32).T >= bar - SLACK
         )
         return found
 
