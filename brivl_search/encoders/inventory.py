@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -95,6 +95,9 @@ class Entry:
         }
 
 
+HelperKind = Literal["matcher", "captioner"]
+
+
 @dataclass(frozen=True)
 class Helper:
     """A matcher or captioner, or a family of them on the hub.
@@ -110,7 +113,7 @@ class Helper:
     """
 
     name: str
-    kind: Literal["matcher", "captioner"]
+    kind: HelperKind
     argument: str
     note: str = ""
     architectures: tuple[str, ...] = ()
@@ -129,7 +132,7 @@ class Helper:
         }
 
 
-_ARGUMENTS: dict[Literal["matcher", "captioner"], str] = {"matcher": "rerank_with", "captioner": "captioner"}
+_ARGUMENTS: dict[HelperKind, str] = {"matcher": "rerank_with", "captioner": "captioner"}
 _NOTES = {"brivl-mini-rerank": "reads zh, en; for indexes of brivl-mini"}
 
 
@@ -150,11 +153,11 @@ def helpers(folders: Sequence[Path] = ()) -> list[Helper]:
     from brivl_search.encoders.one_tower.config import MatcherConfig
     from brivl_search.encoders.registry import BUNDLED
 
-    kinds: dict[str, Literal["matcher", "captioner"]] = {MatcherConfig.KIND: "matcher", CaptionConfig.KIND: "captioner"}
+    kinds: dict[str, HelperKind] = {MatcherConfig.KIND: "matcher", CaptionConfig.KIND: "captioner"}
     found: list[Helper] = []
     here: list[tuple[str, Location, Path]] = [
         *((name, "bundled", BUNDLED / name) for name in [*bundled_matchers(), *bundled_captioners()]),
-        *((os.fspath(path), "folder", path) for folder in folders for path in _inside(folder, kinds)),
+        *((os.fspath(path), "folder", path) for path in _models_in(folders, lambda path: kind_of(path) in kinds)),
     ]
     for name, place, path in here:
         kind, disk = kinds[kind_of(path)], (_on_disk(place, path),)
@@ -165,16 +168,6 @@ def helpers(folders: Sequence[Path] = ()) -> list[Helper]:
         Helper("hf:ORG/NAME", "matcher", _ARGUMENTS["matcher"], matchers, tuple(matcher.KINDS)),
         Helper("hf:ORG/NAME", "captioner", _ARGUMENTS["captioner"], captioners, tuple(captioner.KINDS)),
     ]
-
-
-def _inside(folder: Path, kinds: Collection[str]) -> list[Path]:
-    """The folder itself or those in it that hold a model of one of the kinds."""
-    from brivl_search.encoders.model_folder import kind_of
-
-    if not folder.is_dir():
-        raise UsageError(f"no such folder: {folder}: check the path")
-    inside = [folder] if kind_of(folder) in kinds else sorted(path for path in folder.iterdir() if path.is_dir())
-    return [path for path in inside if kind_of(path) in kinds]
 
 
 def inventory(folders: Sequence[Path] = ()) -> list[Entry]:
@@ -228,17 +221,23 @@ def _cached() -> Iterable[tuple[str, Location, Path]]:
     return found
 
 
-def _below(folders: Sequence[Path]) -> Iterable[tuple[str, Location, Path]]:
-    found: list[tuple[str, Location, Path]] = []
+def _models_in(folders: Sequence[Path], is_model: Callable[[Path], bool]) -> Iterator[Path]:
+    """Each folder if it is such a model, else those in it that are; raises UsageError: a folder does not exist."""
     for folder in folders:
         if not folder.is_dir():
             raise UsageError(f"no such folder: {folder}: check the path")
-        inside = [path for path in sorted(folder.iterdir()) if path.is_dir()]
-        for path in [folder] if is_encoder(folder) else inside:
-            if is_encoder(path):
-                prefix = "" if _ours(path) else "hf:"
-                prefix = "open_clip:" if is_open_clip(path) else prefix
-                found.append((f"{prefix}{os.fspath(path)}", "folder", path))
+        if is_model(folder):
+            yield folder
+        else:
+            yield from (path for path in sorted(folder.iterdir()) if path.is_dir() and is_model(path))
+
+
+def _below(folders: Sequence[Path]) -> Iterable[tuple[str, Location, Path]]:
+    found: list[tuple[str, Location, Path]] = []
+    for path in _models_in(folders, is_encoder):
+        prefix = "" if _ours(path) else "hf:"
+        prefix = "open_clip:" if is_open_clip(path) else prefix
+        found.append((f"{prefix}{os.fspath(path)}", "folder", path))
     return found
 
 
