@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from brivl_search import __version__
 from brivl_search.cluster.units import Unit, UnitFolder
 from brivl_search.corpus.decode_pool import Decoded, decode_all
-from brivl_search.embedding.batches import Embedded, encode_decoded, in_batches, look_ahead
+from brivl_search.embedding.batches import Embedded, encode_decoded, first_of_each, in_batches, look_ahead
 from brivl_search.encoders import load_encoder
 from brivl_search.errors import BrivlSearchError, system_error
 
@@ -134,7 +134,7 @@ class Worker:
             return True
 
         for batch in in_batches(decoded, self.job.batch_size, counts):
-            first = {one.sha256: one for one in reversed(batch) if one.sha256 in fresh}
+            first = first_of_each(batch, fresh)
             made = encode_decoded(self.encoder, list(first.values()))
             vectors: dict[str, NDArray[np.float32]] = dict(zip(first, made, strict=True))
             fresh.clear()

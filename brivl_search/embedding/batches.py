@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,6 +43,11 @@ def in_batches(
             waiting, ready = [], 0
     if waiting:
         yield waiting
+
+
+def first_of_each(batch: Sequence[Decoded], contents: Container[str]) -> dict[str, Decoded]:
+    """Of every content that is one of `contents`, its first picture in a batch, by the content's hash."""
+    return {one.sha256: one for one in reversed(batch) if one.sha256 in contents}
 
 
 def look_ahead(batch_size: int) -> int:

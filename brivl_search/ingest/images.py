@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from brivl_search.corpus.decode_pool import Decoded, decode_all, default_workers
 from brivl_search.corpus.walk import ImageFile, Skipped
-from brivl_search.embedding.batches import Embedded, encode_decoded, in_batches, look_ahead
+from brivl_search.embedding.batches import Embedded, encode_decoded, first_of_each, in_batches, look_ahead
 from brivl_search.encoders.base import Encoder, expect
 from brivl_search.index import IndexWriter, Item, Origin
 from brivl_search.ingest.forget import PASSING_REASONS
@@ -167,7 +167,7 @@ class ImageStage:
 
     def _embed(self, batch: Sequence[Decoded]) -> None:
         """Embeds each fresh content of a batch once and stages all of the batch."""
-        first = {one.sha256: one for one in reversed(batch) if one.sha256 in self.fresh}
+        first = first_of_each(batch, self.fresh)
         if first:
             self.writer.stage_vectors("image", list(first), self._encode(list(first.values())))
         for one in batch:
