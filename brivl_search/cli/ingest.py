@@ -50,8 +50,6 @@ from brivl_search.cli.options import (
 from brivl_search.errors import SkippedItemsError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from brivl_search.ingest.generated import Generating
     from brivl_search.ingest.options import BuildOptions
     from brivl_search.ingest.report import BuildReport
@@ -149,14 +147,6 @@ class _AddressOrNone(TyperCommand):
         return super().parse_args(ctx, args)
 
 
-def _on_cluster(address: str, build: Callable[..., BuildReport], *what: Any, **options: Any) -> BuildReport:
-    """The build with a session. The cluster is joined before anything else is done."""
-    from brivl_search.cluster.session import connect
-
-    with connect(address) as session:
-        return build(*what, session, **options)
-
-
 @app.command("build-index", cls=_AddressOrNone)
 def build_index(
     folders: Annotated[
@@ -226,11 +216,14 @@ def build_index(
             report = build(folders, index, loaded, choices, bar, generating)
         else:
             from brivl_search.cluster.build import build_on_cluster
+            from brivl_search.cluster.session import connect
 
             load = {"device": device, "runtime": runtime.value, "precision": precision.value}
-            what = (folders, index, loaded, choices, bar)
-            options = {"load": load, "gpus": gpus_per_worker or 0.0, "generating": generating}
-            report = _on_cluster(cluster, build_on_cluster, *what, **options)
+            gpus = gpus_per_worker or 0.0
+            with connect(cluster) as session:
+                report = build_on_cluster(
+                    folders, index, loaded, choices, bar, session, load=load, gpus=gpus, generating=generating
+                )
     _finish(report, index, quiet, verbose, strict, loaded)
 
 

@@ -78,8 +78,17 @@ def build_index(
     recognise(coverage, found.scan.images)
     missing = missing_fields(found, options.caption_fields, coverage.encoding)
     with _writer(directory, encoder, options, "build", coverage.paths) as writer:
-        build = _Build(writer, encoder, options, progress, found, coverage, generating=generating, matcher=matcher)
-        build.embedder = embedder
+        build = _Build(
+            writer,
+            encoder,
+            options,
+            progress,
+            found,
+            coverage,
+            generating=generating,
+            matcher=matcher,
+            embedder=embedder,
+        )
         build.report.missing_fields = missing
         return build.run()
 
@@ -193,9 +202,9 @@ class _Build:
         forget: bool = True,
         generating: Generating | None = None,
         matcher: KeepsRegions | None = None,
+        embedder: Embedder | None = None,
     ) -> None:
-        self.forget, self.coverage, self.generating = forget, coverage, generating
-        self.embedder: Embedder | None = None
+        self.forget, self.coverage, self.generating, self.embedder = forget, coverage, generating, embedder
         self.writer, self.encoder, self.options, self.progress = writer, encoder, options, progress
         self.sources, self.scan = found, found.scan
         self.report = BuildReport(
