@@ -33,7 +33,7 @@ from open_index import BLOCK, Collection, build
 from scale_model import ITERATIONS, Costs, Plan, predict, query_seconds, work
 
 from brivl_search.index import IndexReader
-from brivl_search.index.ivfpq import faiss_module
+from brivl_search.index.ivfpq import faiss_module, training_rows
 from brivl_search.index.search import Searched, search
 from brivl_search.index.types import Tuning
 
@@ -103,15 +103,12 @@ def measure(cache: Path) -> dict[str, Any]:
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     faiss_module().omp_set_num_threads(1)
     cases, seconds, tails = [], [], []
-    written, assigns, shard_bytes, catalog_bytes, opened = [], [], [], [], []
-    code_bytes = 0.0
+    row = assign = code_bytes = shard_bytes = catalog_bytes = 0.0  # those of the largest count
     for rows in FITTED:
         directory = index_of(cache, rows)
-        start = time.perf_counter()
         reader = IndexReader.open(directory)
         (part,) = parts_of(reader)
         assert part.shard.index.ntotal == rows
-        opened.append(time.perf_counter() - start)
         info = part.shard.info
         code_bytes = float(info.m)
         queries = queries_of(rows)
@@ -124,24 +121,23 @@ def measure(cache: Path) -> dict[str, Any]:
             seconds.append(one)
             tails.append(most / one)
         seconds_of_build = json.loads(directory.with_suffix(".json").read_text())
-        sample = min(rows, max(64 * info.nlist, 65_536))
         assign = assigning(part, rows)
-        assigns.append(assign)
+        sample = training_rows(rows, info.nlist)
         left = seconds_of_build - rows * drawing() - assign * (rows + ITERATIONS * sample) * info.nlist * DIM
-        written.append(max(left, 0.1 * seconds_of_build) / rows)
-        shard_bytes.append(part.shard.path.stat().st_size / rows - 2 * DIM)
-        catalog_bytes.append((directory / "catalog.lmdb").stat().st_size / rows)
+        row = max(left, 0.1 * seconds_of_build) / rows
+        shard_bytes = part.shard.path.stat().st_size / rows - 2 * DIM
+        catalog_bytes = (directory / "catalog.lmdb").stat().st_size / rows
         reader.close()
     shard, coarse, visit, scan, fetch = fit(cases, seconds).tolist()
     costs = Costs(
-        shard, coarse, visit, scan, fetch, statistics.median(tails), 0.0, written[-1], assigns[-1], code_bytes,
-        shard_bytes[-1], catalog_bytes[-1], statistics.median(opened),
+        shard, coarse, visit, scan, fetch, statistics.median(tails), 0.0, row, assign, code_bytes, shard_bytes,
+        catalog_bytes,
     )  # fmt: skip
     errors = [
         float(np.dot(case, (shard, coarse, visit, scan, fetch)) / true - 1)
         for case, true in zip(cases, seconds, strict=True)
     ]
-    return {"costs": asdict(replace(costs, gather=gather_cost(cache))), "fitted": quartiles(errors)}
+    return {"costs": asdict(replace(costs, gather=gather_cost(cache))), "fitted": spread(errors)}
 
 
 def assigning(part: Searched, rows: int) -> float:
@@ -164,7 +160,7 @@ def drawing() -> float:
     return (time.perf_counter() - start) / BLOCK
 
 
-def quartiles(errors: list[float]) -> dict[str, float]:
+def spread(errors: list[float]) -> dict[str, float]:
     """Of the errors' absolute values, as shares."""
     absolute = np.abs(errors)
     return {"median": round(float(np.median(absolute)), 3), "largest": round(float(absolute.max()), 3)}
@@ -337,7 +333,7 @@ def main() -> int:
         kind = f"{case['searchers']} searchers" if case["searchers"] else "one process"
         print(f"{case['shards']:3} shards, {kind:12} measured {1e3 * case['measured']:7.2f} ms   predicted "
               f"{1e3 * case['predicted']:7.2f} ms   {errors[-1]:+.0%}", flush=True)  # fmt: skip
-    print(f"error: {quartiles(errors)}")
+    print(f"error: {spread(errors)}")
     return 0
 
 

@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
 
-DAY = 86_400.0
 SHARD_LIMIT = (1 << 32) - (1 << 20)  # bytes of an LMDB value; a shard's vectors are one
 ITERATIONS = 10  # of FAISS's k-means for lists
 
@@ -43,7 +42,6 @@ class Costs:
         code_bytes: of a row, that a scan reads.
         shard_bytes: of a row in its shard beside its 2 · dim bytes of vectors.
         catalog_bytes: of a row in the catalog.
-        open_shard: of opening one shard.
     """
 
     shard: float
@@ -58,7 +56,6 @@ class Costs:
     code_bytes: float
     shard_bytes: float
     catalog_bytes: float
-    open_shard: float
 
 
 @dataclass(frozen=True)
@@ -129,26 +126,21 @@ def build_seconds(costs: Costs, plan: Plan) -> dict[str, float]:
 
 
 def sizes(costs: Costs, plan: Plan) -> dict[str, float]:
-    """Bytes: of all shards, of what a scan reads, of the catalog, and of one query's answers on the network."""
-    searchers = min(plan.searchers, plan.shards)
+    """Bytes: of all shards, of what a scan reads, and of the catalog."""
     return {
         "shards": plan.rows * (2 * plan.dim + costs.shard_bytes),
         "codes": plan.rows * (costs.code_bytes + 8),
         "catalog": plan.rows * costs.catalog_bytes,
-        "network": searchers * (4 * plan.dim + 10 * 12),
     }
 
 
 def predict(costs: Costs, plan: Plan) -> dict[str, Any]:
     """Everything of a plan, for tables."""
-    shards = math.ceil(plan.shards / min(plan.searchers, plan.shards))
     return {
         "shards": plan.shards,
-        "rows_a_list": plan.rows / plan.shards / plan.nlist,
         "p50": query_seconds(costs, plan),
         "p99": query_seconds(costs, plan, 0.99),
         "core_seconds": work(costs, plan, plan.shards, plan.rows),
-        "open": costs.open_shard * shards,
         "build": build_seconds(costs, plan),
         "bytes": sizes(costs, plan),
     }

@@ -25,7 +25,7 @@ def scale() -> Iterator[ModuleType]:
 
 
 def model(scale: ModuleType) -> tuple[object, object]:
-    costs = scale.Costs(1e-5, 1e-10, 1e-7, 1e-10, 1e-9, 2.0, 1e-4, 1e-5, 1e-11, 32.0, 400.0, 300.0, 1e-3)
+    costs = scale.Costs(1e-5, 1e-10, 1e-7, 1e-10, 1e-9, 2.0, 1e-4, 1e-5, 1e-11, 32.0, 400.0, 300.0)
     return costs, scale.Plan(8_000_000, 256, 1024, 16, 100, shard_rows=1_000_000)
 
 
