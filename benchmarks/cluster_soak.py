@@ -71,7 +71,7 @@ class Soak:
     def kill(self, kind: str, driver: subprocess.Popen[str]) -> bool:
         """Kills one thing; False if there is none."""
         if kind == "actor":
-            actors = [pid for name in self.hosts.names for pid in self.hosts.pids(name) if _is_actor(pid)]
+            actors = self.hosts.actors(*self.hosts.names)
             if not actors:
                 return False
             os.kill(self.rng.choice(actors), signal.SIGKILL)
@@ -141,13 +141,6 @@ class Soak:
         if not wrong:
             shutil.rmtree(index)
         return wrong
-
-
-def _is_actor(pid: int) -> bool:
-    try:
-        return b"ray::Worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
 
 
 def main() -> int:

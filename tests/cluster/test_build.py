@@ -84,22 +84,11 @@ def site(tmp_path_factory: pytest.TempPathFactory, make_hosts: Callable[..., Hos
     yield Site(folder, hosts, log)
 
 
-def actors(hosts: Hosts, *names: str) -> list[int]:
-    found = []
-    for pid in (pid for name in names for pid in hosts.pids(name)):
-        try:
-            if b"ray::Worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                found.append(pid)
-        except OSError:
-            continue
-    return found
-
-
 @pytest.mark.slow
 def test_the_same_index_as_without_a_cluster_though_an_actor_dies(site: Site, tmp_path: Path) -> None:
     process = site.start(tmp_path / "i")
     site.wait_for(20, process)
-    os.kill(actors(site.hosts, "a", "b")[0], signal.SIGKILL)
+    os.kill(site.hosts.actors("a", "b")[0], signal.SIGKILL)
     err = site.ends_well(process, tmp_path / "i")
     assert f"{PICTURES} embedded" in err and "skipped" in err and site.skipped[0].endswith("torn.jpg"), err
     assert PICTURES <= site.embedded() <= PICTURES + 1 + UNIT  # a content that is in two units is embedded in both

@@ -138,6 +138,15 @@ class Hosts:
         listed = subprocess.run(["ip", "netns", "pids", self._space(name)], capture_output=True, text=True, check=False)
         return [int(word) for word in listed.stdout.split()]
 
+    def actors(self, *names: str) -> list[int]:
+        """Workers of builds that run on the hosts."""
+        found = []
+        for pid in (pid for name in names for pid in self.pids(name)):
+            with suppress(OSError):
+                if b"ray::Worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    found.append(pid)
+        return found
+
     def kill(self, name: str) -> None:
         """Ends all that runs on a host, at once."""
         until = time.monotonic() + 10
