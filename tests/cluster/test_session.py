@@ -138,3 +138,21 @@ def test_the_head_is_lost(monkeypatch: pytest.MonkeyPatch, local_cluster: Any) -
         with pytest.raises(BrivlSearchError, match="does not answer any more: start Ray again"):
             session.hosts()
     session.ray.shutdown()
+
+
+def test_a_local_cluster_has_a_token_of_its_own_before_ray_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray reads it when it is imported, and not again."""
+    before: list[dict[str, str]] = []
+
+    def imported() -> None:
+        before.append({name: value for name, value in os.environ.items() if name.startswith("RAY_AUTH")})
+        raise DependencyError("no Ray here")
+
+    monkeypatch.setattr(os, "environ", {name: value for name, value in os.environ.items() if "RAY_AUTH" not in name})
+    monkeypatch.setattr("brivl_search.cluster.session.import_ray", imported)
+    refused("local", DependencyError)
+    refused("127.0.0.1:9", DependencyError)
+    assert before[0]["RAY_AUTH_MODE"] == "token" and len(before[0]["RAY_AUTH_TOKEN"]) == 64
+    os.environ["RAY_AUTH_MODE"] = "disabled"
+    refused("local", DependencyError)
+    assert before[2]["RAY_AUTH_MODE"] == "disabled"
